@@ -1,0 +1,243 @@
+"""RetinaNet: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv:1708.02002.
+
+One stage: every cell of every level of a feature pyramid says of each of its nine anchors which
+classes lie there and how to move it onto the object. The focal loss lets the hundred thousand
+easy background anchors count for little, so none are sampled away.
+
+Letters   B pictures, K classes, A anchors a cell, N_l anchors of level l, N in all, G objects,
+          D detections at most.
+Departs   smooth L1 bends at 1/9 as in the authors' code; the text says only "standard".
+          `convention="torchvision"` is what that library's weights were trained with: anchors of
+          whole coordinates about the corner of a cell, strides fitted to the padded picture, P6
+          from P5, each object's best anchors matched at any IoU, an L1 loss, 300 detections.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eyeline.losses.focal import sigmoid_focal_loss
+from eyeline.losses.smooth_l1 import smooth_l1
+from eyeline.nn.anchors import AnchorPyramid, flatten_cells
+from eyeline.nn.backbones import build_backbone
+from eyeline.nn.detector import Detector, Preprocess, make_config
+from eyeline.nn.necks.fpn import FPN
+from eyeline.note import note
+from eyeline.ops.boxes import clip
+from eyeline.ops.deltas import decode, encode
+from eyeline.ops.iou import box_iou
+from eyeline.ops.matching import ignored_by, match
+from eyeline.ops.nms import nms_padded
+from eyeline.ops.select import slots, take
+from eyeline.registry import register
+from eyeline.structures import Batch, Padded, Prediction, Target
+
+
+@dataclass(frozen=True)
+class Config:
+    """Numbers of the paper, each with its section."""
+
+    num_classes: int
+    convention: str = "paper"
+    # Network
+    backbone: str = "resnet50"
+    norm: str = "batch"  # "frozen" with pretrained weights, "batch", "group"
+    norm_epsilon: float = 1e-5
+    in_channels: int = 3
+    fpn_channels: int = 256  # sec. 4, footnote 2
+    fpn_extra_from: str = "backbone"  # sec. 4, footnote 2: P6 from C5; "level": from P5
+    tower_depth: int = 4  # sec. 4
+    prior: float = 0.01  # sec. 4.1: what a class's score is at the start
+    # Pictures
+    min_size: int = 800  # sec. 5
+    max_size: int = 1333
+    image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    # Anchors
+    anchor_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)  # sec. 4, P3 to P7
+    anchor_scales: tuple[float, ...] = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))  # sec. 4
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # sec. 4
+    anchor_offset: float = 0.5
+    anchor_rounded: bool = False
+    anchor_fitted: bool = False
+    # Loss
+    foreground_iou: float = 0.5  # sec. 4: from here on an anchor is an object,
+    background_iou: float = 0.4  # below this background, in between it is ignored
+    force_match: bool = False  # sec. 4 knows no other way for an object to get an anchor
+    alpha: float = 0.25  # eq. 5
+    gamma: float = 2.0  # eq. 5
+    box_beta: float = 1 / 9
+    # Detections
+    score_threshold: float = 0.05  # sec. 4.1
+    candidates: int = 1000  # sec. 4.1, a level
+    nms_iou: float = 0.5  # sec. 4.1
+    max_detections: int = 100
+
+
+CONVENTIONS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "torchvision": dict(
+        fpn_extra_from="level",
+        anchor_offset=0.0,
+        anchor_rounded=True,
+        anchor_fitted=True,
+        force_match=True,
+        box_beta=0.0,
+        max_detections=300,
+    ),
+}
+STRIDES = (8, 16, 32, 64, 128)  # P3 .. P7
+
+
+class Tower(nn.Module):
+    """Four 3x3 convolutions with ReLU and a fifth for the output, shared over all levels (Fig. 3)."""
+
+    def __init__(self, channels: int, depth: int, outputs: int, bias: float = 0.0) -> None:
+        super().__init__()
+        self.tower = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=1) for _ in range(depth)
+        )
+        self.output = nn.Conv2d(channels, outputs, 3, padding=1)
+        for conv in [*self.tower, self.output]:
+            nn.init.normal_(conv.weight, std=0.01)  # sec. 4.1
+            nn.init.zeros_(conv.bias)
+        nn.init.constant_(self.output.bias, bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in self.tower:
+            x = F.relu(conv(x), inplace=True)
+        return self.output(x)  # type: ignore[no-any-return]
+
+
+class RetinaNet(Detector):
+    """One stage: classes and boxes for every anchor. See `forward` for what goes in and out."""
+
+    class_dependent = ("class_head.output",)
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = c = config
+        self.preprocess = Preprocess(
+            c.num_classes, c.min_size, c.max_size, c.image_mean, c.image_std
+        )
+        self.backbone = build_backbone(
+            c.backbone, norm=c.norm, norm_epsilon=c.norm_epsilon, in_channels=c.in_channels
+        )
+        self.fpn = FPN(
+            self.backbone.channels[1:], c.fpn_channels, extra="conv", extra_from=c.fpn_extra_from
+        )
+        sizes = [[size * scale for scale in c.anchor_scales] for size in c.anchor_sizes]
+        if c.anchor_rounded:
+            sizes = [[math.floor(size) for size in level] for level in sizes]
+        self.anchors = AnchorPyramid(
+            sizes, c.anchor_ratios, STRIDES, c.anchor_offset, c.anchor_rounded, c.anchor_fitted
+        )
+        per_cell = self.anchors.per_cell
+        bias = -math.log((1 - c.prior) / c.prior)  # sec. 4.1: a score of `prior` everywhere
+        self.class_head = Tower(c.fpn_channels, c.tower_depth, per_cell * c.num_classes, bias)
+        self.box_head = Tower(c.fpn_channels, c.tower_depth, per_cell * 4)
+
+    def forward(
+        self, images: Sequence[Tensor] | Batch, targets: Sequence[Target] | None = None
+    ) -> dict[str, Tensor] | list[Prediction]:
+        """Losses where targets are given, else predictions, in train() and eval() alike.
+
+        Args:
+            images: pictures (C, H, W) of any sizes, uint8 or float in [0, 1], or a `Batch`.
+            targets: of each picture `boxes` (G, 4) xyxy in its pixels and `labels` (G,) in
+                0 .. K-1; objects with `iscrowd` (G,) are never positive.
+
+        Returns:
+            losses: `classification`, `box`, each a scalar.
+            predictions: of each picture `boxes` (N, 4), `scores` (N,), `labels` (N,), best first.
+        """
+        batch = self.prepare(images, targets).to(self.fpn.lateral[0].weight.device)
+        if batch.targets is None:
+            return self.finish(self.compute(batch), batch)
+        return self.losses(batch, batch.targets)
+
+    def heads(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Padded pictures (B, C, H, W) to logits (B, N_l, K), deltas (B, N_l, 4) and anchors
+        (N_l, 4) of each level, float32."""
+        features = self.backbone(images.to(self.backbone.conv1.weight.dtype))
+        levels = note("levels P3 to P7, sec. 4", self.fpn(features[1:]))
+        anchors = note("anchors, sec. 4", self.anchors(levels, images.shape[2:]))
+        classes = self.config.num_classes
+        logits = [flatten_cells(self.class_head(level), classes).float() for level in levels]
+        deltas = [flatten_cells(self.box_head(level), 4).float() for level in levels]
+        return logits, deltas, anchors
+
+    def compute(self, batch: Batch) -> Padded:
+        """A prepared batch to detections in fixed shapes, in the resized pictures' pixels."""
+        c = self.config
+        threshold = math.log(c.score_threshold / (1 - c.score_threshold))
+        parts = []
+        for logits, deltas, anchors in zip(*self.heads(batch.images), strict=True):
+            # The best 1000 (anchor, class) pairs lie on the 1000 anchors with the best classes.
+            _, best = logits.amax(-1).topk(min(c.candidates, logits.shape[1]))  # (B, k)
+            pairs = take(logits, best).flatten(1)  # (B, k K)
+            top, index = pairs.topk(
+                slots(pairs > threshold, min(c.candidates, pairs.shape[1]))
+            )  # (B, C)
+            chosen = best.gather(1, index // c.num_classes)  # (B, C), anchors of the level
+            boxes = decode(take(deltas, chosen), anchors[chosen])
+            parts.append((clip(boxes, batch.sizes[:, None]), top, index % c.num_classes))
+        boxes, top, labels = (torch.cat(part, 1) for part in zip(*parts, strict=True))
+        scores = top.sigmoid()
+        valid = note("candidates over the threshold, sec. 4.1", scores > c.score_threshold)
+        kept, valid = nms_padded(
+            boxes, scores, c.nms_iou, c.max_detections, groups=labels, valid=valid
+        )  # (B, D)
+        return Padded(take(boxes, kept), scores.gather(1, kept), labels.gather(1, kept), valid)
+
+    def losses(self, batch: Batch, targets: list[Target]) -> dict[str, Tensor]:
+        """Focal loss of all anchors but the ignored, smooth L1 of those that have an object; each
+        picture's sums divided by the number of the latter (sec. 4.1), then the mean of the batch.
+        """
+        c = self.config
+        level_logits, level_deltas, level_anchors = self.heads(batch.images)
+        logits, deltas = torch.cat(level_logits, 1), torch.cat(level_deltas, 1)  # (B, N, ...)
+        anchors = torch.cat(level_anchors)  # (N, 4)
+        class_losses, box_losses = [], []
+        for i, target in enumerate(targets):
+            crowd = target["iscrowd"]
+            objects, labels = target["boxes"][~crowd], target["labels"][~crowd]
+            ignored = ignored_by(anchors, target["boxes"][crowd]) if crowd.any() else None
+            matches = note(
+                "anchors matched to objects, sec. 4",
+                match(
+                    box_iou(objects, anchors), c.foreground_iou, c.background_iou,
+                    force_match=c.force_match, ignored=ignored,
+                ),  # fmt: skip
+            )  # (N,)
+            positive = (matches >= 0).nonzero()[:, 0]
+            counted = matches > -2  # everything but the ignored
+            divisor = max(1, len(positive))
+            truth = torch.zeros_like(logits[i])  # (N, K)
+            truth[positive, labels[matches[positive]]] = 1
+            focal = sigmoid_focal_loss(logits[i], truth, c.alpha, c.gamma)
+            class_losses.append((focal * counted[:, None]).sum() / divisor)
+            wanted = encode(objects[matches[positive]], anchors[positive])
+            box = smooth_l1(deltas[i, positive], wanted, c.box_beta, reduction="sum")
+            box_losses.append(box / divisor)
+        return {
+            "classification": torch.stack(class_losses).mean(),
+            "box": torch.stack(box_losses).mean(),
+        }
+
+
+@register(
+    "retinanet",
+    task="detection",
+    paper='Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv:1708.02002',
+)
+def retinanet(num_classes: int, **options: Any) -> RetinaNet:
+    """RetinaNet; options are the fields of `Config`, and `size`."""
+    return RetinaNet(make_config(Config, CONVENTIONS, {"num_classes": num_classes, **options}))

@@ -1,0 +1,1 @@
+"""Parts that several papers share: layers, backbones, necks, heads."""

@@ -1,0 +1,139 @@
+"""ResNet, ResNeXt and Wide ResNet as backbones.
+
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385.
+Xie et al., "Aggregated Residual Transformations", CVPR 2017, arXiv:1611.05431 (groups, width).
+Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016, arXiv:1605.07146 (twice the width).
+
+Letters   B pictures, H and W of the input; C2..C5 the outputs of the four stages.
+Departs   the stride of a bottleneck lies in its 3x3 convolution, as in all published weights
+          since 2016; the paper has it in the first 1x1. Parameter names are those under which
+          the published classification weights are stored.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eyeline.nn.layers import make_norm
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and the shortcut (Fig. 5, left)."""
+
+    expansion = 1
+    fusable: ClassVar = [("conv1", "bn1"), ("conv2", "bn2")]
+
+    def __init__(
+        self, inputs: int, planes: int, stride: int, norm: str, eps: float, groups: int, width: int
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, padding=1, bias=False)
+        self.bn1 = make_norm(norm, planes, eps)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = make_norm(norm, planes, eps)
+        self.downsample = shortcut(inputs, planes, stride, norm, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.bn2(self.conv2(out))
+        out += x if self.downsample is None else self.downsample(x)
+        return F.relu(out, inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (in groups), 1x1 and the shortcut (Fig. 5, right)."""
+
+    expansion = 4
+    fusable: ClassVar = [("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")]
+
+    def __init__(
+        self, inputs: int, planes: int, stride: int, norm: str, eps: float, groups: int, width: int
+    ) -> None:
+        super().__init__()
+        inner = planes * width // 64 * groups
+        self.conv1 = nn.Conv2d(inputs, inner, 1, bias=False)
+        self.bn1 = make_norm(norm, inner, eps)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, padding=1, groups=groups, bias=False)
+        self.bn2 = make_norm(norm, inner, eps)
+        self.conv3 = nn.Conv2d(inner, planes * 4, 1, bias=False)
+        self.bn3 = make_norm(norm, planes * 4, eps)
+        self.downsample = shortcut(inputs, planes * 4, stride, norm, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
+        out = self.bn3(self.conv3(out))
+        out += x if self.downsample is None else self.downsample(x)
+        return F.relu(out, inplace=True)
+
+
+def shortcut(inputs: int, outputs: int, stride: int, norm: str, eps: float) -> nn.Module | None:
+    """The projection of eq. 2 where the shape changes (option B of the paper), else None."""
+    if stride == 1 and inputs == outputs:
+        return None
+    conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+    return nn.Sequential(conv, make_norm(norm, outputs, eps))
+
+
+class ResNet(nn.Module):
+    """The convolutional part: (B, in_channels, H, W) -> [C2, C3, C4, C5] at strides 4, 8, 16, 32.
+
+    Args:
+        block, depths: kind of block, and how many in each of the four stages.
+        groups, width: ResNeXt's cardinality and the width of a group, at 64 planes.
+        norm: "batch", "frozen" or "group"; `norm_epsilon` is what it adds to the variance.
+    """
+
+    fusable: ClassVar = [("conv1", "bn1")]
+
+    def __init__(
+        self,
+        block: type[BasicBlock | Bottleneck],
+        depths: tuple[int, int, int, int],
+        groups: int = 1,
+        width: int = 64,
+        norm: str = "batch",
+        norm_epsilon: float = 1e-5,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, padding=3, bias=False)
+        self.bn1 = make_norm(norm, 64, norm_epsilon)
+        inputs = 64
+        for stage, (planes, depth) in enumerate(zip((64, 128, 256, 512), depths, strict=True)):
+            blocks = []
+            for i in range(depth):
+                stride = 2 if stage > 0 and i == 0 else 1
+                blocks.append(block(inputs, planes, stride, norm, norm_epsilon, groups, width))
+                inputs = planes * block.expansion
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.channels = [planes * block.expansion for planes in (64, 128, 256, 512)]
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # He et al. 2015
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Any:
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (B, 64, H/2, W/2)
+        x = F.max_pool2d(x, 3, 2, padding=1)  # (B, 64, H/4, W/4)
+        c2 = self.layer1(x)  # (B, 64 e, H/4, W/4), e the block's expansion
+        c3 = self.layer2(c2)  # (B, 128 e, H/8, W/8)
+        c4 = self.layer3(c3)  # (B, 256 e, H/16, W/16)
+        c5 = self.layer4(c4)  # (B, 512 e, H/32, W/32)
+        return [c2, c3, c4, c5]
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "resnet18": dict(block=BasicBlock, depths=(2, 2, 2, 2)),
+    "resnet34": dict(block=BasicBlock, depths=(3, 4, 6, 3)),
+    "resnet50": dict(block=Bottleneck, depths=(3, 4, 6, 3)),
+    "resnet101": dict(block=Bottleneck, depths=(3, 4, 23, 3)),
+    "resnet152": dict(block=Bottleneck, depths=(3, 8, 36, 3)),
+    "resnext50_32x4d": dict(block=Bottleneck, depths=(3, 4, 6, 3), groups=32, width=4),
+    "resnext101_32x8d": dict(block=Bottleneck, depths=(3, 4, 23, 3), groups=32, width=8),
+    "resnext101_64x4d": dict(block=Bottleneck, depths=(3, 4, 23, 3), groups=64, width=4),
+    "wide_resnet50_2": dict(block=Bottleneck, depths=(3, 4, 6, 3), width=128),
+    "wide_resnet101_2": dict(block=Bottleneck, depths=(3, 4, 23, 3), width=128),
+}

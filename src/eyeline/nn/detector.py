@@ -1,0 +1,177 @@
+"""What every detector does before and after its network: `prepare` and `finish`.
+
+Letters   B pictures, G objects of a picture, H and W of the padded batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from eyeline.errors import EyelineError
+from eyeline.ops.boxes import check_boxes
+from eyeline.ops.resize import fitted_size, resize
+from eyeline.structures import Batch, Padded, Prediction, Target
+
+C = TypeVar("C")
+
+
+class Preprocess:
+    """Resize to fit, normalise, pad: a list of pictures to a `Batch`.
+
+    Plain numbers only, so that it can be sent to a loader's workers.
+
+    Args:
+        min_size, max_size: see `eyeline.ops.resize.fitted_size`.
+        mean, std: of the input channels, for pictures in [0, 1].
+        divisor: heights and widths are padded to multiples of it.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        min_size: int,
+        max_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        divisor: int = 32,
+    ) -> None:
+        self.num_classes = num_classes
+        self.min_size, self.max_size = min_size, max_size
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.divisor = divisor
+
+    def __call__(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Batch:
+        """Pictures (C, H, W), uint8 or float in [0, 1], and their targets, to a `Batch`.
+
+        Raises EyelineError where a picture has another shape or a target cannot be meant.
+        """
+        if targets is not None and len(targets) != len(images):
+            raise EyelineError(f"{len(images)} pictures came with {len(targets)} targets")
+        originals, resized, fitted = [], [], []
+        for i, image in enumerate(images):
+            if image.ndim != 3 or image.shape[0] != len(self.mean):
+                expected = f"({len(self.mean)}, H, W)"
+                raise EyelineError(f"picture {i} has shape {tuple(image.shape)}, not {expected}")
+            size = (image.shape[1], image.shape[2])
+            originals.append(size)
+            fitted.append(fitted_size(size, self.min_size, self.max_size))
+            resized.append(self.normalise(resize(as_float(image), fitted[-1])))
+        if targets is not None:
+            targets = [
+                self.scaled(target, originals[i], fitted[i], f"picture {i}")
+                for i, target in enumerate(targets)
+            ]
+        device = images[0].device
+        return Batch(
+            self.padded(resized),
+            torch.tensor(fitted, device=device),
+            torch.tensor(originals, device=device),
+            targets,
+        )
+
+    def normalise(self, image: Tensor) -> Tensor:
+        mean = torch.tensor(self.mean, device=image.device)[:, None, None]
+        std = torch.tensor(self.std, device=image.device)[:, None, None]
+        return (image - mean) / std
+
+    def padded(self, images: list[Tensor]) -> Tensor:
+        """One (B, C, H, W) tensor, channels last, with zeros right of and below each picture."""
+        d = self.divisor
+        height = -(-max(image.shape[1] for image in images) // d) * d
+        width = -(-max(image.shape[2] for image in images) // d) * d
+        shape = (len(images), images[0].shape[0], height, width)
+        batch = images[0].new_zeros(shape).to(memory_format=torch.channels_last)
+        for slot, image in zip(batch, images, strict=True):
+            slot[:, : image.shape[1], : image.shape[2]] = image
+        return batch
+
+    def scaled(
+        self, target: Target, size: tuple[int, int], new: tuple[int, int], where: str
+    ) -> Target:
+        """A checked target in the resized picture's pixels."""
+        boxes, labels = target["boxes"], target["labels"]
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or len(labels) != len(boxes):
+            raise EyelineError(
+                f"{where}: boxes {tuple(boxes.shape)} and labels {tuple(labels.shape)} "
+                "must be (G, 4) and (G,)"
+            )
+        check_boxes(boxes, f"{where}: boxes")
+        wrong = (labels < 0) | (labels >= self.num_classes)
+        if wrong.any():
+            label = int(labels[wrong][0])
+            raise EyelineError(f"{where}: label {label} is not in 0 .. {self.num_classes - 1}")
+        factor = boxes.new_tensor([new[1] / size[1], new[0] / size[0]]).repeat(2)
+        crowd = target.get("iscrowd", torch.zeros_like(labels))
+        out = {"boxes": boxes.float() * factor, "labels": labels, "iscrowd": crowd.bool()}
+        return out | {"image_id": target["image_id"]} if "image_id" in target else out
+
+
+def as_float(image: Tensor) -> Tensor:
+    """A picture as float32 in [0, 1]."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image.float()
+
+
+class Detector(nn.Module):
+    """The part of a detector that no paper is about: from the caller's pictures and back.
+
+    A paper's class sets `preprocess`, and has `compute` (fixed shapes) and `losses`.
+    """
+
+    preprocess: Preprocess
+    classes: list[str]
+    name: str
+    # Parameters with these prefixes are of another shape where the classes are others.
+    class_dependent: tuple[str, ...] = ()
+
+    def prepare(
+        self, images: Sequence[Tensor] | Batch, targets: Sequence[Target] | None = None
+    ) -> Batch:
+        """Resize, normalise and pad; see `Preprocess`. A `Batch` passes as it is."""
+        if isinstance(images, Batch):
+            return images if targets is None else dataclasses.replace(images, targets=targets)
+        return self.preprocess(images, targets)
+
+    def finish(self, padded: Padded, batch: Batch) -> list[Prediction]:
+        """Detections back in the pixels of the caller's pictures, without the empty slots."""
+        scale = (batch.original_sizes / batch.sizes).flip(1).repeat(1, 2)  # (B, 4)
+        boxes = padded.boxes * scale[:, None]
+        return [
+            {
+                "boxes": boxes[i][valid],
+                "scores": padded.scores[i][valid],
+                "labels": padded.labels[i][valid],
+            }
+            for i, valid in enumerate(padded.valid)
+        ]
+
+
+def make_config(
+    config: type[C], conventions: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]
+) -> C:
+    """A paper's Config from options, on top of what the named convention sets.
+
+    Options besides the fields: `size`, which sets `min_size` and, in COCO's proportion of
+    1333 to 800, `max_size`.
+    """
+    options = dict(options)
+    if (size := options.pop("size", None)) is not None:
+        options.setdefault("min_size", size)
+        options.setdefault("max_size", round(size * 1333 / 800))
+    convention = options.get("convention", "paper")
+    if convention not in conventions:
+        known = ", ".join(conventions)
+        raise EyelineError(f"convention must be one of {known}, not {convention!r}")
+    fields = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
+    for key in options:
+        if key not in fields:
+            near = get_close_matches(key, [*fields, "size"], n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(fields)}"
+            raise EyelineError(f"unknown model option {key!r}; {hint}")
+    merged = {**conventions[convention], **options}
+    return config(**{k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()})

@@ -1,0 +1,174 @@
+"""The second stage of the R-CNN family: regions to classes and boxes.
+
+Girshick, "Fast R-CNN", ICCV 2015, arXiv:1504.08083; its head on a pyramid: Lin et al., CVPR 2017,
+arXiv:1612.03144, sec. 4.2.
+
+Letters   B pictures, P proposals of a picture, R regions in all, K classes (column K is
+          background), G objects, D detections.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eyeline.losses.smooth_l1 import smooth_l1
+from eyeline.ops.boxes import clip
+from eyeline.ops.deltas import decode, encode
+from eyeline.ops.iou import box_iou
+from eyeline.ops.matching import ignored_by, match
+from eyeline.ops.nms import nms_padded
+from eyeline.ops.roi_align import assign_levels, roi_align, roi_pool
+from eyeline.ops.sampling import balanced_sample
+from eyeline.ops.select import slots, take
+from eyeline.structures import Padded, Target
+
+
+class RoIPooler(nn.Module):
+    """Regions of a pyramid to a fixed size; each from the level that fits its own size (eq. 1).
+
+    Args:
+        size: height and width of what comes out.
+        strides: of the levels, fine to coarse.
+        kind: "roi_align" (He et al. 2017) or "roi_pool" (Fast R-CNN, sec. 2.1).
+        sampling_ratio, aligned: see `eyeline.ops.roi_align.roi_align`.
+    """
+
+    def __init__(
+        self, size: int, strides: Sequence[int], kind: str, sampling_ratio: int, aligned: bool
+    ) -> None:
+        super().__init__()
+        self.size, self.kind = size, kind
+        self.scales = [1 / stride for stride in strides]
+        self.sampling_ratio, self.aligned = sampling_ratio, aligned
+
+    def forward(self, levels: list[Tensor], boxes: Tensor, image_index: Tensor) -> Tensor:
+        """Levels (B, C, H_l, W_l), boxes (R, 4), their pictures (R,) -> (R, C, size, size)."""
+        levels = levels[: len(self.scales)]
+        first = round(-math.log2(self.scales[0]))
+        level = assign_levels(boxes, first, first + len(levels) - 1)
+        if self.kind == "roi_pool":
+            return roi_pool(levels, boxes, image_index, level, self.size, self.scales)
+        return roi_align(
+            levels, boxes, image_index, level, self.size, self.scales,
+            self.sampling_ratio, self.aligned,
+        )  # fmt: skip
+
+
+class BoxHead(nn.Module):
+    """Two layers of 1024 and two sisters: K + 1 classes, and four deltas for each of K (sec. 2.1)."""
+
+    def __init__(self, channels: int, size: int, num_classes: int, width: int = 1024) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels * size * size, width)
+        self.fc2 = nn.Linear(width, width)
+        self.classes = nn.Linear(width, num_classes + 1)
+        self.deltas = nn.Linear(width, num_classes * 4)
+        for layer in (self.fc1, self.fc2):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+        nn.init.normal_(self.classes.weight, std=0.01)  # sec. 2.3
+        nn.init.normal_(self.deltas.weight, std=0.001)
+        for layer in (self.fc1, self.fc2, self.classes, self.deltas):
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """Regions (R, C, S, S) to logits (R, K + 1) and deltas (R, K, 4), float32."""
+        hidden = F.relu(self.fc1(regions.flatten(1)), inplace=True)
+        hidden = F.relu(self.fc2(hidden), inplace=True)
+        return self.classes(hidden).float(), self.deltas(hidden).float().unflatten(1, (-1, 4))
+
+
+def sample_regions(
+    proposals: Tensor,
+    target: Target,
+    num_classes: int,
+    samples: int,
+    positive_fraction: float,
+    foreground_iou: float,
+    background_iou: float,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The regions of a picture that the head's loss sees (Fast R-CNN, sec. 2.3).
+
+    The objects themselves join the proposals (P, 4). A region whose best IoU is `foreground_iou`
+    or more is that object, below `background_iou` background; regions in a crowd are left out.
+
+    Returns regions (S, 4), their labels (S,) with `num_classes` for background, and the object's
+    box of each (S, 4), which for background means nothing.
+    """
+    crowd = target["iscrowd"]
+    boxes, labels = target["boxes"][~crowd], target["labels"][~crowd]
+    regions = torch.cat([proposals, boxes])
+    ignored = ignored_by(regions, target["boxes"][crowd]) if crowd.any() else None
+    matches = match(box_iou(boxes, regions), foreground_iou, background_iou, ignored=ignored)
+    positive, negative = balanced_sample(matches, samples, positive_fraction, generator)
+    sampled = torch.cat([positive, negative])
+    background = labels.new_full((len(negative),), num_classes)
+    found = boxes[matches[positive]]
+    return (
+        regions[sampled],
+        torch.cat([labels[matches[positive]], background]),
+        torch.cat([found, found.new_zeros(len(negative), 4)]),
+    )
+
+
+def region_losses(
+    logits: Tensor,
+    deltas: Tensor,
+    regions: Tensor,
+    labels: Tensor,
+    objects: Tensor,
+    weights: tuple[float, float, float, float],
+    beta: float,
+) -> dict[str, Tensor]:
+    """Fast R-CNN's multi-task loss (eq. 1 to 3) over R sampled regions of a batch.
+
+    Logits (R, K + 1), deltas (R, K, 4); regions, labels and objects as `sample_regions` gives
+    them. Cross-entropy is a mean; smooth L1 sees the deltas of the true class only, and its sum
+    is divided by R as well.
+    """
+    found = (labels < logits.shape[1] - 1).nonzero()[:, 0]
+    wanted = encode(objects[found], regions[found], weights)
+    box = smooth_l1(deltas[found, labels[found]], wanted, beta, reduction="sum")
+    total = max(1, len(labels))
+    cross_entropy = F.cross_entropy(logits, labels, reduction="sum")
+    return {"classification": cross_entropy / total, "box": box / total}
+
+
+def detect(
+    scores: Tensor,
+    deltas: Tensor,
+    proposals: Tensor,
+    valid: Tensor,
+    sizes: Tensor,
+    weights: tuple[float, float, float, float],
+    score_threshold: float,
+    nms_iou: float,
+    max_detections: int,
+    min_size: float = 1e-2,
+) -> Padded:
+    """Regions with class probabilities to detections: threshold, decode, NMS class by class.
+
+    Scores (B, P, K), deltas (B, P, K, 4), proposals (B, P, 4), valid (B, P), sizes (B, 2).
+    """
+    classes = scores.shape[2]
+    flat = scores.masked_fill(~valid[..., None], 0).flatten(1)  # (B, P K)
+    # Probabilities of a region sum to 1: fewer than 1 / threshold of them exceed the threshold.
+    most = classes
+    if score_threshold > 0:
+        most = max(1, min(classes, math.ceil(1 / score_threshold) - 1))
+    count = slots(flat > score_threshold, scores.shape[1] * most)
+    best, index = flat.topk(count)  # (B, C)
+    labels = index % classes
+    boxes = decode(
+        take(deltas.flatten(1, 2), index), take(proposals, index // classes), weights
+    )
+    boxes = clip(boxes, sizes[:, None])  # (B, C, 4)
+    sides = boxes[..., 2:] - boxes[..., :2]
+    good = (best > score_threshold) & (sides >= min_size).all(-1)
+    kept, good = nms_padded(boxes, best, nms_iou, max_detections, groups=labels, valid=good)
+    return Padded(take(boxes, kept), best.gather(1, kept), labels.gather(1, kept), good)

@@ -1,0 +1,196 @@
+"""Region proposal network: Ren et al., "Faster R-CNN", NeurIPS 2015, arXiv:1506.01497, sec. 3.1,
+on a pyramid: Lin et al., CVPR 2017, arXiv:1612.03144, sec. 4.1.
+
+Letters   B pictures, A anchors a cell, N anchors in all (N_l of level l), P proposals, G objects.
+Departs   The loss of the boxes is divided by the number of sampled anchors. Eq. 1 has
+          lambda / N_reg = 10 / 2400 = 1/240 there, the authors' code the 256 of the sample.
+          Anchors that cross the picture's border take part, as in the pyramid's paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eyeline.losses.smooth_l1 import smooth_l1
+from eyeline.nn.anchors import AnchorPyramid, flatten_cells
+from eyeline.nn.heads.sampling import generator_for
+from eyeline.note import note
+from eyeline.ops.boxes import clip
+from eyeline.ops.deltas import decode, encode
+from eyeline.ops.iou import box_iou
+from eyeline.ops.matching import ignored_by, match
+from eyeline.ops.nms import nms_padded
+from eyeline.ops.sampling import balanced_sample
+from eyeline.ops.select import slots, take
+from eyeline.structures import Target
+
+
+class RPN(nn.Module):
+    """Which anchors hold an object, and where in or about them it lies.
+
+    Args:
+        channels: of every level.
+        anchors: the anchors of the pyramid.
+        objectness: "softmax", two scores an anchor as in the paper, or "sigmoid", one. Two
+            scores are used by their difference, which makes both the same logistic loss.
+        foreground_iou, background_iou: an anchor from the first on is an object (so is each
+            object's best anchor), below the second background, in between ignored.
+        samples, positive_fraction: anchors of a picture that the loss sees, and how many of them
+            may be objects.
+        nms_iou: of two proposals of a level that overlap more, the better stays.
+        beta: where smooth L1 bends.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        anchors: AnchorPyramid,
+        objectness: str = "softmax",
+        foreground_iou: float = 0.7,
+        background_iou: float = 0.3,
+        samples: int = 256,
+        positive_fraction: float = 0.5,
+        nms_iou: float = 0.7,
+        beta: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.anchors = anchors
+        self.foreground_iou, self.background_iou = foreground_iou, background_iou
+        self.samples, self.positive_fraction = samples, positive_fraction
+        self.nms_iou, self.beta = nms_iou, beta
+        self.scores_per_anchor = 2 if objectness == "softmax" else 1
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.objectness = nn.Conv2d(channels, anchors.per_cell * self.scores_per_anchor, 1)
+        self.deltas = nn.Conv2d(channels, anchors.per_cell * 4, 1)
+        for conv in (self.conv, self.objectness, self.deltas):
+            nn.init.normal_(conv.weight, std=0.01)  # sec. 3.1.3
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Levels (B, C, H_l, W_l) to logits (B, N_l) and deltas (B, N_l, 4) of each, float32."""
+        logits, deltas = [], []
+        for level in levels:
+            hidden = F.relu(self.conv(level), inplace=True)
+            scores = flatten_cells(self.objectness(hidden), self.scores_per_anchor)
+            logits.append(self.as_logits(scores.float()))
+            deltas.append(flatten_cells(self.deltas(hidden), 4).float())
+        return logits, deltas
+
+    @torch.no_grad()
+    def propose(
+        self,
+        logits: list[Tensor],
+        deltas: list[Tensor],
+        anchors: list[Tensor],
+        sizes: Tensor,
+        before: int,
+        after: int,
+        min_size: float = 1e-3,
+    ) -> tuple[Tensor, Tensor]:
+        """The best boxes of each picture: of each level the best `before`, of these what NMS
+        leaves, of all levels the best `after`.
+
+        Returns boxes (B, P, 4), best first, and which of them are meant (B, P).
+        """
+        widest = min(before, max(level.shape[1] for level in logits))
+        boxes, scores = [], []
+        for level, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
+            best, index = level.topk(min(before, level.shape[1]))  # (B, k)
+            box = decode(take(level_deltas, index), level_anchors[index])  # (B, k, 4)
+            missing = widest - index.shape[1]
+            scores.append(F.pad(best, (0, missing), value=-torch.inf))
+            boxes.append(F.pad(clip(box, sizes[:, None]), (0, 0, 0, missing)))
+        all_boxes, all_scores = torch.stack(boxes, 1), torch.stack(scores, 1)  # (B, L, k, ...)
+        sides = all_boxes[..., 2:] - all_boxes[..., :2]
+        valid = (sides >= min_size).all(-1) & (all_scores > -torch.inf)
+        note("candidates of each level, sec. 3.1.1", all_boxes)
+
+        kept, valid = nms_padded(
+            all_boxes, all_scores, self.nms_iou, max_detections=min(widest, after), valid=valid
+        )  # (B, L, D)
+        all_scores = all_scores.gather(2, kept).masked_fill(~valid, -torch.inf).flatten(1)
+        all_boxes = all_boxes.gather(2, kept[..., None].expand(*kept.shape, 4)).flatten(1, 2)
+        count = slots(valid.flatten(1), min(after, all_scores.shape[1]))
+        best, index = all_scores.topk(count)  # (B, P)
+        return note("proposals, sec. 3.1", take(all_boxes, index)), best > -torch.inf
+
+    def losses(
+        self,
+        levels: list[Tensor],
+        anchors: list[Tensor],
+        targets: Sequence[Target],
+    ) -> dict[str, Tensor]:
+        """Eq. 1 over the sampled anchors of the batch: logistic loss and smooth L1."""
+        all_anchors = torch.cat(anchors)  # (N, 4)
+        pictures, samples, truths, wanted = [], [], [], []
+        for i, target in enumerate(targets):
+            matches = self.assign(all_anchors, target)
+            positive, negative = balanced_sample(
+                matches, self.samples, self.positive_fraction, generator_for(self, target)
+            )
+            samples.append(torch.cat([positive, negative]))
+            pictures.append(torch.full_like(samples[-1], i))
+            truths.append(matches[samples[-1]] >= 0)
+            objects = target["boxes"][~target["iscrowd"]][matches[positive]]
+            wanted.append(encode(objects, all_anchors[positive]))
+        truth = torch.cat(truths)
+        logits, deltas = self.at(levels, torch.cat(pictures), torch.cat(samples))
+        objectness = F.binary_cross_entropy_with_logits(logits, truth.float(), reduction="sum")
+        box = smooth_l1(deltas[truth], torch.cat(wanted), self.beta, reduction="sum")
+        total = max(1, len(truth))
+        return {"rpn_objectness": objectness / total, "rpn_box": box / total}
+
+    def at(self, levels: list[Tensor], picture: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` says of S single anchors: logits (S,) and deltas (S, 4).
+
+        The loss sees 256 of some hundred thousand anchors. Computed at their cells alone, the
+        gradient is the same and costs next to nothing.
+
+        Args:
+            picture, anchor: (S,) index into the batch, and into the anchors of all levels.
+        """
+        shapes = [level.shape[2:] for level in levels]
+        ends = torch.tensor([h * w * self.anchors.per_cell for h, w in shapes]).cumsum(0)
+        level_index = torch.bucketize(anchor, ends.to(anchor.device), right=True)
+        patches, order = [], []
+        step = torch.arange(-1, 2, device=anchor.device)
+        for i, (level, (height, width)) in enumerate(zip(levels, shapes, strict=True)):
+            chosen = (level_index == i).nonzero()[:, 0]
+            first = int(ends[i - 1]) if i else 0
+            cell = (anchor[chosen] - first) // self.anchors.per_cell
+            rows = (cell // width)[:, None, None] + step[:, None]  # (s, 3, 1)
+            columns = (cell % width)[:, None, None] + step  # (s, 1, 3)
+            inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+            index = (picture[chosen][:, None, None] * height + rows) * width + columns
+            table = level.permute(0, 2, 3, 1).flatten(0, 2)  # (B H W, C)
+            values = table.index_select(0, index.where(inside, 0).flatten())
+            patches.append((values * inside.flatten()[:, None]).reshape(len(chosen), -1))
+            order.append(chosen)
+        inputs = torch.cat(patches)[torch.cat(order).argsort()]  # (S, 3 * 3 * C)
+        kernel = self.conv.weight.permute(0, 2, 3, 1).flatten(1)  # (C, 3 * 3 * C)
+        hidden = F.relu(F.linear(inputs, kernel, self.conv.bias))
+        place = (torch.arange(len(anchor), device=anchor.device), anchor % self.anchors.per_cell)
+        per_cell = (self.anchors.per_cell, -1)
+        scores = F.linear(hidden, self.objectness.weight.flatten(1), self.objectness.bias)
+        deltas = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias)
+        logits = self.as_logits(scores.unflatten(1, per_cell)[place].float())
+        return logits, deltas.unflatten(1, per_cell)[place].float()
+
+    def as_logits(self, scores: Tensor) -> Tensor:
+        """One or two scores an anchor (..., 1 or 2) to logits of "object" (...)."""
+        return scores[..., 1] - scores[..., 0] if scores.shape[-1] == 2 else scores[..., 0]
+
+    def assign(self, anchors: Tensor, target: Target) -> Tensor:
+        """For each anchor (N,): its object among those that are not crowds, -1 for background,
+        -2 for ignored (sec. 3.1.2); anchors that lie in a crowd are ignored too."""
+        crowd = target["iscrowd"]
+        iou = box_iou(target["boxes"][~crowd], anchors)  # (G, N)
+        ignored = ignored_by(anchors, target["boxes"][crowd]) if crowd.any() else None
+        matches = match(
+            iou, self.foreground_iou, self.background_iou, force_match=True, ignored=ignored
+        )
+        return note("anchors matched to objects, sec. 3.1.2", matches)

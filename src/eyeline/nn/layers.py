@@ -1,0 +1,51 @@
+"""Normalisation by name."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from eyeline.errors import EyelineError
+
+NORMS = ("frozen", "batch", "group")
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm whose statistics and affine part never change: y = (x - mean) w / sqrt(var + eps) + b.
+
+    Its four buffers are named as those of `nn.BatchNorm2d`, so either kind's weights load.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return torch.addcmul(
+            shift[:, None, None].to(x.dtype), x, scale[:, None, None].to(x.dtype)
+        )
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps}"
+
+
+def make_norm(kind: str, channels: int, eps: float = 1e-5) -> nn.Module:
+    """A normalisation layer: "frozen" or "batch" (batch norm), "group" (32 groups, Wu and He 2018)."""
+    if kind == "frozen":
+        return FrozenBatchNorm2d(channels, eps)
+    if kind == "batch":
+        return nn.BatchNorm2d(channels, eps)
+    if kind == "group":
+        return nn.GroupNorm(32, channels, eps)
+    raise EyelineError(f"norm must be one of {', '.join(NORMS)}, not {kind!r}")

@@ -1,0 +1,1 @@
+"""Necks: what mixes the levels of a backbone."""

@@ -1,0 +1,60 @@
+"""Feature pyramid network: Lin et al., CVPR 2017, arXiv:1612.03144.
+
+Letters   B pictures, C channels of every level (256 in the paper), H_l and W_l of level l.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FPN(nn.Module):
+    """Feature maps of a backbone, fine to coarse, to as many levels of equal width and some more.
+
+    Args:
+        inputs: channels of each feature map.
+        channels: channels of each level.
+        extra: coarser levels on top. "pool": one, by taking every second cell of the last
+            (sec. 4.1's footnote); "conv": two 3x3 convolutions of stride 2 as in RetinaNet;
+            None: none.
+        extra_from: what the first of two extra convolutions reads, "backbone" (its last map) or
+            "level" (the last level).
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[int],
+        channels: int = 256,
+        extra: str | None = None,
+        extra_from: str = "backbone",
+    ) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in inputs)
+        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in inputs)
+        self.extra_kind, self.extra_from = extra, extra_from
+        self.extra = nn.ModuleList()
+        if extra == "conv":
+            first = inputs[-1] if extra_from == "backbone" else channels
+            self.extra.append(nn.Conv2d(first, channels, 3, 2, padding=1))
+            self.extra.append(nn.Conv2d(channels, channels, 3, 2, padding=1))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        merged = [self.lateral[-1](features[-1])]
+        for lateral, feature in zip(self.lateral[-2::-1], features[-2::-1], strict=True):
+            side = lateral(feature)  # (B, C, H_l, W_l)
+            merged.append(side + F.interpolate(merged[-1], size=side.shape[-2:], mode="nearest"))
+        levels = [conv(m) for conv, m in zip(self.output, reversed(merged), strict=True)]
+        if self.extra_kind == "pool":
+            levels.append(F.max_pool2d(levels[-1], 1, stride=2))
+        elif self.extra_kind == "conv":
+            source = features[-1] if self.extra_from == "backbone" else levels[-1]
+            levels.append(self.extra[0](source))
+            levels.append(self.extra[1](F.relu(levels[-1])))
+        return levels  # fine to coarse, each (B, C, H_l, W_l)

@@ -1,0 +1,1 @@
+"""Pure tensor functions: boxes, overlaps, anchors, matching, suppression, regions."""

@@ -1,0 +1,24 @@
+"""Taking rows by index where every picture has its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def take(rows: Tensor, index: Tensor) -> Tensor:
+    """`rows[b, index[b]]` for each b: (B, N, ...) and (B, M) -> (B, M, ...)."""
+    shape = index.shape + rows.shape[2:]
+    return rows.gather(1, index.reshape(index.shape + (1,) * (rows.ndim - 2)).expand(shape))
+
+
+def slots(mask: Tensor, limit: int) -> int:
+    """How many slots a row needs for its True entries, at most `limit`: mask (B, N) -> D.
+
+    The shape is fixed, so D is `limit`, wherever looking would cost: while compiling and off the
+    CPU. Run eagerly on a CPU, D is what the fullest row needs (at least 1), and nothing is
+    computed for empty slots.
+    """
+    if torch.compiler.is_compiling() or mask.device.type != "cpu":
+        return limit
+    return max(1, min(limit, int(mask.sum(-1).max())))

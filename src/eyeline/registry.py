@@ -1,0 +1,157 @@
+"""Models by name: a dictionary and a decorator."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eyeline.errors import EyelineError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Importing a package registers its models.
+PACKAGES = ("eyeline.detectors", "eyeline.classifiers")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered model: who wrote the paper, what it does, how it is built."""
+
+    name: str
+    task: str  # "detection", "segmentation", "classification"
+    paper: str  # 'Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv:1708.02002'
+    build: Callable[..., nn.Module]  # build(num_classes=..., **options)
+
+
+_entries: dict[str, Entry] = {}
+
+
+def register(name: str, task: str, paper: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator of a builder `build(num_classes, **options) -> Module`."""
+
+    def keep(build: Callable[..., Any]) -> Callable[..., Any]:
+        if name in _entries:
+            raise ValueError(f"a model named {name!r} is registered already")
+        _entries[name] = Entry(name, task, paper, build)
+        return build
+
+    return keep
+
+
+def entries(task: str | None = None) -> list[Entry]:
+    """All registered models, sorted by name; of one task if it is given."""
+    for package in PACKAGES:
+        importlib.import_module(package)
+    return [e for _, e in sorted(_entries.items()) if task is None or e.task == task]
+
+
+def list_models(task: str | None = None) -> list[str]:
+    """Names of all models, sorted; `task` is "detection", "classification" ..."""
+    return [entry.name for entry in entries(task)]
+
+
+def find(name: str) -> Entry:
+    """The entry called `name`; an error that suggests the nearest names where there is none."""
+    from difflib import get_close_matches
+
+    known = {entry.name: entry for entry in entries()}
+    if name not in known:
+        near = get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
+        raise EyelineError(f"no model is called {name!r}; {hint}")
+    return known[name]
+
+
+def find_own(path: str | Path) -> Entry:
+    """The one model that a Python file of the user's registers.
+
+    The file may register a name of ours: a copied paper file works where it lands.
+    """
+    path = Path(path).expanduser().resolve()
+    if not path.is_file():
+        raise EyelineError(f"no model file at {path}")
+    entries()  # ours first, lest the file's imports register them among its own
+    module_name = f"eyeline_own_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses look their module up
+    ours = dict(_entries)
+    _entries.clear()
+    try:
+        spec.loader.exec_module(module)
+        own = list(_entries.values())
+    finally:
+        _entries.clear()
+        _entries.update(ours)
+    if len(own) != 1:
+        names = ", ".join(entry.name for entry in own) or "none"
+        raise EyelineError(f"{path} must register one model, it registers {names}")
+    return own[0]
+
+
+def create_model(
+    name: str | Path | None = None,
+    weights: Any = None,
+    *,
+    classes: Sequence[str] | None = None,
+    num_classes: int | None = None,
+    pretrained: Any = None,
+    **options: Any,
+) -> nn.Module:
+    """A model by name, from weights, or both.
+
+    Args:
+        name: a registered name or the path of a .py file that registers one model; left out, the
+            weights tell it.
+        weights: a path, a URL, a hub id ("hf:owner/name/file") or a state dict. It sets the
+            options (given ones win, where no shape changes) and the classes.
+        classes: names of the classes; `num_classes` alone where they have none. With weights of
+            other classes, the layers that depend on them stay as initialised; all others load.
+        pretrained: classification weights for the backbone, of any source that `weights` takes.
+        options: fields of the model's Config.
+
+    The model has `name`, `task`, `classes` and, loaded, `load_report` (what was filled, what not).
+    Raises EyelineError for an unknown name or option and for weights that do not fit.
+    """
+    if name is None and weights is None:
+        raise EyelineError("create_model needs a name or weights=")
+    if weights is not None and pretrained is not None:
+        raise EyelineError("weights= fills the backbone too; leave out pretrained=")
+    if classes is not None:
+        classes = list(classes)
+        if len(set(classes)) != len(classes):
+            raise EyelineError("classes= names a class twice")
+        if num_classes not in (None, len(classes)):
+            raise EyelineError(f"num_classes={num_classes}, but {len(classes)} classes are named")
+        num_classes = len(classes)
+    entry = None
+    if name is not None:
+        entry = find_own(name) if str(name).endswith(".py") else find(str(name))
+    # By name: imports go downwards, and this is the lowest layer.
+    checkpoints = importlib.import_module("eyeline.checkpoints")
+    if weights is not None:
+        return checkpoints.build(entry, weights, classes, num_classes, options)
+    assert entry is not None
+    if num_classes is None:
+        raise EyelineError(f"{entry.name} needs classes=[...] or num_classes=")
+    model = entry.build(num_classes=num_classes, **options)
+    describe(model, entry, classes, num_classes)
+    if pretrained is not None:
+        model.load_report = checkpoints.load_backbone(model, pretrained)
+    return model
+
+
+def describe(
+    model: nn.Module, entry: Entry, classes: Sequence[str] | None, num_classes: int
+) -> None:
+    """Give a built model what travels with it; unnamed classes are called by their numbers."""
+    model.name, model.task = entry.name, entry.task  # type: ignore[assignment]
+    model.classes = list(classes or map(str, range(num_classes)))  # type: ignore[assignment]

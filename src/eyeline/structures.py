@@ -1,0 +1,65 @@
+"""What flows between the parts of a detector.
+
+Boxes are xyxy, float32, in pixels, x to the right and y down. Labels are 0 .. K-1; background
+has no label.
+
+Letters   B pictures, G objects of a picture, D detections at most, H and W of the padded batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# boxes (G, 4), labels (G,) int64; optional iscrowd (G,) bool: objects that are never positive and
+# count as "ignore" (COCO's crowds, VOC's difficult, KITTI's DontCare); optional masks (G, H, W)
+# bool; optional image_id.
+Target = dict[str, Tensor]
+# boxes (N, 4), scores (N,), labels (N,) int64, best first; optional masks (N, H, W) bool.
+Prediction = dict[str, Tensor]
+
+
+@dataclass
+class Batch:
+    """Pictures as a network takes them: resized, normalised, padded, with what undoes it."""
+
+    images: Tensor  # (B, 3, H, W), normalised; zero right of and below each picture
+    sizes: Tensor  # (B, 2) int64, height and width of each picture inside the padding
+    original_sizes: Tensor  # (B, 2) int64, height and width of the caller's picture
+    targets: list[Target] | None = None  # boxes and masks in the resized picture's pixels
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on another device."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        targets = self.targets
+        if targets is not None:
+            targets = [{key: move(value) for key, value in t.items()} for t in targets]
+        return replace(
+            self,
+            images=move(self.images),
+            sizes=move(self.sizes),
+            original_sizes=move(self.original_sizes),
+            targets=targets,
+        )
+
+    def pin_memory(self) -> Batch:
+        """Called by torch's DataLoader; page-locks the pictures."""
+        return replace(self, images=self.images.pin_memory())
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class Padded(NamedTuple):
+    """Detections of a batch in fixed shapes, in the resized pictures' pixels, best first."""
+
+    boxes: Tensor  # (B, D, 4)
+    scores: Tensor  # (B, D)
+    labels: Tensor  # (B, D) int64
+    valid: Tensor  # (B, D) bool; what stands where it is False means nothing

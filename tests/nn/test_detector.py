@@ -1,0 +1,58 @@
+"""Preprocess, and the way back."""
+
+from __future__ import annotations
+
+import torch
+
+from eyeline.nn.detector import Detector, Preprocess
+from eyeline.ops.resize import fitted_size
+from eyeline.structures import Padded
+
+PLAIN = Preprocess(2, 240, 320, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def test_fitted_size_keeps_the_aspect_within_both_bounds():
+    assert fitted_size((480, 640), 240, 320) == (240, 320)
+    assert fitted_size((480, 640), 800, 1333) == (800, 1066)
+    assert fitted_size((100, 1000), 800, 1333) == (133, 1333)
+    assert fitted_size((1, 5000), 800, 1333) == (1, 1333)
+
+
+def test_pictures_are_padded_right_and_below():
+    batch = PLAIN([torch.full((3, 480, 640), 255, dtype=torch.uint8), torch.ones(3, 480, 480)])
+    assert batch.images.shape == (2, 3, 256, 320)
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    assert batch.sizes.tolist() == [[240, 320], [240, 240]]
+    assert batch.original_sizes.tolist() == [[480, 640], [480, 480]]
+    assert (batch.images[1, :, :240, :240] == 1).all()
+    assert (batch.images[1, :, 240:] == 0).all()
+    assert (batch.images[1, :, :, 240:] == 0).all()
+
+
+def test_halving_takes_the_mean_of_four_pixels():
+    image = torch.rand(3, 480, 640)
+    expected = image.unflatten(1, (240, 2)).unflatten(3, (320, 2)).mean((2, 4))
+    torch.testing.assert_close(PLAIN([image]).images[0, :, :240], expected, atol=1e-6, rtol=0)
+
+
+def test_normalises_by_mean_and_deviation():
+    preprocess = Preprocess(2, 32, 32, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0))
+    pixel = preprocess([torch.full((3, 32, 32), 0.5)]).images[0, :, 5, 5]
+    torch.testing.assert_close(pixel, torch.tensor([0.4, 0.15, 0.05]))
+
+
+def test_boxes_go_there_and_back():
+    boxes = torch.tensor([[10.0, 20.0, 300.0, 401.0]])
+    targets = [{"boxes": boxes, "labels": torch.tensor([1])}]
+    batch = PLAIN([torch.zeros(3, 479, 641)], targets)
+    scaled = batch.targets[0]["boxes"]
+    height, width = batch.sizes[0].tolist()
+    torch.testing.assert_close(scaled[0, 2], torch.tensor(300 * width / 641))
+    torch.testing.assert_close(scaled[0, 3], torch.tensor(401 * height / 479))
+    padded = Padded(
+        torch.cat([scaled, scaled])[None], torch.tensor([[0.5, 0.4]]),
+        torch.tensor([[1, 1]]), torch.tensor([[True, False]]),
+    )  # fmt: skip
+    (result,) = Detector().finish(padded, batch)
+    torch.testing.assert_close(result["boxes"], boxes)
+    assert result["scores"].tolist() == [0.5]
