@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from eyeline.errors import EyelineError
@@ -33,7 +33,9 @@ class Entry:
 _entries: dict[str, Entry] = {}
 
 
-def register(name: str, task: str, paper: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def register(
+    name: str, task: str, paper: str
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator of a builder `build(num_classes, **options) -> Module`."""
 
     def keep(build: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,15 +80,14 @@ def find_own(path: str | Path) -> Entry:
     if not path.is_file():
         raise EyelineError(f"no model file at {path}")
     entries()  # ours first, lest the file's imports register them among its own
-    module_name = f"eyeline_own_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses look their module up
+    module = ModuleType(f"eyeline_own_{path.stem}_{zlib.crc32(str(path).encode()):08x}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses look their module up
     ours = dict(_entries)
     _entries.clear()
     try:
-        spec.loader.exec_module(module)
+        code = compile(path.read_bytes(), path, "exec", dont_inherit=True)
+        exec(code, module.__dict__)
         own = list(_entries.values())
     finally:
         _entries.clear()

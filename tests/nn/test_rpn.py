@@ -61,6 +61,11 @@ def test_proposals_are_the_best_of_each_level_after_nms(rpn, levels):
     torch.testing.assert_close(boxes[0, 0], expected)
 
 
+def test_a_level_of_which_nothing_was_sampled(rpn, levels):
+    logits, deltas = rpn.at(levels, torch.tensor([0, 1]), torch.tensor([0, 104]))
+    assert logits.shape == (2,) and deltas.shape == (2, 4)
+
+
 def test_loss_counts_only_what_was_sampled(rpn, levels):
     targets = [
         {"boxes": torch.tensor([[2.0, 2, 12, 10]]), "labels": torch.tensor([0]),

@@ -1,7 +1,8 @@
 """Non-maximum suppression: exact, greedy, ties in the order they come.
 
 The best box is kept and every later box of its group that overlaps it by more than the threshold
-is dropped; then the best of those left, and so on.
+is dropped; then the best of those left, and so on. IoU is computed in float32 and compared with
+the threshold as given, as torchvision does on a CPU.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import math
 from typing import Literal, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from eyeline.errors import EyelineError
 
-BLOCK = 1024  # boxes compared at once
+BLOCK = 1024  # boxes taken up at once; 512 to 2048 measure alike (benchmarks/bench_ops.py)
 
 
 @overload
@@ -45,80 +47,111 @@ def nms(
     (the best one; -1 for kept boxes and for those that were left when enough were kept) and
     their IoU (N,), 0 where the index is -1.
 
-    Raises EyelineError for NaN in boxes or scores.
+    Raises EyelineError for NaN, for infinite boxes and for a negative threshold.
     """
-    for name, value in (("boxes", boxes), ("scores", scores)):
-        bad = value.isnan().reshape(len(scores), boxes.shape[1] if name == 'boxes' else 1).any(1)
-        if bad.any():
-            i = int(bad.nonzero()[0])
-            raise EyelineError(
-                f"{name}[{i}] is NaN: non-maximum suppression has no order for it; look for a "
-                "learning rate too high or an image that is not finite"
-            )
+    _check(boxes, scores, iou_threshold)
     order = scores.argsort(descending=True, stable=True)
     limit = len(order) if max_detections is None else max_detections
-    b = boxes[order].float()
-    g = None if groups is None else groups[order]
-    keep = order[_greedy(b, g, iou_threshold, limit)]
-    return keep
+    boxes = boxes.index_select(0, order).float()
+    groups = None if groups is None else groups.index_select(0, order)
+    kept, dropped_by = _greedy(boxes, groups, iou_threshold, limit)
+    if not return_suppressors:
+        return order[kept]
+    lost = torch.isin(dropped_by, kept)
+    suppressor, iou = torch.full_like(order, -1), torch.zeros_like(boxes[:, 0])
+    suppressor[order[lost]] = order[dropped_by[lost]]
+    iou[order[lost]] = _iou(boxes[lost], boxes[dropped_by[lost]])
+    return order[kept], suppressor, iou
 
 
-def _greedy(boxes: Tensor, groups: Tensor | None, threshold: float, limit: int) -> Tensor:
-    """Positions kept, of boxes sorted best first."""
+def _check(boxes: Tensor, scores: Tensor, iou_threshold: float) -> None:
+    if boxes.shape != (*scores.shape, 4) or scores.dim() != 1:
+        raise EyelineError(
+            f"nms got boxes {tuple(boxes.shape)} and scores {tuple(scores.shape)}: give (N, 4) "
+            "and (N,)"
+        )
+    if not iou_threshold >= 0:
+        raise EyelineError(f"nms got IoU threshold {iou_threshold}: give one in [0, 1]")
+    bad = ~boxes.isfinite().all(1) | scores.isnan()
+    if bad.any():
+        i = int(bad.nonzero()[0])
+        raise EyelineError(
+            f"nms got box {i} of {len(boxes)} with coordinates {boxes[i].tolist()} and score "
+            f"{float(scores[i])}: not finite, so it has no place in the order; look for a network "
+            "that has diverged"
+        )
+
+
+def _greedy(
+    boxes: Tensor, groups: Tensor | None, threshold: float, limit: int
+) -> tuple[Tensor, Tensor]:
+    """Of boxes sorted best first: positions kept, and by which position each was dropped or N."""
     left = torch.arange(len(boxes), device=boxes.device)
-    kept = left[:0]
+    kept, dropped_by = left[:0], torch.full_like(left, len(boxes))
     while len(left) and len(kept) < limit:
-        block, left = left.split([n := min(max(BLOCK, 2 * len(kept)), len(left)), len(left) - n])
-        rivals = torch.cat([kept, block])  # best first
+        size = min(max(BLOCK, 2 * len(kept)), len(left))
+        rivals, left = torch.cat([kept, left[:size]]), left[size:]
         better, worse = _overlapping(
             boxes[rivals], None if groups is None else groups[rivals], threshold
         )
-        better, by_better = better.sort()
-        worse = worse[by_better].cpu().numpy()
-        who, count = (x.tolist() for x in better.unique_consecutive(return_counts=True))
-        alive = torch.ones(len(rivals), dtype=torch.bool)
-        state, first = alive.numpy(), 0
-        for i, n in zip(who, count, strict=True):
-            if state[i]:
-                state[worse[first : first + n]] = False
-            first += n
-        kept = rivals[alive.to(rivals.device)]
-    return kept[:limit]
+        alive = _resolve(better, worse, len(rivals))
+        acted = alive[better].nonzero()[:, 0]
+        dropped_by.scatter_reduce_(0, rivals[worse[acted]], rivals[better[acted]], "amin")
+        kept = rivals[alive]
+    return kept[:limit], dropped_by
 
 
-def _overlapping(
-    boxes: Tensor, groups: Tensor | None, threshold: float
-) -> tuple[Tensor, Tensor]:
-    """All pairs of one group with IoU above the threshold, (P,) lower and (P,) higher index.
+def _resolve(better: Tensor, worse: Tensor, count: int) -> Tensor:
+    """Who is left (count,) bool, where each pair drops its worse unless its better was dropped."""
+    better, by_better = better.sort()
+    rows, lengths = (x.tolist() for x in better.unique_consecutive(return_counts=True))
+    dropped = worse[by_better].cpu().numpy()
+    alive, first = np.ones(count, dtype=bool), 0
+    for row, length in zip(rows, lengths, strict=True):
+        if alive[row]:
+            alive[dropped[first : first + length]] = False
+        first += length
+    return torch.from_numpy(alive).to(better.device)
 
-    Boxes are swept by their left edges. An intersection is at most x2_i - x1_j wide where box j
-    begins right of box i, and must be wider than threshold * (x2_i - x1_i): so j begins within
-    (1 - threshold) of the width of i, and only such pairs, few per cent of all, are compared.
+
+def _overlapping(boxes: Tensor, groups: Tensor | None, threshold: float) -> tuple[Tensor, Tensor]:
+    """All pairs of one group with IoU above the threshold: lower index (P,), higher index (P,).
+
+    A sweep over left edges. Where box j begins right of box i, their intersection is at most
+    x2_i - x1_j wide, and must be wider than threshold * (x2_i - x1_i): so j begins within
+    (1 - threshold) of the width of i. Only such pairs, a few in a hundred, are compared.
     """
-    left, right = boxes[:, 0].double(), boxes[:, 2].double()
-    reach = left + (right - left) * (1 - threshold + 1e-4)  # more than float32 can round away
-    if groups is not None:  # each group on its own stretch of the line
-        apart = groups.unique(return_inverse=True)[1] * (right.max() - left.min() + 1).abs() * 2
-        left, reach = left + apart, reach + apart
-    left, order = left.sort()
+    x1, top, x2, bottom = boxes.double().unbind(1)
+    reach = x1 + (x2 - x1) * (1 - threshold + 1e-4)  # more than float32 can round away
+    if groups is not None and len(boxes):  # each group on its own stretch of the line
+        rank = groups.unique(return_inverse=True)[1]
+        start = rank * 2 * (torch.maximum(x1, x2).max() - torch.minimum(x1, x2).min() + 1)
+        x1, reach = x1 + start, reach + start
+    x1, order = x1.sort()
+    top, bottom = top[order], bottom[order]
     place = torch.arange(len(boxes), device=boxes.device)
-    count = (torch.searchsorted(left, reach[order], right=True) - place - 1).clamp(min=0)
-    i = place.repeat_interleave(count)
-    before = count.cumsum(0) - count - place - 1
-    j = torch.arange(len(i), device=i.device) - before.index_select(0, i)
-    top, bottom = boxes[order, 1], boxes[order, 3]
-    over = (top.index_select(0, i) < bottom.index_select(0, j)) & (
-        top.index_select(0, j) < bottom.index_select(0, i)
-    )
-    over = over.nonzero()[:, 0]
-    i, j = i.index_select(0, over), j.index_select(0, over)
-    i, j = order.index_select(0, i), order.index_select(0, j)
-    over = _iou(boxes.index_select(0, i), boxes.index_select(0, j)) > float32_below(threshold)
-    if groups is not None:
-        over &= groups.index_select(0, i) == groups.index_select(0, j)
-    over = over.nonzero()[:, 0]
-    i, j = i.index_select(0, over), j.index_select(0, over)
+    count = torch.searchsorted(x1, reach[order], right=True) - place - 1  # those swept after i
+    pairs = []
+    for i, n in zip(place.split(BLOCK), count.clamp(min=0).split(BLOCK), strict=True):
+        first = (i + 1 - n.cumsum(0) + n).repeat_interleave(n)
+        i = i.repeat_interleave(n)
+        j = first + torch.arange(len(i), device=i.device)
+        # index_select: several times as fast here as indexing with brackets
+        cross = (top.index_select(0, i) < bottom.index_select(0, j)) & (
+            top.index_select(0, j) < bottom.index_select(0, i)
+        )
+        i, j = _select(cross, order.index_select(0, i), order.index_select(0, j))
+        over = _iou(boxes.index_select(0, i), boxes.index_select(0, j)) > float32_below(threshold)
+        if groups is not None:
+            over &= groups.index_select(0, i) == groups.index_select(0, j)
+        pairs.append(torch.stack(_select(over, i, j)))
+    i, j = torch.cat(pairs, 1) if pairs else (place, place)
     return torch.minimum(i, j), torch.maximum(i, j)
+
+
+def _select(where: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+    index = where.nonzero()[:, 0]
+    return tuple(value.index_select(0, index) for value in values)
 
 
 def _iou(a: Tensor, b: Tensor) -> Tensor:
@@ -153,11 +186,13 @@ def nms_padded(
     In eager mode each row runs the fast form; while compiling, a loop on the device picks one box
     of every row a turn, without synchronisation and with shapes that do not depend on the data.
     """
-    lead = scores.shape[:-1]
-    n = scores.shape[-1]
-    live = scores > -math.inf
+    lead, n = scores.shape[:-1], scores.shape[-1]
+    live = scores != -math.inf
     if valid is not None:
         live = live & valid
+    if scores.numel() == 0:
+        index = torch.zeros(*lead, max_detections, dtype=torch.int64, device=boxes.device)
+        return index, index > 0
     b, s, v = boxes.reshape(-1, n, 4), scores.reshape(-1, n), live.reshape(-1, n)
     g = None if groups is None else groups.reshape(-1, n)
     form = _padded_loop if torch.compiler.is_compiling() else _padded_rows
@@ -199,7 +234,7 @@ def _padded_loop(
 ) -> tuple[Tensor, Tensor]:
     rows, n = scores.shape
     threshold = float32_below(iou_threshold)
-    order = scores.masked_fill(~valid, -math.inf).argsort(-1, descending=True, stable=True)
+    order = scores.masked_fill(~valid, -math.inf).sort(stable=True, dim=-1, descending=True)[1]
     b = boxes.float().gather(1, order[..., None].expand(-1, -1, 4))
     live = valid.gather(1, order)
     g = torch.zeros_like(order) if groups is None else groups.gather(1, order)

@@ -69,9 +69,10 @@ def roi_align(
     Returns (R, C, h, w) in the features' dtype, channels-last in memory. A sample beyond [-1, H]
     or [-1, W] counts as zero; other samples outside the map take the border's value.
     """
-    if not len(levels) == len(scales):
-        raise EyelineError(f"roi_align got {len(levels)} levels and {len(scales)} scales: give one "
-                           "scale a level")  # fmt: skip
+    if len(levels) != len(scales):
+        raise EyelineError(
+            f"roi_align got {len(levels)} levels and {len(scales)} scales: give one scale a level"
+        )
     bins = _pair(output_size)
     extents, first_row = _layout(levels)
     start, step = _grid(boxes, level_index, bins, scales, aligned)
@@ -88,8 +89,13 @@ def roi_align(
         rows, offsets = rows.flatten(), offsets * (2 * sampling_ratio) ** 2
     else:
         rows, weights, bag, offsets = _adaptive(start, step, extent, base, bins)
-    out = _WeightedRows.apply(rows, weights.to(levels[0].dtype), bag, offsets, *levels)
-    return out.unflatten(0, (-1, *bins)).permute(0, 3, 1, 2)
+    weights = weights.to(levels[0].dtype)
+    out: Tensor
+    if torch.compiler.is_compiling():  # without gradients it cannot trace the function below
+        out = _weighted_sum(rows, weights, offsets, _table(levels))
+    else:
+        out = _WeightedRows.apply(rows, weights, bag, offsets, *levels)  # type: ignore[no-untyped-call]
+    return out.view(len(boxes), *bins, out.shape[1]).permute(0, 3, 1, 2)
 
 
 class _WeightedRows(torch.autograd.Function):
@@ -224,7 +230,7 @@ def _adaptive(
 def _axis_adaptive(
     start: Tensor, step: Tensor, size: Tensor, samples: Tensor, bins: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`_axis` with samples (R,): cells and weights in one row, first entry (R, bins) of each bin."""
+    """`_axis` with samples (R,): cells and weights in one row, each bin's first entry (R, bins)."""
     bag, sample, first = _ragged(samples[:, None].expand(-1, bins).flatten())
     region, bin_index = bag // bins, bag % bins
     start, step, size, samples = start[region], step[region], size[region], samples[region]
@@ -265,10 +271,16 @@ def roi_align_plain(
         if ny * nx == 0:
             out.append(features.new_zeros(len(features), h, w))
             continue
-        y = y1 + (torch.arange(h * ny, device=box.device) + 0.5) * height / (h * ny)
-        x = x1 + (torch.arange(w * nx, device=box.device) + 0.5) * width / (w * nx)
+        y = _positions(y1, height / h, h, ny)
+        x = _positions(x1, width / w, w, nx)
         out.append(F.avg_pool2d(_bilinear(features, y, x), (ny, nx)))
     return torch.stack(out) if out else levels[0].new_zeros(0, levels[0].shape[1], h, w)
+
+
+def _positions(start: Tensor, step: Tensor, bins: int, samples: int) -> Tensor:
+    bin_index = torch.arange(bins, device=step.device)[:, None]
+    sample = torch.arange(samples, device=step.device) + 0.5
+    return (start + bin_index * step + sample * step / samples).flatten()
 
 
 def _bilinear(features: Tensor, y: Tensor, x: Tensor) -> Tensor:
@@ -299,44 +311,19 @@ def roi_pool(
     Shapes inside depend on the data: not for torch.compile.
     """
     h, w = _pair(output_size)
-    channels = levels[0].shape[1]
-    if len(boxes) == 0:
-        return levels[0].new_zeros(0, channels, h, w)
     extents, first_row = _layout(levels)
     extent = extents[level_index]
-    top, bottom, left, right = (
-        edge.flatten() for edge in _pool_edges(boxes, level_index, extent, (h, w), scales)
-    )  # (R*h*w,) each
-    image, level = (
-        index[:, None].expand(-1, h * w).flatten() for index in (image_index, level_index)
-    )
-    filled = (bottom > top) & (right > left)
-    # The maximum of any window is that of four windows of 2^p x 2^q cells in its corners, and
-    # those come from one max_pool2d for all bins with the same p and q.
-    tall = torch.log2((bottom - top).clamp(min=1).float()).long()
-    wide = torch.log2((right - left).clamp(min=1).float()).long()
-    kind = torch.stack([level, tall, wide], 1)
-    best = torch.zeros(len(kind), channels, dtype=torch.int64, device=kind.device)
-    for k in kind[filled].unique(dim=0):
-        bins = (filled & (kind == k).all(1)).nonzero()[:, 0]
-        l, p, q = k.tolist()
-        value, cell = F.max_pool2d(
-            levels[l].detach(), (2**p, 2**q), stride=1, return_indices=True
-        )  # (B, C, H', W'), cell = y * W + x
-        value, cell = value.permute(0, 2, 3, 1), cell.permute(0, 2, 3, 1)
-        for part in bins.split(4096):
-            corners = [
-                (image[part], y, x)
-                for y in (top[part], bottom[part] - 2**p)
-                for x in (left[part], right[part] - 2**q)
-            ]
-            values = torch.stack([value[at] for at in corners])  # (4, bins, C)
-            cells = torch.stack([cell[at] for at in corners])
-            first = cells.masked_fill(values < values.amax(0), cells.max()).amin(0)
-            best[part] = first + (first_row[l] + image[part] * extents[l].prod())[:, None]
-    table = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in levels])
-    out = table.gather(0, best) * filled[:, None]
-    return out.unflatten(0, (-1, h, w)).permute(0, 3, 1, 2)
+    base = first_row[level_index] + image_index * extent[:, 0] * extent[:, 1]
+    edges = _pool_edges(boxes, level_index, extent, (h, w), scales)
+    top, bottom, left, right = (edge.flatten() for edge in edges)  # (R*h*w,)
+    width = (right - left).clamp(min=0)
+    bag, cell, offsets = _ragged((bottom - top).clamp(min=0) * width)
+    region = bag // (h * w)
+    y, x = top[bag] + cell // width[bag], left[bag] + cell % width[bag]
+    rows = base[region] + y * extent[region, 1] + x
+    table = torch.cat([level.permute(0, 2, 3, 1).flatten(0, 2) for level in levels])
+    out = F.embedding_bag(rows, table, offsets.long(), mode="max")  # 0 where a bag is empty
+    return out.view(len(boxes), h, w, out.shape[1]).permute(0, 3, 1, 2)
 
 
 def _pool_edges(

@@ -156,6 +156,7 @@ class RPN(nn.Module):
         shapes = [level.shape[2:] for level in levels]
         ends = torch.tensor([h * w * self.anchors.per_cell for h, w in shapes]).cumsum(0)
         level_index = torch.bucketize(anchor, ends.to(anchor.device), right=True)
+        kernel = self.conv.weight.permute(0, 2, 3, 1).flatten(1)  # (C, 3 * 3 * C)
         patches, order = [], []
         step = torch.arange(-1, 2, device=anchor.device)
         for i, (level, (height, width)) in enumerate(zip(levels, shapes, strict=True)):
@@ -168,10 +169,9 @@ class RPN(nn.Module):
             index = (picture[chosen][:, None, None] * height + rows) * width + columns
             table = level.permute(0, 2, 3, 1).flatten(0, 2)  # (B H W, C)
             values = table.index_select(0, index.where(inside, 0).flatten())
-            patches.append((values * inside.flatten()[:, None]).reshape(len(chosen), -1))
+            patches.append((values * inside.flatten()[:, None]).view(len(chosen), kernel.shape[1]))
             order.append(chosen)
         inputs = torch.cat(patches)[torch.cat(order).argsort()]  # (S, 3 * 3 * C)
-        kernel = self.conv.weight.permute(0, 2, 3, 1).flatten(1)  # (C, 3 * 3 * C)
         hidden = F.relu(F.linear(inputs, kernel, self.conv.bias))
         place = (torch.arange(len(anchor), device=anchor.device), anchor % self.anchors.per_cell)
         per_cell = (self.anchors.per_cell, -1)

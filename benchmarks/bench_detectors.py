@@ -1,0 +1,347 @@
+"""Speed and memory of eyeline's detectors beside torchvision's, with the same weights.
+
+Both sides run in one process and take turns, so that whatever else the machine does meets both;
+peak memory is measured in a process each. Times are medians with their extremes, and what is
+slower is printed as plainly as what is faster. The exit status is 1 where outputs differ.
+
+    PYTHONPATH=src python benchmarks/bench_detectors.py [--quick] [--weights FILE] [MODEL ...]
+
+Letters   K classes, N detections.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import platform
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MODELS = ("faster_rcnn", "retinanet")
+HEIGHT, WIDTH = 800, 1066
+SLOTS = 91  # COCO's category ids as torchvision keeps them; 0 is background, or stands unused
+BOX_TOLERANCE, SCORE_TOLERANCE = 0.01, 1e-4  # pixels; probability
+BF16_FLAGS = ("amx_bf16", "avx512_bf16")
+
+
+# ---- what both sides are given
+
+
+def picture(seed: int) -> Tensor:
+    """A uint8 picture (3, HEIGHT, WIDTH) of smooth random colours at several scales."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.zeros(1, 3, HEIGHT, WIDTH)
+    for cells in (4, 16, 64):
+        noise = torch.rand(1, 3, cells, cells, generator=generator)
+        image += F.interpolate(noise, (HEIGHT, WIDTH), mode="bicubic") / 3
+    return (image[0].clamp(0, 1) * 255).to(torch.uint8)
+
+
+def objects(seed: int, count: int = 10) -> dict[str, Tensor]:
+    """A target of `count` random boxes, labels from 0."""
+    generator = torch.Generator().manual_seed(seed)
+    size = torch.tensor([WIDTH, HEIGHT])
+    corner = torch.rand(count, 2, generator=generator) * 0.6 * size
+    extent = (0.05 + 0.3 * torch.rand(count, 2, generator=generator)) * size
+    labels = torch.randint(SLOTS - 1, (count,), generator=generator)
+    return {"boxes": torch.cat([corner, corner + extent], 1), "labels": labels}
+
+
+# ---- the two sides
+
+
+def torchvision_model(name: str, weights: str | None) -> nn.Module:
+    """torchvision's R50-FPN detector with a checkpoint of its own, or with enlivened weights."""
+    from torchvision.models import detection
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+    from torchvision.ops import FrozenBatchNorm2d
+    from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+    torch.manual_seed(0)
+    build, options = detection.FasterRCNN, {}
+    if name == "retinanet":
+        build = detection.RetinaNet
+        options = dict(returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, **options
+    )  # three of five stages trainable, as by default
+    model = build(backbone, num_classes=SLOTS).eval()
+    norms = [module for module in model.modules() if isinstance(module, FrozenBatchNorm2d)]
+    for norm in norms:
+        norm.eps = 0.0  # as torchvision sets it for its COCO weights
+    if weights is not None:
+        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    else:
+        enliven(model, norms, name)
+    return model
+
+
+@torch.no_grad()
+def enliven(model: nn.Module, norms: list[nn.Module], name: str) -> None:
+    """Give random weights what training would: activations of unit size, and some detections.
+
+    A freshly initialised network finds nothing, and would be timed without its last stage.
+    """
+
+    def measure(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
+        norm.running_var.copy_(inputs[0].var((0, 2, 3)))
+
+    for path, module in model.named_modules():
+        if path.endswith("bn3"):  # the last of a block; at 1 rounding grows from block to block
+            module.weight.fill_(0.3)
+    if name == "faster_rcnn":
+        last, spread = model.roi_heads.box_predictor.cls_score, 3.0
+        level = torch.zeros(SLOTS)
+        level[0] = 9.0  # background
+    else:
+        last, spread = model.head.classification_head.cls_logits, 0.7
+        level = torch.full((last.out_channels,), -5.0)
+        level.view(-1, SLOTS)[:, 0] = -100.0  # slot 0 is no category
+    outputs: list[Tensor] = []
+    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
+    hooks.append(last.register_forward_hook(lambda _m, _i, out: outputs.append(out)))
+    model([picture(0) / 255])
+    for hook in hooks:
+        hook.remove()
+    logits = torch.cat([out.movedim(1, -1).flatten(0, -2) for out in outputs])  # (positions, K')
+    factor = spread / logits.std(0)
+    last.weight.mul_(factor.view(-1, *[1] * (last.weight.ndim - 1)))
+    last.bias.copy_((last.bias - logits.mean(0)) * factor + level)
+
+
+def eyeline_model(name: str, weights: str | dict[str, Tensor]) -> nn.Module:
+    """eyeline's detector with torchvision's weights; 90 classes, so that no slot is lost."""
+    import eyeline
+
+    model = eyeline.create_model(name, weights=weights, num_classes=SLOTS - 1).eval()
+    for parameter_name, parameter in model.named_parameters():
+        if re.match(r"backbone\.(body\.)?(conv1|bn1|layer1)\.", parameter_name):
+            parameter.requires_grad_(False)
+    return model
+
+
+def for_torchvision(targets: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    return [{"boxes": t["boxes"], "labels": t["labels"] + 1} for t in targets]
+
+
+def training_step(model: nn.Module, targets: list[dict[str, Tensor]]) -> Callable[[], object]:
+    """One step of SGD on two pictures. The learning rate is 0, so that all steps are alike."""
+    images = [picture(1) / 255, picture(2) / 255]
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0)
+
+    def step() -> dict[str, float]:
+        model.train()
+        optimizer.zero_grad()
+        losses = model(images, targets)
+        sum(losses.values()).backward()
+        optimizer.step()
+        model.eval()
+        return {key: loss.item() for key, loss in losses.items()}
+
+    return step
+
+
+# ---- measuring
+
+
+def take_turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every call in every round, after one call each to warm up."""
+    for call in calls.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for i in range(rounds):
+        for name in list(calls)[:: 1 if i % 2 == 0 else -1]:
+            start = time.perf_counter()
+            calls[name]()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str:
+    """Empty where each detection of either side has its equal on the other, else what differs."""
+    box = (ours["boxes"][:, None] - theirs["boxes"]).abs().amax(2)  # (N, N')
+    score = (ours["scores"][:, None] - theirs["scores"]).abs()
+    same = ours["labels"][:, None] == theirs["labels"]
+    equal = same & (box < BOX_TOLERANCE) & (score < SCORE_TOLERANCE)
+    lost, added = int((~equal.any(0)).sum()), int((~equal.any(1)).sum())
+    if lost == added == 0 and len(box):
+        return ""
+    return f"{lost} of {len(theirs['boxes'])} detections lost, {added} of {len(box)} added"
+
+
+def peak_memory(name: str, weights: str, threads: int, side: str, what: str) -> float:
+    """Peak memory in GiB of a process that does only that."""
+    command = [sys.executable, __file__, name, "--weights", weights, "--threads", str(threads)]
+    return float(subprocess.check_output([*command, "--child", side, what]).splitlines()[-1])
+
+
+def child(name: str, weights: str, side: str, what: str) -> None:
+    """Do one thing three times on one side, and print the peak of this process's memory in GiB."""
+    targets = [objects(1), objects(2)]
+    if side == "torchvision":
+        model, targets = torchvision_model(name, weights), for_torchvision(targets)
+    else:
+        model = eyeline_model(name, weights)
+    if what == "training":
+        call = training_step(model, targets)
+    else:
+        call = torch.inference_mode()(lambda: model([picture(0) / 255]))
+    for _ in range(3):
+        call()
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(kibibytes / 2**20 / (1024 if sys.platform == "darwin" else 1))  # macOS: bytes
+
+
+# ---- the table
+
+
+def bench(name: str, weights: str | None, threads: int, quick: bool) -> bool:
+    """Measure one model and print its rows; False where outputs differ."""
+    from eyeline import Predictor
+
+    theirs = torchvision_model(name, weights)
+    ours = eyeline_model(name, theirs.state_dict())
+    frozen = [
+        sum(p.numel() for p in model.parameters() if not p.requires_grad)
+        for model in (theirs, ours)
+    ]
+    assert frozen[0] == frozen[1] > 0, f"the sides freeze {frozen} parameters"
+
+    image = picture(0)
+    predictors = {
+        precision: Predictor(ours, device="cpu", precision=precision, score_threshold=0.0)
+        for precision in ("float32", "bf16")
+    }
+
+    @torch.inference_mode()
+    def torchvision_autocast() -> object:
+        with torch.autocast("cpu", torch.bfloat16):
+            return theirs([image / 255])
+
+    expected = torch.inference_mode()(theirs)([image / 255])[0]
+    expected["labels"] = expected["labels"] - 1
+    found = predictors["float32"](image)
+    outputs = {
+        "model": torch.inference_mode()(ours)([image / 255])[0],
+        "Predictor": {"boxes": found.boxes, "scores": found.scores, "labels": found.labels},
+    }
+    equal = True
+    print(f"\n{name}, ResNet-50 FPN, {HEIGHT}x{WIDTH}")
+    for what, output in outputs.items():
+        difference = differences(output, expected)
+        equal &= not difference
+        print(f"  outputs of {what}, float32: {difference or 'equal'}", flush=True)
+
+    seconds = take_turns(
+        {
+            "torchvision": lambda: torch.inference_mode()(theirs)([image / 255]),
+            "model": lambda: torch.inference_mode()(ours)([image / 255]),
+            "Predictor": lambda: predictors["float32"](image),
+        },
+        rounds=3 if quick else 11,
+    )
+    row("inference float32, model(images)", seconds["torchvision"], seconds["model"])
+    row("inference float32, Predictor", seconds["torchvision"], seconds["Predictor"])
+    low = take_turns(
+        {"autocast": torchvision_autocast, "bf16": lambda: predictors["bf16"](image)},
+        rounds=1 if quick else 7,
+    )
+    row("inference bf16, Predictor; theirs float32", seconds["torchvision"], low["bf16"])
+    row("inference bf16, Predictor; theirs autocast", low["autocast"], low["bf16"])
+
+    targets = [objects(1), objects(2)]
+    steps = {
+        "torchvision": training_step(theirs, for_torchvision(targets)),
+        "eyeline": training_step(ours, targets),
+    }
+    seconds = take_turns(steps, rounds=1 if quick else 5)
+    row("training step float32, batch 2", seconds["torchvision"], seconds["eyeline"])
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "weights.pth"))
+        torch.save(theirs.state_dict(), path)
+        for what in ("inference", "training"):
+            peaks = [
+                [peak_memory(name, path, threads, side, what)]
+                for side in ("torchvision", "eyeline")
+            ]
+            row(f"peak memory, {what} (process)", *peaks, unit="GiB")
+    return equal
+
+
+def row(what: str, theirs: list[float], ours: list[float], unit: str = "s") -> None:
+    """Print medians [extremes], and how many times less ours takes."""
+
+    def show(values: list[float]) -> str:
+        extremes = f" [{min(values):.2f}, {max(values):.2f}]" if len(values) > 1 else ""
+        return f"{statistics.median(values):.2f}{extremes} {unit}"
+
+    ratio = statistics.median(theirs) / statistics.median(ours)
+    better, worse = ("faster", "SLOWER") if unit == "s" else ("less", "MORE")
+    verdict = "equal" if 0.99 < ratio < 1.01 else better if ratio > 1 else worse
+    print(f"  {what:<44}{show(theirs):>26}{show(ours):>26}{ratio:>7.2f}x {verdict}", flush=True)
+
+
+def machine(threads: int) -> str:
+    """What the figures were measured on, with what, when."""
+    from importlib.metadata import version
+
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else ""
+    model = re.search(r"model name\s*: (.*)", text)
+    flags = set((re.search(r"flags\s*: (.*)", text) or [""])[0].split())
+    bf16 = ", ".join(flag for flag in BF16_FLAGS if flag in flags) or "none, so bf16 is emulated"
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    return "\n".join(
+        [
+            f"machine  {model[1] if model else platform.processor()}, threads: {threads}",
+            f"bf16     instructions: {bf16}",
+            f"with     torch {torch.__version__}, torchvision {version('torchvision')}, "
+            f"Python {platform.python_version()}",
+            f"commit   {commit or 'unknown'}, {datetime.date.today()}",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "models", nargs="*", default=MODELS, metavar="MODEL", help=", ".join(MODELS)
+    )
+    parser.add_argument("--quick", action="store_true", help="few rounds: a look, not a figure")
+    parser.add_argument("--weights", help="a checkpoint of torchvision's, for a single MODEL")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if unknown := set(args.models) - set(MODELS):
+        parser.error(f"no such model: {', '.join(unknown)}; there are {', '.join(MODELS)}")
+    if args.weights and len(args.models) != 1:
+        parser.error("--weights needs exactly one MODEL")
+    torch.set_num_threads(args.threads)
+    if args.child:
+        return child(args.models[0], args.weights, *args.child)
+    print(machine(args.threads))
+    print(f"\n  {'median [least, most]':<44}{'torchvision':>26}{'eyeline':>26}{'ratio':>8}")
+    equal = [bench(name, args.weights, args.threads, args.quick) for name in args.models]
+    sys.exit(0 if all(equal) else 1)
+
+
+if __name__ == "__main__":
+    main()

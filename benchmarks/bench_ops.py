@@ -1,0 +1,175 @@
+"""RoIAlign, RoIPool and NMS against torchvision on the CPU, forward and forward + backward.
+
+    PYTHONPATH=src python benchmarks/bench_ops.py [--threads 2] [--repeats 9] [--only NAME]
+
+Needs an environment with torchvision. Both sides run in this process, in turn; printed are the
+medians in milliseconds, the spread (the middle half), and how many times as fast eyeline is. A
+line that is lost is marked. Results are compared before anything is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor
+
+from eyeline.ops.nms import nms
+from eyeline.ops.roi_align import assign_levels, roi_align, roi_pool
+
+WIDTH, HEIGHT = 1088, 800
+STRIDES = (4, 8, 16, 32)
+Side = Callable[[], object]
+
+
+def regions(count: int) -> Tensor:
+    """Boxes as proposals have them: most are small, sizes log-normal about 74 pixels."""
+    centre = torch.rand(count, 2) * torch.tensor([WIDTH, HEIGHT])
+    size = torch.exp(torch.randn(count, 2) * 0.9 + 4.3)
+    boxes = torch.cat([centre - size / 2, centre + size / 2], 1)
+    return torch.minimum(boxes.clamp(min=0), torch.tensor([WIDTH, HEIGHT] * 2) * 1.0)
+
+
+def pooling(
+    name: str, pictures: int, count: int, size: int, ratio: int, memory: torch.memory_format
+) -> Iterator[tuple[str, Side, Side]]:
+    """Forward alone, then with backward; torchvision goes level by level, as its pooler does."""
+    levels = [
+        torch.randn(pictures, 256, HEIGHT // s, WIDTH // s).contiguous(memory_format=memory)
+        for s in STRIDES
+    ]
+    boxes = regions(count * pictures)
+    image = torch.arange(pictures).repeat_interleave(count)
+    level = assign_levels(boxes, 2, 5)
+    scales = [1 / s for s in STRIDES]
+
+    def ours(maps: list[Tensor]) -> Tensor:
+        if name == "roi_pool":
+            return roi_pool(maps, boxes, image, level, size, scales)
+        return roi_align(maps, boxes, image, level, size, scales, ratio, aligned=False)
+
+    def theirs(maps: list[Tensor]) -> Tensor:
+        out = maps[0].new_zeros(len(boxes), 256, size, size)
+        for index, (features, scale) in enumerate(zip(maps, scales, strict=True)):
+            mine = (level == index).nonzero()[:, 0]
+            rois = torch.cat([image[mine, None].float(), boxes[mine]], 1)
+            if name == "roi_pool":
+                part = torchvision.ops.roi_pool(features, rois, size, scale)
+            else:
+                part = torchvision.ops.roi_align(features, rois, size, scale, ratio)
+            out[mine] = part
+        return out
+
+    torch.testing.assert_close(ours(levels), theirs(levels), rtol=0, atol=1e-4)
+    layout = "NHWC" if memory == torch.channels_last else "NCHW"
+    label = f"{name} {pictures} x {count}, {size}x{size}, ratio {ratio}, {layout}"
+    yield label, lambda: ours(levels), lambda: theirs(levels)
+
+    leaves = [x.detach().requires_grad_() for x in levels]
+
+    def both(side: Callable[[list[Tensor]], Tensor], memory: torch.memory_format) -> Side:
+        # each gets the gradient in the layout in which it gives its result
+        grad = torch.randn(len(boxes), 256, size, size).contiguous(memory_format=memory)
+        return lambda: torch.autograd.grad(side(leaves), leaves, grad)
+
+    yield (
+        f"{label}, + backward",
+        both(ours, torch.channels_last),
+        both(theirs, torch.contiguous_format),
+    )
+
+
+def suppression(
+    count: int, objects: int, threshold: float, groups: int = 0, limit: int | None = None
+) -> Iterator[tuple[str, Side, Side]]:
+    """Boxes scattered about `objects` places: the fewer, the more are dropped."""
+    place = regions(objects)[torch.randint(0, objects, (count,))]
+    size = (place[:, 2:] - place[:, :2]).repeat(1, 2)
+    boxes = place + torch.randn(count, 4) * 0.12 * size
+    boxes = torch.cat([boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2])], 1)
+    scores = torch.randperm(count) / count  # no ties: batched_nms does not keep their order
+    group = torch.randint(0, groups, (count,)) if groups else None
+
+    def ours() -> Tensor:
+        return nms(boxes, scores, threshold, group, limit)
+
+    def theirs() -> Tensor:
+        if group is None:
+            return torchvision.ops.nms(boxes, scores, threshold)[:limit]
+        return torchvision.ops.batched_nms(boxes, scores, group, threshold)[:limit]
+
+    kept = ours()
+    assert torch.equal(kept, theirs())
+    of = f", {groups} groups" if groups else ""
+    yield f"nms {count} -> {len(kept)} (IoU {threshold}{of}, first {limit or 'all'})", ours, theirs
+
+
+def cases() -> Iterator[tuple[str, Side, Side]]:
+    for memory in (torch.contiguous_format, torch.channels_last):
+        yield from pooling("roi_align", 1, 1000, 7, 2, memory)
+        yield from pooling("roi_align", 2, 512, 7, 2, memory)
+        yield from pooling("roi_align", 1, 100, 14, 2, memory)
+        yield from pooling("roi_align", 1, 1000, 7, 0, memory)
+        yield from pooling("roi_pool", 1, 1000, 7, 0, memory)
+    for count in (1000, 2000, 5000):
+        for objects in (30, 300, count):
+            for threshold in (0.5, 0.7):
+                yield from suppression(count, objects, threshold)
+    yield from suppression(4819, 300, 0.7, groups=5, limit=1000)  # proposals of five levels
+    yield from suppression(2000, 100, 0.5, groups=80, limit=100)  # detections of COCO's classes
+    yield from suppression(20000, 500, 0.5, groups=80, limit=100)
+
+
+def measure(sides: list[Side], repeats: int) -> list[list[float]]:
+    """Milliseconds of each side, taken in turn; the first round warms up."""
+    times: list[list[float]] = [[] for _ in sides]
+    for turn in range(repeats + 1):
+        for side, taken in zip(sides, times, strict=True):
+            start = time.perf_counter()
+            side()
+            if turn:
+                taken.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    ).stdout.strip()  # fmt: skip
+    print(
+        f"{platform.machine()}, {args.threads} threads, torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}, commit {commit or 'none'}"
+    )
+    print(f"{'milliseconds: median (middle half)':58}{'eyeline':>24}{'torchvision':>24}")
+    lost = total = 0
+    for label, ours, theirs in cases():
+        if args.only not in label:
+            continue
+        row, medians = f"{label:58}", []
+        for taken in measure([ours, theirs], args.repeats):
+            low, median, high = statistics.quantiles(taken, n=4)
+            medians.append(median)
+            row += f"{f'{median:.1f} ({low:.1f} to {high:.1f})':>24}"
+        ratio = medians[1] / medians[0]
+        total, lost = total + 1, lost + (ratio < 1)
+        print(f"{row}  x{ratio:.2f}{'  lost' if ratio < 1 else ''}", flush=True)
+    print(f"{lost} of {total} lost")
+
+
+if __name__ == "__main__":
+    main()

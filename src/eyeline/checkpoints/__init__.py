@@ -1,0 +1,242 @@
+"""Weights into models: `read` a checkpoint of any known family, `load_weights` it into a model.
+
+One file a family. Nothing is silent: what a file holds too much or a model misses is an error
+that names it, unless the caller names it first with `skip`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from eyeline import registry
+from eyeline.checkpoints import eyeline, torchvision
+from eyeline.checkpoints.eyeline import save_weights
+from eyeline.checkpoints.source import (
+    COUNTER,
+    Checkpoint,
+    State,
+    begins,
+    fetch,
+    read_file,
+    read_metadata,
+    some,
+    unwrap,
+)
+from eyeline.errors import EyelineError
+
+__all__ = ["Checkpoint", "LoadReport", "Source", "fetch", "load_weights", "read", "save_weights"]
+
+Source = str | Path | Mapping[str, Tensor] | Checkpoint
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every tensor: of the file's, of the model's."""
+
+    loaded: tuple[str, ...]  # the model's names that were filled
+    converted: dict[str, str]  # of these, those that the file calls otherwise: ours -> the file's
+    left_out: tuple[str, ...]  # the file's names that were not used
+    missing: tuple[str, ...]  # the model's names that keep the values they had
+
+    def __str__(self) -> str:
+        text = f"{len(self.loaded)} tensors loaded, {len(self.converted)} of them renamed"
+        for what, names in (("left out", self.left_out), ("not in the file", self.missing)):
+            text += f"; {what}: {some(names)}" if names else ""
+        return text
+
+
+def read(source: Source, num_classes: int | None = None, skip: Sequence[str] = ()) -> Checkpoint:
+    """The checkpoint that `source` holds: a path, a URL, a hub id or a state dict.
+
+    Args:
+        num_classes: how many classes are wanted; a file of COCO's 91 slots can give 80 or 90.
+        skip: prefixes of keys that may be left over.
+
+    Raises EyelineError where the file is no checkpoint, holds code, or is of an unknown kind.
+    """
+    if isinstance(source, Checkpoint):
+        return source
+    state, metadata, where = _open(source)
+    if checkpoint := _identify(state, metadata, where, num_classes, skip):
+        return checkpoint
+    raise _unknown(state, where)
+
+
+def load_weights(model: nn.Module, source: Source, skip: Sequence[str] = ()) -> LoadReport:
+    """Fill `model` from `source`: a path, a URL, a hub id or a state dict.
+
+    Args:
+        model: a model of ours, or a part of one, such as a detector's backbone.
+        skip: prefixes of names, the file's or the model's, that may be left over or missing.
+
+    Raises EyelineError where the file is of another model, convention or class count, or where
+    anything is left over or missing that `skip` does not name.
+    """
+    config = getattr(model, "config", None)
+    if isinstance(source, Checkpoint):
+        checkpoint: Checkpoint | None = source
+    else:
+        state, metadata, where = _open(source)
+        classes = getattr(config, "num_classes", None)
+        checkpoint = _identify(state, metadata, where, classes, skip)
+        if checkpoint is None:  # a bare state dict of this very model's names?
+            if not state.keys() <= model.state_dict().keys():
+                raise _unknown(state, where)
+            name = getattr(model, "name", "")
+            checkpoint = Checkpoint("state dict", name, where, {}, None, state)
+    assert checkpoint is not None
+    if config is not None:
+        _check_same(model, checkpoint, skip)
+    return fill(model, checkpoint, skip)
+
+
+def _open(source: str | Path | Mapping[str, Tensor]) -> tuple[State, dict[str, str], str]:
+    """The tensors, what the file says of itself, and what to call it in messages."""
+    if isinstance(source, Mapping):
+        where = "the state dict"
+        return unwrap(source, where), {}, where
+    path = fetch(source)
+    return read_file(path), read_metadata(path), str(path)
+
+
+def _identify(
+    state: State, metadata: dict[str, str], where: str, num_classes: int | None, skip: Sequence[str]
+) -> Checkpoint | None:
+    """By the first family that knows it. The order matters only for what a header names."""
+    return eyeline.read(state, metadata, where) or torchvision.read(
+        state, where, num_classes, tuple(skip)
+    )
+
+
+def _unknown(state: State, where: str) -> EyelineError:
+    return EyelineError(
+        f"{where} is a checkpoint of an unknown kind, with {some(state)}; "
+        "known are eyeline's own, and torchvision's ResNets, Faster R-CNN and RetinaNet"
+    )
+
+
+def _check_same(model: nn.Module, checkpoint: Checkpoint, skip: Sequence[str]) -> None:
+    """Whether the file's model, convention and class count are those of `model`."""
+    if checkpoint.name != model.name:
+        raise EyelineError(
+            f"{checkpoint.where} holds a {checkpoint.name}, the model is a {model.name}"
+        )
+    for key in ("convention", "norm_epsilon"):
+        ours, theirs = getattr(model.config, key, None), checkpoint.options.get(key)
+        if None not in (ours, theirs) and ours != theirs:
+            raise EyelineError(
+                f"{checkpoint.where} has {key}={theirs!r}, the model {ours!r}; "
+                "create_model(weights=...) builds the model that the file needs"
+            )
+    ours, theirs = model.config.num_classes, checkpoint.options.get("num_classes")
+    dependent = getattr(model, "class_dependent", ())
+    if theirs is not None and ours != theirs and not all(begins(d, skip) for d in dependent):
+        raise EyelineError(
+            f"{checkpoint.where} has {theirs} classes, the model {ours}; "
+            "create_model(classes=[...], weights=...) replaces what depends on the classes"
+        )
+
+
+def build(
+    entry: registry.Entry | None,
+    weights: Source,
+    classes: list[str] | None,
+    num_classes: int | None,
+    options: dict[str, Any],
+) -> nn.Module:
+    """`create_model` with weights: the model that they need, filled."""
+    checkpoint = read(weights, num_classes)
+    if entry is None:
+        entry = registry.find(checkpoint.name)
+    if checkpoint.name != entry.name:
+        raise EyelineError(
+            f"{checkpoint.where} holds a {checkpoint.name}, not a {entry.name}; "
+            "a backbone's weights go to pretrained="
+        )
+    stated = dict(checkpoint.options)
+    count = stated.pop("num_classes", None)
+    if "size" in options:  # stands for these two
+        stated = {k: v for k, v in stated.items() if k not in ("min_size", "max_size")}
+    if num_classes is None:
+        num_classes, classes = count, checkpoint.classes
+    if num_classes is None:
+        raise EyelineError(f"{checkpoint.where} does not tell its classes; give num_classes=")
+    named = classes is not None and checkpoint.classes is not None
+    renewed = num_classes != count or (named and classes != checkpoint.classes)
+    if not renewed and classes is None:
+        classes = checkpoint.classes
+    model = entry.build(num_classes=num_classes, **{**stated, **options})
+    registry.describe(model, entry, classes, num_classes)
+    changed = {k: v for k, v in options.items() if k in stated and v != stated[k]}
+    hint = "; given options differ from the file's: " if changed else ""
+    hint += ", ".join(f"{k}={v!r} (file: {stated[k]!r})" for k, v in changed.items())
+    dependent = getattr(model, "class_dependent", ()) if renewed else ()
+    model.load_report = fill(model, checkpoint, dependent, hint)
+    return model
+
+
+def load_backbone(model: nn.Module, source: Source) -> LoadReport:
+    """Classification weights into `model.backbone`, without their classifier."""
+    backbone = getattr(model, "backbone", None)
+    if backbone is None:
+        raise EyelineError(f"{model.name} has no backbone; load its weights with weights=")
+    checkpoint = read(source)
+    wanted = getattr(model.config, "backbone", checkpoint.name)
+    if checkpoint.name != wanted:
+        raise EyelineError(
+            f"{checkpoint.where} holds a {checkpoint.name}, the model's backbone is a {wanted}"
+        )
+    skip = ["fc"] if "fc.weight" in checkpoint.state else []
+    return fill(backbone, checkpoint, skip)
+
+
+def fill(
+    model: nn.Module, checkpoint: Checkpoint, skip: Sequence[str] = (), hint: str = ""
+) -> LoadReport:
+    """Copy the checkpoint's tensors into `model` by name and shape; `hint` ends an error."""
+    own = model.state_dict()
+
+    def file_name(name: str) -> str:
+        return checkpoint.renamed.get(name, name)
+
+    def skipped(name: str) -> bool:
+        return begins(name, skip) or begins(file_name(name), skip)
+
+    left_out = list(checkpoint.dropped)
+    taken: dict[str, Tensor] = {}
+    over, shapes = [], []
+    for name, tensor in checkpoint.state.items():
+        if skipped(name) or (name.endswith(COUNTER) and name not in own):
+            left_out.append(file_name(name))
+        elif name not in own:
+            over.append(file_name(name))
+        elif own[name].shape != tensor.shape:
+            shapes.append(f"{name} is {_by(tensor)} in the file, {_by(own[name])} in the model")
+        else:
+            taken[name] = tensor
+    missing = [name for name in own if name not in taken and not name.endswith(COUNTER)]
+    lacking = [name for name in missing if not skipped(name)]
+    everything = {*own, *checkpoint.state, *map(file_name, checkpoint.state), *checkpoint.dropped}
+    for prefix in skip:
+        if not any(begins(name, [prefix]) for name in everything):
+            raise EyelineError(f"skip={prefix!r} begins no name in {checkpoint.where} or the model")
+    if shapes:
+        raise EyelineError(f"{checkpoint.where} does not fit the model: {some(shapes, 3)}{hint}")
+    if over or lacking:
+        what = f"has no place for {some(over)} of" if over else f"finds no {some(lacking)} in"
+        raise EyelineError(
+            f"the model {what} {checkpoint.where}; name what to leave out with skip=[...]{hint}"
+        )
+    model.load_state_dict(taken, strict=False)  # all checked above
+    converted = {name: file_name(name) for name in taken if name in checkpoint.renamed}
+    loaded = tuple(name for name in own if name in taken)
+    return LoadReport(loaded, converted, tuple(sorted(left_out)), tuple(missing))
+
+
+def _by(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"

@@ -1,0 +1,59 @@
+"""Our own weights: safetensors, with the model's name, classes and config in the header."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from eyeline.checkpoints.source import Checkpoint, State
+from eyeline.errors import EyelineError
+
+KEY = "eyeline"  # of the header's entry
+
+
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Write the model's weights with all that `create_model(weights=path)` needs to rebuild it.
+
+    The file appears whole or not at all. `model` is one of `create_model`'s: it has `name`,
+    `classes` and a `config` dataclass.
+    """
+    from safetensors.torch import save_file
+
+    described = {
+        "name": model.name,
+        "task": model.task,
+        "classes": list(model.classes),
+        "config": dataclasses.asdict(model.config),
+    }
+    state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(state, partial, metadata={KEY: json.dumps(described)})
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(state: State, metadata: dict[str, str], where: str) -> Checkpoint | None:
+    """The checkpoint, if its header is ours."""
+    if KEY not in metadata:
+        return None
+    try:
+        described = json.loads(metadata[KEY])
+        name, classes, config = described["name"], described["classes"], described["config"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise EyelineError(f"{where} has a damaged header ({error!r}); save it again") from error
+    options = {key: _tuples(value) for key, value in config.items()}
+    return Checkpoint("eyeline", name, where, options, classes, state)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON knows no tuples; the configs know no lists."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,226 @@
+"""Where weights come from: a path, a URL, a hub id; and how a file is read without running it."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import pickle
+import re
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import torch
+from torch import Tensor
+
+from eyeline.errors import EyelineError
+
+State = dict[str, Tensor]
+
+# What batch norm counts and, its momentum being fixed, never reads.
+COUNTER = "num_batches_tracked"
+
+
+@dataclass
+class Checkpoint:
+    """What a file holds, told in our terms."""
+
+    origin: str  # whose file: "eyeline", "torchvision"
+    name: str  # the model of ours that it fits
+    where: str  # the file, for messages
+    options: dict[str, Any]  # what the file says of that model's config
+    classes: list[str] | None  # names of its classes, where it names them or they are known
+    state: State  # its tensors under our names
+    renamed: dict[str, str] = field(default_factory=dict)  # our name -> the file's
+    dropped: list[str] = field(default_factory=list)  # keys of the file that mean nothing to us
+
+
+def some(names: Collection[str], limit: int = 5) -> str:
+    """The first few names, and how many there are: "a, b (2)"."""
+    shown = ", ".join(sorted(names)[:limit])
+    return f"{shown}{', ...' if len(names) > limit else ''} ({len(names)})"
+
+
+def begins(name: str, prefixes: Iterable[str]) -> bool:
+    """Whether `name` is one of the dotted prefixes or stands below one: "head.fc1" below "head"."""
+    return any(f"{name}.".startswith(f"{prefix.rstrip('.')}.") for prefix in prefixes)
+
+
+# -- from a source to a local file
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $EYELINE_HOME, or ~/.cache/eyeline."""
+    return Path(os.environ.get("EYELINE_HOME") or Path.home() / ".cache" / "eyeline")
+
+
+def fetch(source: str | Path) -> Path:
+    """The local file that `source` names, downloaded once if it lies elsewhere.
+
+    `source` is a path, an http(s) URL, or "hf:owner/name/file" for a file on the Hugging Face hub.
+    A download is checked against the start of its SHA-256 where the file's name tells it, as
+    torch hub's do: "resnet50-11ad3fa6.pth".
+    """
+    text = str(source)
+    if text.startswith("hf:"):
+        text = _hub_url(text)
+    if text.startswith(("http://", "https://")):
+        return _download(text)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        raise EyelineError(f"{path} is a folder; name the weights file in it")
+    if not path.is_file():
+        raise EyelineError(f"no weights file at {path}")
+    return path
+
+
+def _hub_url(source: str) -> str:
+    parts = source.removeprefix("hf:").split("/", 2)
+    if len(parts) < 3 or not all(parts):
+        raise EyelineError(f"{source!r} is not a hub id; write hf:owner/name/file")
+    owner, name, file = parts
+    return f"https://huggingface.co/{owner}/{name}/resolve/main/{file}"
+
+
+def _download(url: str) -> Path:
+    name = unquote(Path(urlsplit(url).path).name)
+    if not name:
+        raise EyelineError(f"{url} names no file")
+    folder = cache_folder() / "weights" / hashlib.sha256(url.encode()).hexdigest()[:12]
+    path, partial = folder / name, folder / f".{name}.{os.getpid()}.partial"
+    if path.is_file():
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        out = partial.open("wb")
+    except OSError as error:
+        raise EyelineError(f"cannot write to {folder}: {error}; set EYELINE_HOME") from error
+    try:
+        with out:
+            digest = _copy(url, out, name)
+        expected = re.search(r"-([0-9a-f]{8,64})\.", name)
+        if expected and not digest.startswith(expected[1]):
+            raise EyelineError(
+                f"{url} is damaged: its SHA-256 begins {digest[: len(expected[1])]}, "
+                f"its name says {expected[1]}"
+            )
+        os.replace(partial, path)  # atomic: nobody ever sees half a file under the final name
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _copy(url: str, out: Any, name: str) -> str:
+    """Stream `url` into the open file `out`, with a progress bar; the SHA-256 in hexadecimal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    digest, received = hashlib.sha256(), 0
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    console = Console(file=sys.stderr)
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "eyeline"})
+        with (
+            urllib.request.urlopen(request, timeout=30) as response,
+            Progress(*columns, console=console, disable=not console.is_terminal) as progress,
+        ):
+            length = int(response.headers.get("Content-Length") or 0)
+            task = progress.add_task(name, total=length or None)
+            while block := response.read(1 << 20):
+                out.write(block)
+                digest.update(block)
+                received += len(block)
+                progress.update(task, advance=len(block))
+    except urllib.error.HTTPError as error:
+        raise EyelineError(f"cannot download {url}: {error.code} {error.reason}") from error
+    except OSError as error:  # URLError, time-outs and a full disk are OSErrors
+        reason = getattr(error, "reason", None) or error
+        raise EyelineError(f"cannot download {url}: {reason}") from error
+    if length and received != length:
+        raise EyelineError(f"cannot download {url}: it broke off at {received} of {length} bytes")
+    return digest.hexdigest()
+
+
+# -- from a file to tensors
+
+# What training scripts wrap their tensors in.
+_WRAPPERS = ("model", "state_dict", "model_state_dict")
+
+
+def read_file(path: str | Path) -> State:
+    """The tensors of a safetensors or torch file, by name, on the CPU. Code in it is never run."""
+    path = Path(path)
+    if _is_safetensors(path):
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise EyelineError(f"{path} is not a readable safetensors file: {error}") from error
+    # argparse.Namespace holds torchvision's training arguments; it is inert.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            code = re.search(r"(?:GLOBAL|Unsupported class|instantiate) ([\w.]+)", str(error))
+            if code or _start(path)[:1] == b"\x80":  # a pickle, of a kind torch cannot check
+                what = code[1] if code else "a pickle"
+                raise EyelineError(
+                    f"{path} contains code ({what}) and was refused; "
+                    "save its state dict alone, best as safetensors"
+                ) from error
+            raise EyelineError(f"{path} is not a checkpoint, torch's or safetensors") from error
+        except (RuntimeError, EOFError, ValueError, KeyError) as error:
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise EyelineError(f"{path} is not a checkpoint that can be read: {first}") from error
+    return unwrap(found, str(path))
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """What a safetensors file says of itself; nothing for other files."""
+    if not _is_safetensors(Path(path)):
+        return {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise EyelineError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def unwrap(found: object, where: str) -> State:
+    """The state dict in what a file held, out of its wrapping and DDP's "module." prefix."""
+    for wrapper in _WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+    if not isinstance(found, Mapping) or not found:
+        raise EyelineError(f"{where} is not a checkpoint: it holds no tensors by name")
+    odd = [str(key) for key, value in found.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise EyelineError(f"{where} is not a checkpoint: these are not tensors: {some(odd)}")
+    if all(key.startswith("module.") for key in found):
+        return {key.removeprefix("module."): value for key, value in found.items()}
+    return dict(found)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By content: eight bytes of length, then JSON."""
+    start = _start(path)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < 1 << 30
+
+
+def _start(path: Path) -> bytes:
+    """The first nine bytes."""
+    try:
+        with path.open("rb") as file:
+            return file.read(9)
+    except OSError as error:
+        raise EyelineError(f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,259 @@
+"""torchvision's checkpoints: ResNet classifiers, Faster R-CNN and RetinaNet with a ResNet and FPN.
+
+What a file holds is told by its keys and shapes alone, so fine-tuned files and other ResNets load
+as the published ones do. timm's ResNets have the names of torchvision's.
+
+Letters   S slots of the file's class layers (its background is slot 0), K classes of ours (S - 1,
+          without background), A anchors of a cell.
+
+The 91 slots of the COCO files are COCO's category ids: 80 classes, 10 ids that nothing has, and
+background. They become the 80 contiguous classes, or ids 1..90 as labels 0..89 where 90 classes
+are asked for.
+
+The published COCO weights of these two detectors were trained with a frozen batch norm that adds
+nothing to the variance, and torchvision sets its epsilon to 0 for them. A file does not tell its
+epsilon; a detector with frozen norms gets 0, and `create_model(norm_epsilon=1e-5)` sets another.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from eyeline.checkpoints.source import COUNTER, Checkpoint, State, begins, some
+from eyeline.errors import EyelineError
+
+# Names by category id, 0 for background; None: an id that COCO's pictures do not have.
+# fmt: off
+COCO_SLOTS = (
+    None, "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
+    "traffic light", "fire hydrant", None, "stop sign", "parking meter", "bench", "bird", "cat",
+    "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", None, "backpack",
+    "umbrella", None, None, "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
+    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
+    "tennis racket", "bottle", None, "wine glass", "cup", "fork", "knife", "spoon", "bowl",
+    "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut",
+    "cake", "chair", "couch", "potted plant", "bed", None, "dining table", None, None, "toilet",
+    None, "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven",
+    "toaster", "sink", "refrigerator", None, "book", "clock", "vase", "scissors", "teddy bear",
+    "hair drier", "toothbrush",
+)
+# fmt: on
+
+IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
+
+# (blocks of each stage, bottleneck, width of the first 3x3, its groups) -> name
+RESNETS: dict[tuple[tuple[int, ...], bool, int, int], str] = {
+    ((2, 2, 2, 2), False, 64, 1): "resnet18",
+    ((3, 4, 6, 3), False, 64, 1): "resnet34",
+    ((3, 4, 6, 3), True, 64, 1): "resnet50",
+    ((3, 4, 23, 3), True, 64, 1): "resnet101",
+    ((3, 8, 36, 3), True, 64, 1): "resnet152",
+    ((3, 4, 6, 3), True, 128, 32): "resnext50_32x4d",
+    ((3, 4, 23, 3), True, 256, 32): "resnext101_32x8d",
+    ((3, 4, 23, 3), True, 256, 64): "resnext101_64x4d",
+    ((3, 4, 6, 3), True, 128, 1): "wide_resnet50_2",
+    ((3, 4, 23, 3), True, 128, 1): "wide_resnet101_2",
+}
+
+# Their names -> ours. Two namings of the pyramid, the RPN and the towers exist: files from before
+# torchvision 0.13, and those written since.
+BODY = r"(?:conv1|bn1|layer[1-4]\..*)\.\w+"
+NECK = [
+    (rf"backbone\.body\.({BODY})", r"backbone.\1"),
+    (r"backbone\.fpn\.inner_blocks\.(\d)(?:\.0)?\.(weight|bias)", r"fpn.lateral.\1.\2"),
+    (r"backbone\.fpn\.layer_blocks\.(\d)(?:\.0)?\.(weight|bias)", r"fpn.output.\1.\2"),
+]
+FASTER_RCNN = [
+    *NECK,
+    (r"rpn\.head\.conv(?:\.0\.0)?\.(weight|bias)", r"rpn.conv.\1"),
+    (r"rpn\.head\.cls_logits\.(weight|bias)", r"rpn.objectness.\1"),
+    (r"rpn\.head\.bbox_pred\.(weight|bias)", r"rpn.deltas.\1"),
+    (r"roi_heads\.box_head\.fc6\.(weight|bias)", r"head.fc1.\1"),
+    (r"roi_heads\.box_head\.fc7\.(weight|bias)", r"head.fc2.\1"),
+    (r"roi_heads\.box_predictor\.cls_score\.(weight|bias)", r"head.classes.\1"),
+    (r"roi_heads\.box_predictor\.bbox_pred\.(weight|bias)", r"head.deltas.\1"),
+]
+RETINANET = [
+    *NECK,
+    (r"backbone\.fpn\.extra_blocks\.p6\.(weight|bias)", r"fpn.extra.0.\1"),
+    (r"backbone\.fpn\.extra_blocks\.p7\.(weight|bias)", r"fpn.extra.1.\1"),
+    (r"head\.classification_head\.conv\.(\d)\.0\.(weight|bias)", r"class_head.tower.\1.\2"),
+    (r"head\.classification_head\.cls_logits\.(weight|bias)", r"class_head.output.\1"),
+    (r"head\.regression_head\.conv\.(\d)\.0\.(weight|bias)", r"box_head.tower.\1.\2"),
+    (r"head\.regression_head\.bbox_reg\.(weight|bias)", r"box_head.output.\1"),
+]
+CLASSIFIER = [(rf"({BODY}|fc\.(?:weight|bias))", r"\1")]
+
+# Keys that tell a relative which is not read yet, and its name.
+UNREAD = [
+    (r"roi_heads\.mask_head\.", "Mask R-CNN"),
+    (r"roi_heads\.keypoint_head\.", "Keypoint R-CNN"),
+    (r"roi_heads\.box_head\.\d\.\d\.|rpn\.head\.conv\.1\.", "Faster R-CNN v2"),
+    (r"head\.classification_head\.conv\.\d\.1\.", "RetinaNet v2"),
+    (r"head\.regression_head\.bbox_ctrness\.", "FCOS"),
+    (r"backbone\.(features|extra)\.", "SSD"),
+    (r"backbone\.body\.\d+\.", "detector with a MobileNet"),
+    (r"(aux_)?classifier\.\d\.", "segmentation model"),
+]
+
+
+def read(
+    state: State, where: str, num_classes: int | None = None, skip: tuple[str, ...] = ()
+) -> Checkpoint | None:
+    """The checkpoint, if its keys are torchvision's or timm's.
+
+    Args:
+        num_classes: how many classes are wanted: it chooses between the 80 and the 90 of COCO.
+        skip: prefixes of keys (theirs) that may be left over.
+    """
+    for pattern, kind in UNREAD:
+        if any(re.match(pattern, key) for key in state):
+            raise EyelineError(f"{where} holds torchvision's {kind}, which is not read yet")
+    if "roi_heads.box_predictor.cls_score.weight" in state:
+        return _faster_rcnn(state, where, num_classes, skip)
+    if "head.classification_head.cls_logits.weight" in state:
+        return _retinanet(state, where, num_classes, skip)
+    if {"conv1.weight", "bn1.weight", "layer1.0.conv1.weight"} <= state.keys():
+        return _classifier(state, where, skip)
+    return None
+
+
+def _classifier(state: State, where: str, skip: tuple[str, ...]) -> Checkpoint:
+    ours, renamed, dropped = _rename(state, CLASSIFIER, (), where, skip)
+    options: dict[str, Any] = {"in_channels": ours["conv1.weight"].shape[1]}
+    if "fc.weight" in ours:
+        options["num_classes"] = len(ours["fc.weight"])
+    name = _resnet(state, "", where)
+    return Checkpoint("torchvision", name, where, options, None, ours, renamed, dropped)
+
+
+def _faster_rcnn(
+    state: State, where: str, num_classes: int | None, skip: tuple[str, ...]
+) -> Checkpoint:
+    layers = ("fpn.output.0", "head.fc1", "head.classes", "head.deltas")
+    ours, renamed, dropped = _rename(state, FASTER_RCNN, layers, where, skip)
+    # Theirs reads a region channel by channel, ours cell by cell, as RoIAlign leaves it.
+    channels = len(ours["fpn.output.0.bias"])
+    by_channel = ours["head.fc1.weight"].unflatten(1, (channels, -1))  # (1024, C, 7 * 7)
+    ours["head.fc1.weight"] = by_channel.transpose(1, 2).flatten(1)
+    slots, classes = _slots(len(ours["head.classes.weight"]), num_classes)
+    for kind in ("weight", "bias"):
+        scores, deltas = ours[f"head.classes.{kind}"], ours[f"head.deltas.{kind}"]
+        ours[f"head.classes.{kind}"] = scores[[*slots, 0]]  # (K + 1, ...), background last
+        if len(deltas) != 4 * len(scores):
+            raise EyelineError(f"{where}: {len(deltas)} box outputs for {len(scores)} slots")
+        rows = deltas.unflatten(0, (-1, 4))  # (S, 4, ...)
+        ours[f"head.deltas.{kind}"] = rows[slots].flatten(0, 1)  # (4 K, ...)
+    options = _options(state, ours, where, len(slots))
+    return Checkpoint("torchvision", "faster_rcnn", where, options, classes, ours, renamed, dropped)
+
+
+def _retinanet(
+    state: State, where: str, num_classes: int | None, skip: tuple[str, ...]
+) -> Checkpoint:
+    ours, renamed, dropped = _rename(
+        _new_towers(state), RETINANET, ("class_head.output", "box_head.output"), where, skip
+    )
+    anchors = len(ours["box_head.output.bias"]) // 4
+    slots, classes = _slots(len(ours["class_head.output.bias"]) // anchors, num_classes)
+    for kind in ("weight", "bias"):
+        rows = ours[f"class_head.output.{kind}"].unflatten(0, (anchors, -1))  # (A, S, ...)
+        ours[f"class_head.output.{kind}"] = rows[:, slots].flatten(0, 1)  # (A K, ...)
+    options = _options(state, ours, where, len(slots))
+    return Checkpoint("torchvision", "retinanet", where, options, classes, ours, renamed, dropped)
+
+
+def _slots(count: int, num_classes: int | None) -> tuple[list[int], list[str] | None]:
+    """The file's slot of each class of ours, and the classes' names where they are known."""
+    if count != len(COCO_SLOTS):
+        return list(range(1, count)), None
+    if num_classes == count - 1:
+        names = [name or f"unused id {slot}" for slot, name in enumerate(COCO_SLOTS)]
+        return list(range(1, count)), names[1:]
+    slots = [slot for slot, name in enumerate(COCO_SLOTS) if name]
+    return slots, [name for name in COCO_SLOTS if name]
+
+
+def _options(state: State, ours: State, where: str, num_classes: int) -> dict[str, Any]:
+    """What both detectors' configs learn from a file."""
+    frozen = not any(key.endswith(COUNTER) for key in state)
+    return {
+        "num_classes": num_classes,
+        "backbone": _resnet(state, "backbone.body.", where),
+        "convention": "torchvision",
+        "norm": "frozen" if frozen else "batch",
+        "norm_epsilon": 0.0 if frozen else 1e-5,
+        "min_size": 800,
+        "max_size": 1333,
+        **IMAGENET,
+    }
+
+
+def _resnet(state: State, prefix: str, where: str) -> str:
+    """Which ResNet lies below `prefix`, by its shapes."""
+
+    def depth(stage: int) -> int:
+        return sum(f"{prefix}layer{stage}.{i}.conv1.weight" in state for i in range(100))
+
+    depths = tuple(depth(stage) for stage in (1, 2, 3, 4))
+    bottleneck = f"{prefix}layer1.0.conv3.weight" in state
+    second = state.get(f"{prefix}layer1.0.conv2.weight")  # (width, width / groups, 3, 3)
+    if second is None:
+        raise EyelineError(f"{where} lacks {prefix}layer1.0.conv2.weight")
+    width, groups = second.shape[0], second.shape[0] // second.shape[1]
+    name = RESNETS.get((depths, bottleneck, width, groups))
+    if name is None:
+        raise EyelineError(
+            f"{where} holds a ResNet that none of ours is: {depths} blocks, {width} wide, "
+            f"{groups} groups"
+        )
+    return name
+
+
+def _new_towers(state: State) -> State:
+    """RetinaNet's towers as named since torchvision 0.13: "conv.2.0.weight" for "conv.4.weight"."""
+
+    def renamed(key: str) -> str:
+        old = re.fullmatch(r"(head\.\w+_head\.conv)\.([0246])\.(weight|bias)", key)
+        return f"{old[1]}.{int(old[2]) // 2}.0.{old[3]}" if old else key
+
+    return {renamed(key): value for key, value in state.items()}
+
+
+def _rename(
+    state: State,
+    table: list[tuple[str, str]],
+    layers: tuple[str, ...],
+    where: str,
+    skip: tuple[str, ...],
+) -> tuple[State, dict[str, str], list[str]]:
+    """Each key under our name; an error names those that no line of the table takes.
+
+    `layers` of ours must be there, weight and bias, since the readers look into them.
+    """
+    ours: State = {}
+    renamed: dict[str, str] = {}
+    dropped: list[str] = []
+    over: list[str] = []
+    for key, value in state.items():
+        if key.endswith(COUNTER):
+            dropped.append(key)
+            continue
+        for pattern, name in table:
+            if match := re.fullmatch(pattern, key):
+                new = match.expand(name)
+                ours[new] = value
+                if new != key:
+                    renamed[new] = key
+                break
+        else:
+            (dropped if begins(key, skip) else over).append(key)
+    if over:
+        raise EyelineError(
+            f"{where}: no place for {some(over)}; name what to leave out with skip=[...]"
+        )
+    lacking = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")} - ours.keys()
+    if lacking:
+        raise EyelineError(f"{where} lacks our {some(lacking)}")
+    return ours, renamed, dropped

@@ -1,0 +1,5 @@
+"""Classifiers: one paper, one file. Importing the package registers them."""
+
+from eyeline.classifiers import resnet
+
+__all__ = ["resnet"]

@@ -1,0 +1,64 @@
+"""The command `eyeline`: what is wrong with the user's input is told in one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from eyeline import __version__
+from eyeline.cli import data, demo, eval, models, predict, train
+from eyeline.errors import EyelineError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("train")(train.train)
+app.command("eval")(eval.evaluate)
+app.command("predict")(predict.predict)
+app.command("models")(models.models)
+app.command("demo")(demo.demo)
+app.add_typer(data.app, name="data")
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show an error's traceback.")] = False,
+) -> None:
+    """Computer vision in plain sight: train, measure and use detectors."""
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line.
+
+    The exit status is 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C.
+    """
+    debug = "--debug" in arguments
+    try:
+        app(args=[a for a in arguments if a != "--debug"], prog_name="eyeline")
+    except SystemExit as stop:  # how typer ends every command
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        return 130
+    except (EyelineError, OSError) as error:  # OSError: a full disk, a missing permission
+        if debug:
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0

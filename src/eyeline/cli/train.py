@@ -1,0 +1,73 @@
+"""eyeline train: a model on annotated pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eyeline.errors import EyelineError
+
+
+def train(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|RECIPE|RUN",
+            help="name of a model (see `eyeline models`), a recipe (.yaml), or with --resume a run",
+        ),
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="keys of the recipe, such as epochs=10 optimizer.lr=1e-4"
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="PATH", help="annotated pictures, COCO or Pascal VOC")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="the run folder; default runs/NAME")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the run that was broken off")
+    ] = False,
+) -> None:
+    """Train a detector; weights, log and recipe go to a run folder.
+
+    eyeline train retinanet --data cells model.backbone=resnet18 epochs=10
+
+    eyeline train recipe.yaml optimizer.lr=1e-4 --out runs/second
+
+    eyeline train --resume runs/second
+    """
+    from eyeline.registry import find
+    from eyeline.training import load_recipe, train_recipe
+
+    overrides = list(settings or [])
+    if data is not None:
+        overrides.append(f"data.path={json.dumps(data)}")
+    if out is not None:
+        overrides.append(f"out={json.dumps(out)}")
+    path = Path(what)
+    if path.suffix in (".yaml", ".yml"):
+        recipe = load_recipe(path, overrides)
+        if resume and recipe.out is None:
+            raise EyelineError("which run to resume? name its folder: --resume RUN, or --out RUN")
+    elif path.is_dir():
+        if not resume:
+            raise EyelineError(f"{path} is a folder; to go on with the run in it: --resume {path}")
+        if out is not None:
+            raise EyelineError(f"--resume {path} goes on in that folder; leave out --out")
+        if not (path / "recipe.yaml").is_file():
+            raise EyelineError(f"{path}: no run folder, there is no recipe.yaml in it")
+        recipe = load_recipe(path / "recipe.yaml", [*overrides, f"out={json.dumps(str(path))}"])
+    else:
+        if resume:
+            raise EyelineError(f"{path}: no such run folder to resume")
+        if data is None and not any(o.startswith("data.path=") for o in overrides):
+            raise EyelineError("which pictures? give --data PATH, a folder in COCO or VOC form")
+        recipe = load_recipe({"model": {"name": find(what).name}}, overrides)
+    train_recipe(recipe, resume=resume)

@@ -1,0 +1,1 @@
+"""Annotated pictures: formats, data sets, transforms, the loader, the sample data."""

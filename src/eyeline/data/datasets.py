@@ -1,0 +1,199 @@
+"""Annotated pictures as a torch Dataset of (image, target)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from eyeline.data.formats import Annotations, Record, open_annotations
+from eyeline.data.formats.coco import decode_masks
+from eyeline.data.images import is_rotated, read_image
+from eyeline.errors import EyelineError
+from eyeline.structures import Target
+
+Transform = Callable[[Tensor, Target, np.random.Generator], tuple[Tensor, Target]]
+
+SLACK = 1.0  # pixels that a box may stick out of its picture; it is clipped
+NAMED = 5  # bad boxes that the error names; the rest is counted
+
+
+class DetectionDataset(Dataset[tuple[Tensor, Target]]):
+    """(image (3, H, W) uint8, target) of each picture.
+
+    The target has boxes (G, 4), labels (G,), iscrowd (G,), image_id () and, if asked for, masks
+    (G, H, W).
+
+    Args:
+        annotations: of one split.
+        transforms: called as transform(image, target, rng), the generator seeded by (seed,
+            epoch, index): the same picture is treated alike in any process, in any order.
+        masks: decode the segmentations.
+        bad_boxes: what to do with boxes that have no area, are not finite or stick out of the
+            picture by more than a pixel: "error" names them, "drop" leaves them out.
+        seed: of the transforms' randomness.
+
+    Raises:
+        EyelineError: bad boxes; masks wanted that the annotations have not.
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations,
+        transforms: Transform | None = None,
+        masks: bool = False,
+        bad_boxes: Literal["error", "drop"] = "error",
+        seed: int = 0,
+    ) -> None:
+        if bad_boxes not in ("error", "drop"):
+            raise EyelineError(f'bad_boxes is "error" or "drop", not {bad_boxes!r}')
+        if masks and any(record.segmentations is None for record in annotations.records):
+            raise EyelineError(f"{annotations.source}: the annotations have no masks")
+        self.annotations = replace(
+            annotations, records=without_bad_boxes(annotations.records, bad_boxes)
+        )
+        self.classes = list(annotations.classes)
+        self.transforms = transforms
+        self.masks = masks
+        self.bad_boxes = bad_boxes
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the randomness of the transforms."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.annotations.records)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"picture {index} of {len(self)}")
+        index %= len(self)
+        record = self.annotations.records[index]
+        image = read_image(record.path)
+        height, width = image.shape[1:]
+        if (height, width) != (record.height, record.width):
+            record = self._resized(record, height, width)
+        target = {
+            "boxes": torch.from_numpy(record.boxes.copy()),
+            "labels": torch.from_numpy(record.labels.copy()),
+            "iscrowd": torch.from_numpy(record.iscrowd.copy()),
+            "image_id": torch.tensor(record.image_id),
+        }
+        if self.masks:
+            target["masks"] = torch.from_numpy(self._decode(record))
+        if self.transforms is None:
+            return image, target
+        # index + 1: numpy's seeds (s, e) and (s, e, 0) are the same, and the loader uses (s, e).
+        return self.transforms(
+            image, target, np.random.default_rng((self.seed, self.epoch, index + 1))
+        )
+
+    def _resized(self, record: Record, height: int, width: int) -> Record:
+        """The record of a picture whose real size is not the one annotated: the real one counts."""
+        if (height, width) == (record.width, record.height) and is_rotated(record.path):
+            raise EyelineError(
+                f"{record.path}: its annotations were made without its EXIF rotation "
+                f"({record.width}x{record.height}, upright it is {width}x{height}); "
+                "turn the file upright, or annotate it so"
+            )
+        record = replace(record, height=height, width=width)
+        return without_bad_boxes([record], self.bad_boxes)[0]
+
+    def _decode(self, record: Record) -> np.ndarray:
+        try:
+            return decode_masks(record.segmentations or [], record.height, record.width)
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise EyelineError(f"{record.path}: cannot decode its masks: {reason}") from None
+
+
+def open_dataset(
+    path: str | Path,
+    split: str,
+    classes: Sequence[str] | None = None,
+    transforms: Transform | None = None,
+    masks: bool = False,
+    bad_boxes: Literal["error", "drop"] = "error",
+    seed: int = 0,
+    one_based: bool = False,
+) -> DetectionDataset:
+    """Open one split of annotated pictures, in any format that `open_annotations` knows.
+
+    Args:
+        classes: names of the labels 0 .. K-1, usually `train_dataset.classes`, to which the
+            split's own are mapped by name.
+
+    Raises:
+        EyelineError: as `open_annotations` and `DetectionDataset`; an object whose class is not
+            in `classes`.
+    """
+    annotations = open_annotations(path, split, classes, one_based)
+    if classes is not None:
+        annotations = _with_classes(annotations, list(classes))
+    return DetectionDataset(annotations, transforms, masks, bad_boxes, seed)
+
+
+def without_bad_boxes(records: list[Record], bad_boxes: Literal["error", "drop"]) -> list[Record]:
+    """The records with boxes clipped to their pictures; bad boxes raise or are left out."""
+    clean, bad = [], []
+    for record in records:
+        size = np.array([record.width, record.height] * 2, np.float32)
+        boxes = record.boxes.clip(0, size)
+        # Comparisons that NaN and infinity fail.
+        inside = (np.abs(boxes - record.boxes) <= SLACK).all(1)
+        area = (record.boxes[:, 2:] > record.boxes[:, :2]).all(1)
+        good = inside & (boxes[:, 2:] > boxes[:, :2]).all(1)
+        for i in np.flatnonzero(~good):
+            reason = f"is not inside {record.width}x{record.height}" if area[i] else "has no area"
+            bad.append(f"{record.where[i]}: the box {record.boxes[i].tolist()} {reason}")
+        clean.append(replace(record, boxes=boxes) if good.all() else _select(record, boxes, good))
+    if bad and bad_boxes == "error":
+        more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+        count = "1 bad box" if len(bad) == 1 else f"{len(bad)} bad boxes"
+        raise EyelineError(
+            f"{count}: {'; '.join(bad[:NAMED])}{more}; mend them, or set data.bad_boxes=drop to "
+            "leave them out"
+        )
+    return clean
+
+
+def _select(record: Record, boxes: np.ndarray, keep: np.ndarray) -> Record:
+    def chosen(values: list[Any]) -> list[Any]:
+        return [value for value, kept in zip(values, keep, strict=True) if kept]
+
+    return replace(
+        record,
+        boxes=boxes[keep],
+        labels=record.labels[keep],
+        iscrowd=record.iscrowd[keep],
+        segmentations=None if record.segmentations is None else chosen(record.segmentations),
+        where=chosen(record.where),
+    )
+
+
+def _with_classes(annotations: Annotations, classes: list[str]) -> Annotations:
+    """The same objects with the labels that `classes` gives their names."""
+    if classes == annotations.classes:
+        return annotations
+    label_of = np.array([classes.index(n) if n in classes else -1 for n in annotations.classes])
+    records = []
+    for record in annotations.records:
+        labels = label_of[record.labels].astype(np.int64) if len(record.labels) else record.labels
+        if (labels < 0).any():
+            i = int((labels < 0).argmax())
+            name = annotations.classes[record.labels[i]]
+            raise EyelineError(
+                f"{record.where[i]}: the class {name!r} is not one of {', '.join(classes)}"
+            )
+        records.append(replace(record, labels=labels))
+    ids = dict(zip(annotations.classes, annotations.category_ids or [], strict=False))
+    category_ids = [ids[name] for name in classes] if ids.keys() >= set(classes) else None
+    return Annotations(classes, records, annotations.source, category_ids)

@@ -1,0 +1,38 @@
+"""What every format is read into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# COCO's three forms: polygons [[x, y, x, y ...], ...], or a run-length encoding
+# {"size": [height, width], "counts": list of int (uncompressed) or str (compressed)}.
+Segmentation = list[list[float]] | dict[str, Any]
+
+
+@dataclass
+class Record:
+    """One picture and its G objects."""
+
+    path: Path
+    width: int  # as annotated, or the picture's own where that is missing
+    height: int
+    boxes: np.ndarray  # (G, 4) float32, xyxy in pixels
+    labels: np.ndarray  # (G,) int64, 0 .. K-1
+    iscrowd: np.ndarray  # (G,) bool: COCO's crowds, VOC's difficult
+    segmentations: list[Segmentation] | None  # one an object; None where the format has none
+    image_id: int
+    where: list[str]  # of each object, for messages: file and line, or file and index
+
+
+@dataclass
+class Annotations:
+    """All pictures of one split."""
+
+    classes: list[str]  # names of the labels 0 .. K-1
+    records: list[Record]
+    source: str  # the file or folder and split, for messages and reports
+    category_ids: list[int] | None = None  # of each class in the source, where it numbers them

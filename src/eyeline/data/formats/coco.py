@@ -1,0 +1,186 @@
+"""COCO's instances files: Lin et al., "Microsoft COCO", ECCV 2014; cocodataset.org/#format-data."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from faster_coco_eval.core import mask as rle
+
+from eyeline.data.formats.annotations import Annotations, Record, Segmentation
+from eyeline.data.images import image_size
+from eyeline.errors import EyelineError
+
+OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
+
+
+def read_coco(json_path: str | Path, images_dir: str | Path | None = None) -> Annotations:
+    """Read an instances file; categories become labels 0 .. K-1 in ascending order of their ids.
+
+    Args:
+        json_path: "annotations/instances_val2017.json", say.
+        images_dir: the pictures' folder; by default looked for near the file, under its name:
+            "val2017", "images/val2017", "val", "images", the file's own folder ...
+
+    Raises:
+        EyelineError: the file is no JSON or no instances file, an annotation points to an image
+            or a category that is not there, a picture is missing.
+    """
+    json_path = Path(json_path)
+    content = _load(json_path)
+    images_dir = Path(images_dir) if images_dir else _find_pictures(json_path, content["images"])
+    categories = sorted(content["categories"], key=lambda category: category["id"])
+    classes = [category["name"] for category in categories]
+    for key, values in (("name", classes), ("id", [c["id"] for c in categories])):
+        if twice := _first_repeated(values):
+            raise EyelineError(f"{json_path}: two categories have the {key} {twice[0]!r}")
+    label_of = {category["id"]: label for label, category in enumerate(categories)}
+
+    objects: dict[int, list[tuple[int, dict[str, Any]]]] = {}
+    for image in content["images"]:
+        if image["id"] in objects:
+            raise EyelineError(f"{json_path}: two images have the id {image['id']}")
+        objects[image["id"]] = []
+    for i, annotation in enumerate(content["annotations"]):
+        where = f"{json_path}: annotations[{i}]"
+        for key, known in (("image_id", objects), ("category_id", label_of)):
+            if _id(annotation, key) not in known:
+                raise EyelineError(f"{where}: there is no {key} {annotation.get(key)!r}")
+        if not _is_box(annotation.get("bbox")):
+            raise EyelineError(
+                f"{where}: bbox should be [x, y, width, height], not {annotation.get('bbox')!r}"
+            )
+        objects[annotation["image_id"]].append((i, annotation))
+
+    records = []
+    for image in content["images"]:
+        path = images_dir / image["file_name"]
+        if not path.is_file():
+            raise EyelineError(f"{path}: no such picture; {json_path} lists it")
+        own = [annotation for _, annotation in objects[image["id"]]]
+        boxes = np.array([a["bbox"] for a in own], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]  # corner and size -> two corners
+        height, width = image.get("height"), image.get("width")
+        if not (height and width):
+            height, width = image_size(path)
+        records.append(
+            Record(
+                path=path,
+                width=int(width),
+                height=int(height),
+                boxes=boxes.astype(np.float32),
+                labels=np.array([label_of[a["category_id"]] for a in own], np.int64),
+                iscrowd=np.array([bool(a.get("iscrowd", 0)) for a in own], bool),
+                segmentations=[a.get("segmentation") or [] for a in own],
+                image_id=image["id"],
+                where=[
+                    f"{json_path}: annotations[{i}] (id {a.get('id')})"
+                    for i, a in objects[image["id"]]
+                ],
+            )
+        )
+    return Annotations(classes, records, str(json_path), [c["id"] for c in categories])
+
+
+def decode_masks(segmentations: list[Segmentation], height: int, width: int) -> np.ndarray:
+    """Polygons and run-length encodings as bool masks (G, H, W); [] gives an empty mask.
+
+    Raises:
+        ValueError: a segmentation of an unknown form, or of another size than the picture's.
+    """
+    masks = np.zeros((len(segmentations), height, width), bool)
+    for mask, segmentation in zip(masks, segmentations, strict=True):
+        if isinstance(segmentation, list):
+            if not all(isinstance(polygon, list) for polygon in segmentation):
+                raise ValueError(f"polygons should be lists of numbers, not {segmentation[:4]}")
+            # Fewer than three corners have no area; the library would read four numbers as a box.
+            encoded = [polygon for polygon in segmentation if len(polygon) >= 6]
+            encoded = encoded and rle.merge(rle.frPyObjects(encoded, height, width))
+        else:
+            size = list(segmentation["size"])
+            if size != [height, width]:
+                raise ValueError(f"a mask of size {size} on a picture of size {[height, width]}")
+            encoded = segmentation
+            if isinstance(segmentation["counts"], list):
+                encoded = rle.frPyObjects(segmentation, height, width)
+        if encoded:
+            mask[:] = rle.decode(encoded)
+    return masks
+
+
+def coco_splits(root: Path) -> dict[str, Path]:
+    """The splits of a COCO folder: {"train2017": Path(".../instances_train2017.json"), ...}."""
+    splits: dict[str, Path] = {}
+    for folder in (root / "annotations", root):
+        for path in sorted(folder.glob("*.json")):
+            if not path.name.startswith(OTHER_TASKS):
+                splits.setdefault(path.stem.removeprefix("instances_"), path)
+    for path in sorted(root.glob("*/_annotations.coco.json")):
+        splits.setdefault(path.parent.name, path)
+    return splits
+
+
+def find_coco(root: Path, split: str, splits: dict[str, Path]) -> Path:
+    """The file of a split; the year may be left out where there is only one ("val")."""
+    if split in splits:
+        return splits[split]
+    dated = [name for name in splits if re.fullmatch(re.escape(split) + r"_?\d{4}", name)]
+    if len(dated) == 1:
+        return splits[dated[0]]
+    found = f"which of {', '.join(dated)}?" if dated else f"there are: {', '.join(splits)}"
+    raise EyelineError(f"{root}: no split {split!r}; {found}")
+
+
+def _find_pictures(json_path: Path, images: list[dict[str, Any]]) -> Path:
+    """The folder that holds the pictures of an instances file, told by its first picture."""
+    name = json_path.stem.removeprefix("instances_")  # "train2017"
+    names = dict.fromkeys([name, name.rstrip("0123456789_"), "images", "."])
+    roots = dict.fromkeys([json_path.parent.parent, json_path.parent])
+    folders = [root / sub / name for root in roots for sub in ("images", ".") for name in names]
+    for folder in folders:
+        if not images or (folder / images[0]["file_name"]).is_file():
+            return folder
+    looked = ", ".join(dict.fromkeys(str(folder) for folder in folders))
+    raise EyelineError(
+        f"{json_path}: its picture {images[0]['file_name']} is not there; looked in {looked}"
+    )
+
+
+def _load(json_path: Path) -> dict[str, Any]:
+    """The content, with its three lists and the keys that everything else hangs on."""
+    try:
+        content = json.loads(json_path.read_bytes())
+    except json.JSONDecodeError as error:
+        raise EyelineError(
+            f"{json_path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise EyelineError(f"{json_path}: not UTF-8 at byte {error.start}") from None
+    for key, name in (("images", "file_name"), ("categories", "name"), ("annotations", None)):
+        entries = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(entries, list):
+            raise EyelineError(f"{json_path}: not a COCO instances file: it has no list {key!r}")
+        for i, entry in enumerate(entries):
+            if not isinstance(entry, dict):
+                raise EyelineError(f"{json_path}: {key}[{i}] should be an object, not {entry!r}")
+            if name and not (_id(entry, "id") is not None and isinstance(entry.get(name), str)):
+                raise EyelineError(f"{json_path}: {key}[{i}] needs a whole number id and a {name}")
+    return content
+
+
+def _id(entry: dict[str, Any], key: str) -> int | None:
+    value = entry.get(key)
+    return value if type(value) is int else None
+
+
+def _is_box(value: Any) -> bool:
+    return (
+        isinstance(value, list) and len(value) == 4 and all(type(v) in (int, float) for v in value)
+    )
+
+
+def _first_repeated(values: list[Any]) -> list[Any]:
+    return [value for i, value in enumerate(values) if value in values[:i]][:1]

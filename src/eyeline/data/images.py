@@ -1,0 +1,106 @@
+"""Picture files as tensors."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from eyeline.errors import EyelineError
+
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
+)
+
+# What Pillow raises for files that are no picture, cut short or damaged.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Read a picture as uint8 RGB (3, H, W), turned upright as its EXIF orientation says.
+
+    Grey, palette and CMYK become RGB; 16 bits are scaled to 8; an alpha channel is dropped, as
+    most readers do; of an animation the first frame is taken.
+
+    Raises:
+        EyelineError: the file is missing, no picture, or damaged.
+    """
+    with _opened(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        array = np.array(_to_rgb(upright))  # (H, W, 3), a copy that torch may own
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) as `read_image` gives them, from the file's header alone."""
+    with _opened(path) as image:
+        width, height = image.size
+        return (width, height) if _lies_on_its_side(image) else (height, width)
+
+
+def is_rotated(path: str | Path) -> bool:
+    """Does the EXIF orientation exchange width and height?"""
+    with _opened(path) as image:
+        return _lies_on_its_side(image)
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """The picture files directly in a folder, sorted by name."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise EyelineError(f"{folder}: no such folder")
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """The open file; whatever goes wrong in reading it becomes one line that names it."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError:
+        raise EyelineError(f"{path}: no such picture") from None
+    except UnidentifiedImageError:
+        raise EyelineError(f"{path}: not a picture of a known format") from None
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise EyelineError(f"{path}: cannot read the picture: {reason}") from None
+
+
+def _lies_on_its_side(image: Image.Image) -> bool:
+    return bool(image.getexif().get(ExifTags.Base.Orientation, 1) >= 5)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits; "I" holds them in 32
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"pixels from {values.min()} to {values.max()}, not 0 to 65535")
+        return Image.fromarray((values / 257 + 0.5).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        values = np.asarray(image)
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise ValueError(f"pixels from {values.min()} to {values.max()}, not 0 to 1")
+        return Image.fromarray((values * 255 + 0.5).astype(np.uint8)).convert("RGB")
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")

@@ -1,0 +1,167 @@
+"""Batches in an order, and with a randomness, that depend on (seed, epoch) alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from eyeline.structures import Batch, Target
+
+Key = tuple[int, int]  # epoch, index
+Prepare = Callable[[list[Tensor], list[Target]], Batch]
+
+
+class Loader(DataLoader[Any]):
+    """A DataLoader whose epoch and first batch can be set; its length is a whole epoch's."""
+
+    batch_sampler: BatchSampler
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """The next iteration is this epoch's, from batch `start` on (to resume within it)."""
+        self.batch_sampler.epoch, self.batch_sampler.start = epoch, start
+
+
+def build_loader(
+    dataset: Dataset[tuple[Tensor, Target]],
+    batch_size: int,
+    prepare: Prepare | None = None,
+    shuffle: bool = True,
+    workers: int = 0,
+    seed: int = 0,
+    drop_last: bool = False,
+    aspect_grouping: bool = False,
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> Loader:
+    """A loader of Batches, if `prepare` is given (it runs in the workers), else of
+    (images, targets), two lists.
+
+    Args:
+        dataset: any that yields (image, target). If it has `set_epoch`, that is called with the
+            epoch before each picture, in whichever process; whatever it draws from random,
+            numpy.random or torch is seeded by (seed, epoch, index).
+        batch_size: pictures a batch, of this process.
+        aspect_grouping: batches of pictures that are all wider than high, or none of them;
+            needs `dataset.annotations`. Padding wastes less so.
+        rank, world_size: of this process; by default torch.distributed's. Every process gets
+            as many pictures: the last are filled up with the first ones of the order.
+    """
+    if world_size is None:
+        ready = distributed.is_available() and distributed.is_initialized()
+        world_size = distributed.get_world_size() if ready else 1
+        rank = distributed.get_rank() if ready else 0
+    wide = None
+    if aspect_grouping:
+        records = dataset.annotations.records  # type: ignore[attr-defined]
+        wide = np.array([record.width > record.height for record in records])
+    sampler = BatchSampler(
+        len(dataset),  # type: ignore[arg-type]
+        batch_size, shuffle, seed, drop_last, wide, rank or 0, world_size,
+    )  # fmt: skip
+    return Loader(
+        _Seeded(dataset, seed),
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=partial(_collate, prepare=prepare),
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+class BatchSampler(Sampler[list[Key]]):
+    """Lists of (epoch, index). The epoch travels with the index, so that workers which live
+    through several epochs need no other news of it."""
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        wide: np.ndarray | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
+        self.drop_last, self.wide, self.rank, self.world_size = drop_last, wide, rank, world_size
+        self.epoch = self.start = 0
+
+    def __len__(self) -> int:
+        whole = self.batch_size * self.world_size
+        return self.count // whole if self.drop_last else -(-self.count // whole)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = self.order()
+        whole = self.batch_size * self.world_size  # pictures that all processes take at once
+        epoch = self.epoch
+        for i in range(self.start, len(self)):
+            batch = order[i * whole : (i + 1) * whole][self.rank :: self.world_size]
+            yield [(epoch, int(index)) for index in batch]
+
+    def order(self) -> np.ndarray:
+        """Indices of this epoch, of all processes; a multiple of their number."""
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(self.count) if self.shuffle else np.arange(self.count)
+        if self.wide is not None:
+            order = self._grouped(order, self.wide[order], rng)
+        return np.resize(order, -(-self.count // self.world_size) * self.world_size)
+
+    def _grouped(self, order: np.ndarray, wide: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Whole batches of one shape in random order, then what is left over of both."""
+        whole = self.batch_size * self.world_size
+        batches, rest = [], []
+        for shape in (order[wide], order[~wide]):
+            end = len(shape) // whole * whole
+            batches.append(shape[:end].reshape(-1, whole))
+            rest.append(shape[end:])
+        together = np.concatenate(batches)
+        if self.shuffle:
+            together = rng.permutation(together)
+        return np.concatenate([together.ravel(), *rest])
+
+
+class _Seeded(Dataset[Any]):
+    """A data set asked by (epoch, index)."""
+
+    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: Key) -> Any:
+        epoch, index = key
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+        with _random_state(self.seed, epoch, index):
+            return self.dataset[index]
+
+
+@contextmanager
+def _random_state(*key: int) -> Iterator[None]:
+    """Within, the global generators begin at a state that `key` gives; after, as before."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    a, b, c = (int(word) for word in np.random.SeedSequence(key).generate_state(3))
+    random.seed(a)
+    np.random.seed(b)
+    torch.default_generator.manual_seed(c)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+def _collate(samples: Sequence[tuple[Tensor, Target]], prepare: Prepare | None) -> Any:
+    images, targets = [image for image, _ in samples], [target for _, target in samples]
+    return prepare(images, targets) if prepare else (images, targets)

@@ -1,0 +1,88 @@
+"""optimize(model): an equal model that computes faster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from itertools import pairwise
+from typing import Any, TypeGuard, TypeVar
+
+import torch
+from torch import nn
+
+from eyeline.errors import EyelineError
+from eyeline.nn.layers import FrozenBatchNorm2d
+
+M = TypeVar("M", bound=nn.Module)
+
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.GroupNorm)
+
+
+def optimize(model: M, precision: str = "float32") -> M:
+    """A copy of `model` for inference: norms folded, channels last, in `precision`.
+
+    In float32 its outputs equal the model's in eval mode within rounding. In "bf16" convolutions
+    and linear layers hold bfloat16 weights and cast their inputs; everything else (pictures,
+    anchors, boxes) stays as it is.
+
+    Folded are neighbours in an `nn.Sequential` and the pairs that a module names in its class
+    attribute `fusable = [("conv1", "bn1"), ...]`: there the norm is always applied to the
+    convolution's output, and to nothing else.
+
+    Raises:
+        EyelineError: an unknown precision.
+    """
+    if precision not in PRECISIONS:
+        raise EyelineError(f"no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
+    model = deepcopy(model).eval().requires_grad_(False)
+    for module in list(model.modules()):
+        for conv_name, norm_name in _pairs(module):
+            conv, norm = getattr(module, conv_name), getattr(module, norm_name)
+            if isinstance(conv, nn.Conv2d) and _is_fixed(norm):
+                setattr(module, conv_name, fold(conv, norm))
+                setattr(module, norm_name, nn.Identity())
+    for module in model.modules():
+        if isinstance(module, WEIGHTED) and precision != "float32":
+            module.to(PRECISIONS[precision])
+            module.register_forward_pre_hook(_cast_input)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+@torch.no_grad()
+def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d | FrozenBatchNorm2d) -> nn.Conv2d:
+    """The convolution that equals `norm(conv(x))`, for a batch norm with fixed statistics.
+
+    w' = w s and b' = (b - mean) s + beta, with s = gamma / sqrt(var + eps); in float64, rounded
+    once.
+    """
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None
+    scale = (variance.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    shift = -mean.double() * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.double()
+    folded = deepcopy(conv)
+    weight = conv.weight.double() * scale[:, None, None, None]
+    bias = shift if conv.bias is None else conv.bias.double() * scale + shift
+    folded.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
+    folded.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
+    return folded
+
+
+def _pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
+    yield from getattr(module, "fusable", ())
+    if isinstance(module, nn.Sequential):
+        yield from pairwise(module._modules)
+
+
+def _is_fixed(norm: nn.Module) -> TypeGuard[nn.BatchNorm2d | FrozenBatchNorm2d]:
+    """Whether it is a batch norm that, in eval mode, uses stored statistics."""
+    stored = isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
+    return stored or isinstance(norm, FrozenBatchNorm2d)
+
+
+def _cast_input(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (args[0].to(module.weight.dtype), *args[1:])

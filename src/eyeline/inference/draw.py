@@ -1,0 +1,148 @@
+"""Boxes drawn on pictures, with tags that can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from eyeline.errors import EyelineError
+
+# Sixteen colours far apart from one another, bright enough for any background; class 16 begins
+# again with the first.
+PALETTE = (
+    "#ff3838", "#00d45a", "#2d6bff", "#ffb52e", "#de00ff", "#5ad1ff", "#a66f00", "#ff90de",
+    "#007a3d", "#9b7aff", "#c8f000", "#904385", "#00b5a5", "#ff6a13", "#7a00d8", "#a8ffdc",
+)  # fmt: skip
+
+SHORTEST = 480  # pictures whose longer side is below it are enlarged by a whole factor
+
+
+def to_pil(image: Tensor | np.ndarray | Image.Image) -> Image.Image:
+    """An RGB PIL picture of a tensor (3, H, W), an array (H, W, 3) or another PIL picture.
+
+    Tensors and arrays are uint8, or floats in [0, 1].
+    """
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if isinstance(image, Tensor):
+        if image.ndim != 3 or image.shape[0] != 3:
+            raise EyelineError(f"a picture tensor is (3, H, W), this one is {tuple(image.shape)}")
+        image = image.detach().float().cpu() if image.is_floating_point() else image.cpu()
+        image = image.permute(1, 2, 0).numpy()
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise EyelineError(f"a picture array is (H, W, 3), this one is {tuple(image.shape)}")
+    if np.issubdtype(image.dtype, np.floating):
+        image = (image.clip(0, 1) * 255).round()
+    return Image.fromarray(np.ascontiguousarray(image, dtype=np.uint8))
+
+
+def draw_boxes(
+    image: Tensor | np.ndarray | Image.Image,
+    boxes: Tensor | np.ndarray | Sequence[Sequence[float]],
+    labels: Tensor | np.ndarray | Sequence[int] | None = None,
+    scores: Tensor | np.ndarray | Sequence[float] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Image.Image:
+    """The picture with its boxes, and a tag "class score" on each.
+
+    Lines and letters grow with the picture; small pictures are enlarged first, so the result can
+    be larger than the input by a whole factor.
+
+    Args:
+        image: tensor (3, H, W), array (H, W, 3) (uint8 or float in [0, 1]), or PIL picture.
+        boxes: (N, 4) xyxy in the picture's pixels, best first: the first get the best places.
+        labels: (N,) class indices, which choose the colours; without them all are of one colour.
+        scores: (N,).
+        classes: names of the classes; without them the tag shows the index.
+    """
+    picture = to_pil(image)
+    factor = max(1, ceil(SHORTEST / max(picture.size)))
+    if factor > 1:
+        picture = picture.resize(
+            (picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC
+        )
+    scaled = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4).mul(factor).tolist()
+    kinds = [0] * len(scaled) if labels is None else [int(label) for label in labels]
+    names = [""] * len(scaled) if labels is None else [_name(kind, classes) for kind in kinds]
+    if scores is not None:
+        names = [f"{name} {score:.2f}".strip() for name, score in zip(names, scores, strict=True)]
+    longer = max(picture.size)
+    width = max(2, round(longer / 320))
+    font = ImageFont.load_default(max(12, round(longer / 45)))
+
+    pen = ImageDraw.Draw(picture)
+    for (x1, y1, x2, y2), kind in zip(scaled[::-1], kinds[::-1], strict=True):
+        corners = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
+        pen.rectangle(corners, outline=PALETTE[kind % len(PALETTE)], width=width)
+    placed: list[tuple[float, float, float, float]] = []
+    tags = []
+    for box, kind, text in zip(scaled, kinds, names, strict=True):
+        if not text:
+            continue
+        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+        pad = max(2, width)
+        size = (right - left + 2 * pad, bottom - top + 2 * pad)
+        place = _place(box, size, picture.size, placed, scaled, width)
+        placed.append(place)
+        tags.append((place, (place[0] + pad - left, place[1] + pad - top), kind, text))
+    for place, origin, kind, text in reversed(tags):  # where tags must overlap, the best is on top
+        colour = PALETTE[kind % len(PALETTE)]
+        pen.rectangle(place, fill=colour)
+        pen.text(origin, text, fill=_contrasting(colour), font=font)
+    return picture
+
+
+def _name(label: int, classes: Sequence[str] | None) -> str:
+    return classes[label] if classes is not None and 0 <= label < len(classes) else str(label)
+
+
+def _place(
+    box: Sequence[float],
+    size: tuple[float, float],
+    picture: tuple[int, int],
+    placed: Sequence[Sequence[float]],
+    boxes: Sequence[Sequence[float]],
+    width: int,
+) -> tuple[float, float, float, float]:
+    """Where a tag of `size` goes: inside the picture, hiding as little as it can.
+
+    Tried in this order: above the box, inside its top, below it, inside its bottom, each at the
+    left and at the right edge, then beside it. What counts is how much of other tags it would
+    hide, and of boxes not much larger than itself.
+    """
+    x1, y1, x2, y2 = box
+    w, h = size
+    rows = (y1 - h + width - 1, y1, y2 - width + 1, y2 - h)
+    beside = [(x2 - width + 1, y1), (x1 - w + width - 1, y1)]
+    wanted = np.array([(x, y) for y in rows for x in (x1, x2 - w)] + beside)  # (P, 2)
+    inside = np.clip(wanted, 0, np.maximum(np.array(picture) - size - 1, 0))
+    tags = np.hstack([inside, inside + size])  # (P, 4)
+    inner = tags + np.array([width, width, -width, -width])  # lines may touch
+    others = np.array(boxes, dtype=float).reshape(-1, 4)
+    small = others[np.prod(others[:, 2:] - others[:, :2], axis=1) < 4 * w * h]
+    cost = 4 * _overlap(inner, np.array(placed).reshape(-1, 4)) + _overlap(inner, small)
+    cost += h * np.abs(inside - wanted).sum(1)  # moved off its box's edge
+    cost += np.arange(len(tags)) * w * h / 50  # little is not worth an unusual place
+    left, top, right, bottom = tags[cost.argmin()].tolist()
+    return left, top, right, bottom
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How much of each box of a (P, 4) lies in those of b (Q, 4), summed: (P,)."""
+    sides = np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2])
+    total: np.ndarray = sides.clip(min=0).prod(-1).sum(1)
+    return total
+
+
+def _contrasting(colour: str) -> str:
+    """Black or white, whichever has the greater contrast with `colour` (WCAG 2, sec. 1.4.3)."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    # Equal contrast where (L + 0.05) / 0.05 == 1.05 / (L + 0.05).
+    return "#000000" if luminance > 0.179 else "#ffffff"

@@ -1,0 +1,105 @@
+"""What a Predictor gives back for one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from eyeline.errors import EyelineError
+from eyeline.inference.draw import draw_boxes
+
+CSV_HEADER = ("picture", "class", "label", "score", "x1", "y1", "x2", "y2")
+
+
+@dataclass
+class Result:
+    """The detections of one picture, best first, with the picture."""
+
+    image: Tensor  # (3, H, W) uint8, RGB, on the CPU
+    boxes: Tensor  # (N, 4) float32 xyxy, pixels of `image`
+    scores: Tensor  # (N,) float32 in [0, 1]
+    labels: Tensor  # (N,) int64, indices into `classes`
+    classes: list[str] = field(default_factory=list)
+    path: str | None = None  # file or URL the picture came from
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each detection."""
+        return [self._name(label) for label in self.labels.tolist()]
+
+    def _name(self, label: int) -> str:
+        return self.classes[label] if label < len(self.classes) else str(label)
+
+    def plot(self) -> Image.Image:
+        """The picture with boxes and tags; enlarged if it is small."""
+        return draw_boxes(self.image, self.boxes, self.labels, self.scores, self.classes)
+
+    def save(self, path: str | Path) -> None:
+        """Write `plot()` to a file; its ending chooses the format."""
+        self.plot().save(path)
+
+    def to_coco(
+        self, image_id: int, category_ids: Sequence[int] | None = None
+    ) -> list[dict[str, Any]]:
+        """COCO result records: image_id, category_id, bbox (x, y, width, height) and score.
+
+        Args:
+            image_id: the picture's id in the annotation file.
+            category_ids: the file's id of each class; without it the class index 0 .. K-1.
+        """
+        records = []
+        for (x1, y1, x2, y2), score, label in zip(
+            self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True
+        ):
+            category = label if category_ids is None else category_ids[label]
+            box = [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)]
+            records.append(
+                {
+                    "image_id": image_id,
+                    "category_id": category,
+                    "bbox": box,
+                    "score": round(score, 6),
+                }
+            )
+        return records
+
+    def rows(self) -> list[tuple[str, str, int, float, float, float, float, float]]:
+        """One row a detection, in the columns of `CSV_HEADER`."""
+        return [
+            (
+                self.path or "",
+                self._name(label),
+                label,
+                round(score, 6),
+                round(x1, 3),
+                round(y1, 3),
+                round(x2, 3),
+                round(y2, 3),
+            )
+            for (x1, y1, x2, y2), score, label in zip(
+                self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True
+            )
+        ]
+
+    def to_supervision(self) -> Any:
+        """The same as a `supervision.Detections`."""
+        try:
+            import supervision  # type: ignore[import-not-found]
+        except ImportError:
+            raise EyelineError(
+                "to_supervision needs the package supervision; install it: pip install supervision"
+            ) from None
+        return supervision.Detections(
+            xyxy=self.boxes.numpy(),
+            confidence=self.scores.numpy(),
+            class_id=self.labels.numpy(),
+            data={"class_name": self.names},
+        )

@@ -1,0 +1,276 @@
+"""A recipe: everything that decides a training run, in one small YAML file.
+
+YAML 1.2, core schema: `1e-4` is a number, `yes` a word, `010` ten. The schema below is checked
+before anything runs; every key can also be set as `key.sub=value`, the value read as YAML::
+
+    recipe = load_recipe("recipes/bccd_retinanet.yaml", ["optimizer.lr=1e-4", "epochs=10"])
+
+Paths are as the file or the command line gives them: relative to the working directory.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.resolver import BaseResolver
+
+from eyeline.errors import EyelineError
+
+COMMAND_LINE = "command line"
+
+Natural = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Strict: "3" is no number, and an unknown key is an error."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Model(Section):
+    """Which model; every other key (backbone, norm, min_size ...) is an option of its own."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `create_model` gets besides name, classes and weights."""
+        return dict(self.model_extra or {})
+
+
+class Data(Section):
+    path: str | None = None
+    train: str = "train"  # names of splits
+    val: str | None = "val"
+    bad_boxes: Literal["error", "drop"] = "error"
+    transforms: list[str | dict[str, Any]] = ["hflip"]
+    workers: Natural = 2
+    masks: bool = False
+
+
+class Optimizer(Section):
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: Positive = 1e-4
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of sgd; beta 1 of adam and adamw
+    weight_decay: NotNegative = 1e-2
+    backbone_lr_factor: NotNegative = 1.0
+    no_decay_on_norms: bool | None = None  # nor on biases; None: so for adamw only
+
+
+class Schedule(Section):
+    name: Literal["constant", "cosine", "step", "onecycle"] = "cosine"
+    warmup_steps: Natural = 0  # linear; onecycle: its rising part, 0 for 30 %
+    milestones: list[float] = []  # of step, in epochs
+    gamma: Positive = 0.1  # of step
+    final: NotNegative = 0.0  # of cosine: the last factor
+
+
+class Eval(Section):
+    every: Natural = 1  # epochs; 0 for never
+    batch_size: Count = 1
+    metric: str = "AP"  # the best weights have the highest (of "loss": the lowest)
+
+
+class Log(Section):
+    every: Count = 20  # steps
+    tensorboard: bool | Literal["auto"] = "auto"  # auto: where it is installed
+
+
+class Recipe(Section):
+    model: Model | None = None
+    weights: str | None = None  # file, URL or hub id to start from
+    classes: list[str] | None = None  # None: those of the training data
+    data: Data = Data()
+    seed: Natural = 0
+    epochs: Count = 25
+    batch_size: Count = 2  # pictures of one forward pass, of one process
+    accumulate: Count = 1  # forward passes of one step
+    precision: Literal["float32", "bf16"] = "float32"
+    device: str | None = None  # None: the GPU if there is one
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    clip_norm: Positive | None = None
+    eval: Eval = Eval()
+    log: Log = Log()
+    out: str | None = None  # the run folder; None: the first free one of runs/NAME, runs/NAME-2 ...
+
+
+def load_recipe(
+    source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()
+) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        source: a YAML file, or the values themselves as nested dictionaries.
+        overrides: "key.sub=value" each; later ones win.
+
+    Raises:
+        EyelineError: no such file, no YAML, an unknown key or a value of the wrong type; names
+            the file and line, and the nearest key there is.
+    """
+    text = ""
+    if isinstance(source, Recipe):
+        values = source.model_dump()
+    elif isinstance(source, Mapping):
+        values = deepcopy(dict(source))
+    else:
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise EyelineError(f"{source}: cannot be read as a recipe: {error}") from error
+        values = _parse(text, str(source))
+        if values is None:
+            values = {}
+        if not isinstance(values, dict):
+            raise EyelineError(f"{source}: a recipe is a mapping of keys to values")
+    set_here = [_override(values, text_of_one) for text_of_one in overrides]
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = tuple(part for part in first["loc"] if part not in _BRANCHES)
+        # A wrong value lies at or below the key that was set, a wrong section above it.
+        if any(path[: len(keys)] == keys[: len(path)] for keys in set_here):
+            where = f"{COMMAND_LINE}: "
+        elif text:
+            where = f"{source}:{_line(text, path)}: "
+        else:
+            where = ""
+        raise EyelineError(where + _explain(path, first)) from error
+
+
+def merge(values: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with `fields` over them, section by section."""
+    merged = dict(values)
+    for key, value in fields.items():
+        inner = merged.get(key)
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            value = merge(inner, value)
+        merged[key] = value
+    return merged
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the recipe with every default filled in, but for `out`: that is where it lies."""
+    with path.open("w", encoding="utf-8") as file:
+        _yaml().dump(recipe.model_dump(exclude={"out"}), file)
+
+
+class CoreSchema(BaseResolver):
+    """YAML 1.2.2, sec. 10.3.2: what a plain scalar means. ruamel's own also knows dates, 0b11,
+    1_000 and more."""
+
+    processing_version: Any = (1, 2)
+
+    def __init__(self, version: object = None, loader: object = None) -> None:
+        super().__init__(loader)
+
+
+for _tag, _pattern, _first in (
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", "true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", "[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+):
+    CoreSchema.add_implicit_resolver_base(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
+    )
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Resolver = CoreSchema
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    return yaml
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return _yaml().load(text)
+    except (YAMLError, ValueError) as error:
+        mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+        line = f":{mark.line + 1}" if mark and not where.startswith(COMMAND_LINE) else ""
+        problem = getattr(error, "problem", None) or str(error) or type(error).__name__
+        raise EyelineError(f"{where}{line}: not YAML: {' '.join(problem.split())}") from error
+
+
+def _override(values: dict[str, Any], text: str) -> tuple[str, ...]:
+    """Set one "key.sub=value" in place; gives the path back."""
+    key, equals, value = text.partition("=")
+    path = tuple(key.split("."))
+    if not equals or not all(path):
+        raise EyelineError(f"{COMMAND_LINE}: {text!r} is not of the form key.sub=value")
+    for part in path[:-1]:
+        inner = values.get(part)
+        values[part] = dict(inner) if isinstance(inner, dict) else {}
+        values = values[part]
+    values[path[-1]] = _parse(value, f"{COMMAND_LINE}: {key}")
+    return path
+
+
+# pydantic names the branch of a union in an error's location; our keys are never called so.
+_BRANCHES = {"bool", "str", "int", "float", "dict[str,any]", "literal['auto']"}
+
+
+def _explain(path: tuple[int | str, ...], error: Mapping[str, Any]) -> str:
+    key = ".".join(map(str, path))
+    if error["type"] == "extra_forbidden":
+        parent, _, last = key.rpartition(".")
+        known = list(_keys(Recipe))
+        here = [k for k in known if k.rpartition(".")[0] == parent]
+        near = (
+            get_close_matches(key, here, n=1, cutoff=0.8)
+            or [k for k in known if k.rpartition(".")[2] == last]
+            or get_close_matches(key, known, n=1, cutoff=0.8)
+        )
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(here)}"
+        return f"unknown key {key}; {hint}"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"{key}: {message}, not {error['input']!r}"
+
+
+def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """All keys of the schema, dotted."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _keys(kind, f"{prefix}{name}.")
+
+
+def _line(text: str, path: Sequence[int | str]) -> int:
+    """The line, from 1, on which the value at `path` stands, or the last of its parents."""
+    node = _yaml().compose(io.StringIO(text))
+    line = 0
+    for part in path:
+        if isinstance(part, int):
+            items = {i: (value, value) for i, value in enumerate(node.value)}
+        else:
+            items = {key.value: (key, value) for key, value in node.value}
+        if part not in items:
+            break
+        key, node = items[part]
+        line = key.start_mark.line
+    return line + 1

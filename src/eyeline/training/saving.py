@@ -1,0 +1,173 @@
+"""The run folder: recipe.yaml, best and last weights, metrics.jsonl, and the state to resume from.
+
+Every file appears under its name only when it is complete: whatever stops a run, the last good
+state stays readable.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from eyeline.checkpoints.eyeline import save_weights
+from eyeline.errors import EyelineError
+from eyeline.training.recipe import Recipe, load_recipe, save_recipe
+
+STATE = "state.pt"
+
+
+@dataclass
+class Position:
+    """How far a run has come."""
+
+    batches: int = 0  # of one epoch
+    epoch: int = 0  # the one being worked on, from 0
+    batch: int = 0  # batches of it that are done
+    step: int = 0  # the optimizer's steps so far
+    pictures: int = 0  # of this epoch, so far
+    sums: dict[str, float] = field(default_factory=dict)  # of its losses, over these pictures
+    best: float | None = None  # the best value so far of the metric that decides
+
+    def advance(self, batches: int, pictures: int, losses: dict[str, float]) -> None:
+        """One step done: its batches, its pictures and their mean losses."""
+        self.batch += batches
+        self.step += 1
+        self.pictures += pictures
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value * pictures
+
+    def mean_losses(self) -> dict[str, float]:
+        """Over the pictures of this epoch so far."""
+        return {name: total / self.pictures for name, total in self.sums.items()}
+
+    def next_epoch(self) -> None:
+        self.epoch, self.batch, self.pictures, self.sums = self.epoch + 1, 0, 0, {}
+
+
+class RunFolder:
+    """A run's folder; as a context it appears, and goes again if the run fails before it has
+    saved anything.
+
+    Args:
+        recipe: `out` names the folder, which must be empty or missing, or, to resume, a run's.
+            None: the first that is free of runs/NAME, runs/NAME-2 ...
+        writes: False for all processes of a run but the first, whose methods do nothing.
+    """
+
+    def __init__(self, recipe: Recipe, name: str, resume: bool, writes: bool) -> None:
+        self.recipe, self.resume, self.writes = recipe, resume, writes
+        if recipe.out is not None:
+            self.path = Path(recipe.out)
+        elif resume:
+            raise EyelineError("which run is to be resumed? name its folder with out=")
+        else:
+            paths = (Path("runs", name if i == 1 else f"{name}-{i}") for i in count(1))
+            self.path = next(path for path in paths if not path.exists())
+        if resume and not (self.path / STATE).is_file():
+            raise EyelineError(f"{self.path}: nothing to resume, there is no {STATE} in it")
+        taken = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        if writes and not resume and taken:
+            raise EyelineError(
+                f"{self.path} exists already: choose another out=, or --resume {self.path}"
+            )
+
+    def __enter__(self) -> RunFolder:
+        if self.writes:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path / "recipe.yaml", partial(save_recipe, self.recipe))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not self.writes or kind is None:
+            return
+        if not (self.path / STATE).exists():
+            shutil.rmtree(self.path)
+        elif issubclass(kind, KeyboardInterrupt):
+            print(f"stopped; to go on: eyeline train --resume {self.path}", flush=True)
+
+    def save_weights(self, model: nn.Module, name: str) -> None:
+        """NAME.safetensors, with what `create_model(weights=)` needs if the model has a config."""
+        if not self.writes:
+            return
+        path = self.path / f"{name}.safetensors"
+        if hasattr(model, "config"):
+            save_weights(model, path)
+        else:
+            state = {key: value.contiguous() for key, value in model.state_dict().items()}
+            write_whole(path, partial(save_file, state))
+
+    def save_state(
+        self, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, at: Position
+    ) -> None:
+        """Everything that decides how the run goes on, readable with weights_only=True. (No state
+        of the random generators: every picture and every step seeds them.)"""
+        if not self.writes:
+            return
+        state = {
+            "position": asdict(at),
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+        }
+        write_whole(self.path / STATE, partial(torch.save, state))
+
+    def load_state(
+        self, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, batches: int
+    ) -> Position:
+        """Restore what `save_state` wrote, for a run whose epochs have `batches`."""
+        path = self.path / STATE
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            at = Position(**state["position"])
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            schedule.load_state_dict(state["schedule"])
+        except (RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise EyelineError(f"{path}: no state of this model and recipe: {reason}") from error
+        if at.epoch >= self.recipe.epochs:
+            raise EyelineError(
+                f"{self.path}: the run has finished its {at.epoch} epochs; set epochs= to go on"
+            )
+        if at.batches != batches:
+            raise EyelineError(
+                f"{self.path}: an epoch had {at.batches} batches and now has {batches}; resume "
+                "with the data, batch_size and number of processes of the run"
+            )
+        return at
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """`write` a file beside `path`, then put it in its place in one go."""
+    part = path.with_name(f".{path.name}.tmp")
+    write(part)
+    os.replace(part, path)
+
+
+def load_run(path: str | Path) -> tuple[Recipe, Path]:
+    """The recipe of a run folder, with `out` naming the folder, and its best weights (the last
+    where nothing was evaluated).
+
+    Raises:
+        EyelineError: the folder is missing or holds no recipe or no weights.
+    """
+    folder = Path(path)
+    if not (folder / "recipe.yaml").is_file():
+        raise EyelineError(f"{folder}: no run folder, there is no recipe.yaml in it")
+    recipe = load_recipe(folder / "recipe.yaml").model_copy(update={"out": str(folder)})
+    for name in ("best.safetensors", "last.safetensors"):
+        if (folder / name).is_file():
+            return recipe, folder / name
+    raise EyelineError(f"{folder}: no weights in it yet, the run has not finished an epoch")

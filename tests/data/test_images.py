@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eyeline.data.images import find_images, image_size, is_rotated, read_image
+from eyeline.errors import EyelineError
+
+RGB = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3  # 6 wide, 4 high
+GREY = RGB[..., 0]
+
+
+def write(path: Path, array: np.ndarray, mode: str | None = None, **options: object) -> Path:
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(path, **options)
+    return path
+
+
+def test_rgb_is_read_as_it_is(tmp_path: Path) -> None:
+    image = read_image(write(tmp_path / "a.png", RGB))
+    assert image.dtype == torch.uint8 and image.is_contiguous()
+    assert torch.equal(image, torch.from_numpy(RGB).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [(mode, "png") for mode in ("L", "LA", "RGBA", "P", "I;16")] + [("CMYK", "tif")],
+)
+def test_other_modes_become_rgb(tmp_path: Path, mode: str, suffix: str) -> None:
+    grey = np.stack([GREY] * 3, 2)
+    if mode == "I;16":
+        path = write(tmp_path / "a.png", GREY.astype(np.uint16) * 257)
+        assert Image.open(path).mode == "I;16"
+    else:
+        path = write(tmp_path / f"a.{suffix}", GREY if mode == "P" else grey, mode)
+        assert Image.open(path).mode == mode
+    assert read_image(path).permute(1, 2, 0).numpy().tolist() == grey.tolist()
+
+
+def test_palette_with_transparency(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "a.png", transparency=bytes([0, 255]))
+    expected = [[[10, 40]], [[20, 50]], [[30, 60]]]
+    assert read_image(tmp_path / "a.png").tolist() == expected
+
+
+def test_float_pixels_are_scaled_or_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", np.array([[0.0, 0.5, 1.0]], np.float32))
+    assert read_image(path)[0].tolist() == [[0, 128, 255]]
+    path = write(tmp_path / "b.tif", np.array([[0.0, 7.0]], np.float32))
+    with pytest.raises(EyelineError, match=r"b\.tif.*0\.0 to 7\.0"):
+        read_image(path)
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise to show
+    path = write(tmp_path / "a.png", RGB, exif=exif)
+    expected = torch.from_numpy(np.rot90(RGB, -1).copy()).permute(2, 0, 1)
+    assert torch.equal(read_image(path), expected)
+    assert image_size(path) == (6, 4) and is_rotated(path)
+    upright = write(tmp_path / "b.png", RGB)
+    assert image_size(upright) == (4, 6) and not is_rotated(upright)
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.jpg", np.zeros((64, 64, 3), np.uint8)).read_bytes()
+    cases = {
+        "missing.jpg": (None, "no such picture"),
+        "text.jpg": (b"hello", "not a picture"),
+        "empty.png": (b"", "not a picture"),
+        "short.jpg": (whole[: len(whole) - 40], "truncated"),
+    }
+    for name, (content, message) in cases.items():
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(EyelineError, match=message) as error:
+            read_image(path)
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(EyelineError, match="cannot read"):
+        read_image(tmp_path)
+
+
+def test_find_images_sorts_and_filters(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.png", "notes.txt", ".hidden.png", "c.tiff"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [path.name for path in find_images(tmp_path)] == ["a.png", "b.JPG", "c.tiff"]
+    with pytest.raises(EyelineError, match="no such folder"):
+        find_images(tmp_path / "none")

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import random
+from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from eyeline.data.loader import BatchSampler, build_loader
+
+
+class Numbers(Dataset[Any]):
+    """Each picture tells its index, the epoch, and what the random generators gave."""
+
+    def __init__(self, count: int = 11) -> None:
+        self.count, self.epoch = count, -1
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        drawn = [random.random(), np.random.random(), torch.rand(()).item()]
+        values = torch.tensor([index, self.epoch, *drawn], dtype=torch.float64)
+        return torch.full((3, 1, 1), index), {"values": values}
+
+
+def indices(loader: Any) -> list[list[int]]:
+    return [[int(image[0, 0, 0]) for image in images] for images, _ in loader]
+
+
+def values(loader: Any) -> list[list[float]]:
+    return [target["values"].tolist() for _, targets in loader for target in targets]
+
+
+def test_every_picture_once_in_an_order_of_seed_and_epoch() -> None:
+    loader = build_loader(Numbers(), 4, seed=3)
+    first = indices(loader)
+    assert [len(batch) for batch in first] == [4, 4, 3] and len(loader) == 3
+    assert sorted(chain(*first)) == list(range(11)) != list(chain(*first))
+    assert indices(loader) == first
+    loader.set_epoch(1)
+    second = indices(loader)
+    assert sorted(chain(*second)) == list(range(11)) and second != first
+    other = build_loader(Numbers(), 4, seed=3)
+    other.set_epoch(1)
+    assert indices(other) == second
+    assert indices(build_loader(Numbers(), 4, seed=4)) != first
+
+
+def test_without_shuffling_and_with_drop_last() -> None:
+    assert indices(build_loader(Numbers(5), 2, shuffle=False)) == [[0, 1], [2, 3], [4]]
+    loader = build_loader(Numbers(5), 2, shuffle=False, drop_last=True)
+    assert indices(loader) == [[0, 1], [2, 3]] and len(loader) == 2
+
+
+def test_resuming_within_an_epoch() -> None:
+    loader = build_loader(Numbers(), 2, seed=1)
+    loader.set_epoch(5)
+    whole = indices(loader)
+    loader.set_epoch(5, start=4)
+    assert indices(loader) == whole[4:] and len(loader) == 6
+    loader.set_epoch(6)
+    assert len(indices(loader)) == 6
+
+
+def test_workers_know_the_epoch_and_change_nothing() -> None:
+    """Workers that live through several epochs give what this process alone would."""
+    alone, helped = (build_loader(Numbers(6), 2, workers=workers) for workers in (0, 2))
+    for epoch, start in ((0, 0), (1, 0), (7, 1)):
+        for loader in (alone, helped):
+            loader.set_epoch(epoch, start)
+        expected = values(alone)
+        assert values(helped) == expected
+        assert {row[1] for row in expected} == {epoch}
+
+
+def test_randomness_is_of_seed_epoch_and_index_and_leaves_no_trace() -> None:
+    def drawn(seed: int, epoch: int, shuffle: bool) -> dict[float, tuple[float, ...]]:
+        loader = build_loader(Numbers(4), 3, seed=seed, shuffle=shuffle)
+        loader.set_epoch(epoch)
+        return {row[0]: tuple(row[2:]) for row in values(loader)}
+
+    assert drawn(0, 0, True) == drawn(0, 0, False)
+    every = [v for s, e in ((0, 0), (0, 1), (1, 0)) for v in drawn(s, e, True).values()]
+    assert len(set(every)) == 12 and len({number for row in every for number in row}) == 36
+
+    loader = build_loader(Numbers(4), 3)
+    iter(loader)  # a DataLoader draws a base seed itself
+    for draw in (random.random, np.random.random, lambda: torch.rand(()).item()):
+        random.seed(0), np.random.seed(0), torch.manual_seed(0)
+        expected = draw()
+        random.seed(0), np.random.seed(0), torch.manual_seed(0)
+        loader.dataset[(0, 1)]
+        assert draw() == expected
+
+
+def prepare(images: list[Tensor], targets: list[dict[str, Tensor]]) -> SimpleNamespace:
+    return SimpleNamespace(images=torch.stack(images), count=len(targets))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_prepare_makes_the_batch(workers: int) -> None:
+    batches = list(build_loader(Numbers(3), 2, prepare, shuffle=False, workers=workers))
+    assert [batch.count for batch in batches] == [2, 1]
+    assert batches[0].images.shape == (2, 3, 1, 1)
+
+
+def test_datasets_without_epochs() -> None:
+    pictures = [(torch.zeros(3, 1, 1), {"index": torch.tensor(i)}) for i in range(3)]
+    loader = build_loader(pictures, 1, shuffle=False)  # type: ignore[arg-type]
+    assert [targets[0]["index"].item() for _, targets in loader] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("count", "drop_last"), [(12, False), (11, False), (11, True), (1, False)])
+def test_processes_share_the_pictures(count: int, drop_last: bool) -> None:
+    samplers = [
+        BatchSampler(count, 2, seed=1, drop_last=drop_last, rank=rank, world_size=3)
+        for rank in range(3)
+    ]
+    batches = [list(sampler) for sampler in samplers]
+    lengths = [[len(batch) for batch in own] for own in batches]
+    assert lengths[0] == lengths[1] == lengths[2] and len(lengths[0]) == len(samplers[0])
+    seen = [index for own in batches for batch in own for _, index in batch]
+    expected = count // 6 * 6 if drop_last else -(-count // 3) * 3
+    assert len(seen) == expected and len(set(seen)) == min(count, expected)
+    # Together they take the batches that one process of three times the batch size would.
+    together = [[key for own in batches for key in own[i]] for i in range(len(lengths[0]))]
+    whole = list(BatchSampler(count, 6, seed=1, drop_last=drop_last))
+    assert all(set(a) >= set(b) for a, b in zip(together, whole, strict=True))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_batches_of_one_shape(shuffle: bool) -> None:
+    rng = np.random.default_rng(0)
+    wide = rng.random(50) > 0.4
+    dataset = Numbers(50)
+    dataset.annotations = SimpleNamespace(  # type: ignore[attr-defined]
+        records=[SimpleNamespace(width=2 if w else 1, height=1) for w in wide]
+    )
+    loader = build_loader(dataset, 4, aspect_grouping=True, shuffle=shuffle)
+    orders = []
+    for epoch in (0, 1):
+        loader.set_epoch(epoch)
+        batches = indices(loader)
+        assert sorted(chain(*batches)) == list(range(50)) and len(batches) == len(loader)
+        mixed = [batch for batch in batches if len({bool(wide[i]) for i in batch}) > 1]
+        assert len(mixed) <= 2 and all(batch in batches[-2:] for batch in mixed)
+        orders.append(batches)
+    assert (orders[0] == orders[1]) is not shuffle
+    if shuffle:  # the shapes are mixed over the epoch
+        first = [bool(wide[batch[0]]) for batch in orders[0][:-2]]
+        assert first != sorted(first) and first != sorted(first, reverse=True)
+
+
+def test_real_pictures(shared_data: Path) -> None:
+    from eyeline.data.datasets import open_dataset
+    from eyeline.data.transforms import from_names
+
+    chain = from_names(["hflip", "iou_crop"])
+    dataset = open_dataset(shared_data / "tiny_coco", "val", transforms=chain, masks=True)
+    loader = build_loader(dataset, 2, seed=1)
+    loader.set_epoch(3, start=23)
+    first, again = list(loader), list(loader)
+    assert len(first) == 2
+    for (images, targets), (images_again, targets_again) in zip(first, again, strict=True):
+        for a, b in zip(images, images_again, strict=True):
+            assert torch.equal(a, b)
+        for target, other in zip(targets, targets_again, strict=True):
+            assert torch.equal(target["boxes"], other["boxes"])
+            assert len(target["masks"]) == len(target["labels"])

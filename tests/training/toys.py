@@ -1,0 +1,89 @@
+"""A detector and data small enough to train in milliseconds."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+
+class ToyDetector(nn.Module):
+    """Guesses one box from the mean colour. With dropout it draws from every generator."""
+
+    classes = ("a", "b")
+
+    def __init__(self, norm: type[nn.Module] = nn.BatchNorm1d, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(3, 8)
+        self.norm = norm(8)
+        self.head = nn.Linear(8, 5)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None):
+        features = torch.stack([image.float().div(255).mean((1, 2)) for image in images])
+        if self.training and self.dropout.p:
+            features = features * (1 + 0.1 * random.random() + 0.1 * np.random.rand())
+        out = self.head(self.dropout(self.norm(self.backbone(features)).relu())).float()
+        if targets is None:
+            boxes = (out[:, :4] * 32).clamp(0, 32)
+            boxes[:, 2:] = boxes[:, :2] + 5
+            scores, labels = out[:, 4:].sigmoid(), (out[:, 4:] > 0).long()
+            parts = zip(boxes[:, None], scores, labels, strict=True)
+            return [{"boxes": b, "scores": s, "labels": k} for b, s, k in parts]
+        boxes = torch.stack([t["boxes"][0] for t in targets]) / 32
+        labels = torch.stack([t["labels"][0] for t in targets]).float()
+        return {
+            "box": (out[:, :4] - boxes).square().mean(),
+            "label": nn.functional.binary_cross_entropy_with_logits(out[:, 4], labels),
+        }
+
+
+class ToyData(Dataset):
+    """Squares of one colour, the same for the same index."""
+
+    classes = ("a", "b")
+
+    def __init__(self, count: int = 11) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        generator = torch.Generator().manual_seed(index)
+        image = torch.randint(0, 256, (3, 32, 32), generator=generator, dtype=torch.uint8)
+        image //= torch.randint(1, 9, (3, 1, 1), generator=generator, dtype=torch.uint8)
+        corner = torch.rand(2, generator=generator) * 20
+        target = {
+            "boxes": torch.cat([corner, corner + 5])[None],
+            "labels": torch.tensor([index % 2]),
+            "image_id": torch.tensor(100 + index),
+        }
+        return image, target
+
+
+def run_in_process_group() -> None:
+    """What every process of the torchrun test does; the folder is the last argument."""
+    import sys
+
+    from eyeline.training import train
+
+    torch.manual_seed(0)
+    train(
+        ToyDetector(nn.LayerNorm, dropout=0.0),
+        ToyData(12),
+        epochs=2,
+        batch_size=3,
+        optimizer={"name": "sgd", "lr": 0.1},
+        data={"workers": 0},
+        out=sys.argv[-1],
+    )
+
+
+if __name__ == "__main__":
+    run_in_process_group()
