@@ -212,7 +212,7 @@ def main(data: Path, wanted: list[str]) -> None:
                 load(model, fill(shapes[case], calibration))
                 for i, image in enumerate(
                     images
-                ):  # alone; a proposal more or less is likelier here
+                ):
                     found = detections(model, [image])[0]
                     print(f"  picture {i}", "kept" if found else "stands on a rounding error")
                     out |= named(800, i, found) if found else {}

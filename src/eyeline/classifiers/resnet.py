@@ -58,9 +58,9 @@ class ResNet(backbone.ResNet):
         self.fc = nn.Linear(self.channels[-1], config.num_classes)
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)
-        shape_ = (-1, 1, 1)
-        self.register_buffer("mean", torch.tensor(config.image_mean).view(shape_), persistent=False)
-        self.register_buffer("std", torch.tensor(config.image_std).view(shape_), persistent=False)
+        mean, std = torch.tensor([config.image_mean, config.image_std])[..., None, None]
+        self.register_buffer("mean", mean, persistent=False)  # (in_channels, 1, 1)
+        self.register_buffer("std", std, persistent=False)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Any:
         """Logits (B, K); with labels (B,) int64, {"loss": mean cross-entropy}.

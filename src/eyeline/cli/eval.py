@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,12 @@ def evaluate(
         str | None,
         typer.Option(metavar="PATH", help="annotated pictures; default: those of the run"),
     ] = None,
-    split: Annotated[str, typer.Option(help="which part of them")] = "val",
+    split: Annotated[
+        str | None, typer.Option(help="which part of them; default: the run's, or val")
+    ] = None,
+    bad_boxes: Annotated[
+        str | None, typer.Option(help="error or drop; default: the run's, or error")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="a new folder; default RUN/eval-SPLIT")
     ] = None,
@@ -37,15 +43,18 @@ def evaluate(
     from eyeline.export import optimize
     from eyeline.inference.predictor import default_device, load_model
     from eyeline.training import load_run
+    from eyeline.training.recipe import Data
 
     folder = Path(run)
-    if data is None:
-        recipe = load_run(folder)[0] if folder.is_dir() else None
-        if recipe is None or recipe.data is None:
-            raise EyelineError("which pictures? give --data PATH, a folder in COCO or VOC form")
-        data = recipe.data.path
+    of_run = load_run(folder)[0].data if folder.is_dir() else Data()
+    path = data or of_run.path
+    if path is None:
+        raise EyelineError("which pictures? give --data PATH, a folder in COCO or VOC form")
+    split = split or of_run.val or "val"
     model: Any = load_model(run)
-    dataset = open_dataset(data, split, classes=model.classes)
+    dataset = open_dataset(
+        path, split, classes=model.classes, bad_boxes=bad_boxes or of_run.bad_boxes
+    )
     report = evaluate(
         optimize(model, precision),
         dataset,
@@ -53,11 +62,12 @@ def evaluate(
         device=device or default_device(),
         workers=workers,
     )
-    report.facts["precision"] = precision
+    report.facts |= {"precision": precision, "date": date.today().isoformat()}
+    report.facts["command"] = f"eyeline eval {run} --data {path} --split {split}"
     folder = new_folder(out, (folder if folder.is_dir() else Path()) / f"eval-{split}")
     report.to_json(folder / "results.json")
     report.detections_json(folder / "detections.json")
-    title = f"{model.name} on {Path(data).name} {split}"
+    title = f"{model.name} on {Path(path).name} {split}"
     page = report.to_html(folder / "report.html", title=title)
     show(report.table())
     print(f"report: {page}")

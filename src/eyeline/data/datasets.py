@@ -28,7 +28,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     """(image (3, H, W) uint8, target) of each picture.
 
     The target has boxes (G, 4), labels (G,), iscrowd (G,), image_id () and, if asked for, masks
-    (G, H, W).
+    (G, H, W). Without transforms, which would make it untrue, it also has the annotated area (G,).
 
     Args:
         annotations: of one split.
@@ -90,6 +90,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         if self.masks:
             target["masks"] = torch.from_numpy(self._decode(record))
         if self.transforms is None:
+            if record.areas is not None:
+                target["area"] = torch.from_numpy(record.areas.copy())
             return image, target
         # index + 1: numpy's seeds (s, e) and (s, e, 0) are the same, and the loader uses (s, e).
         return self.transforms(
@@ -176,6 +178,7 @@ def _select(record: Record, boxes: np.ndarray, keep: np.ndarray) -> Record:
         iscrowd=record.iscrowd[keep],
         segmentations=None if record.segmentations is None else chosen(record.segmentations),
         where=chosen(record.where),
+        areas=None if record.areas is None else record.areas[keep],
     )
 
 

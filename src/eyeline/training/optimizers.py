@@ -36,6 +36,6 @@ def build_optimizer(model: nn.Module, options: Optimizer) -> torch.optim.Optimiz
     """The optimizer of a recipe over the model's trainable parameters."""
     groups = parameter_groups(model, options)
     if options.name == "sgd":
-        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum)
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, fused=True)
     kind = torch.optim.AdamW if options.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=options.lr, betas=(options.momentum, 0.999))
+    return kind(groups, lr=options.lr, betas=(options.momentum, 0.999), fused=True)

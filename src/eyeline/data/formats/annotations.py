@@ -26,6 +26,7 @@ class Record:
     segmentations: list[Segmentation] | None  # one an object; None where the format has none
     image_id: int
     where: list[str]  # of each object, for messages: file and line, or file and index
+    areas: np.ndarray | None = None  # (G,) of the objects, not their boxes, where annotated
 
 
 @dataclass

@@ -80,9 +80,21 @@ def read_coco(json_path: str | Path, images_dir: str | Path | None = None) -> An
                     f"{json_path}: annotations[{i}] (id {a.get('id')})"
                     for i, a in objects[image["id"]]
                 ],
+                areas=_areas(own, boxes),
             )
         )
     return Annotations(classes, records, str(json_path), [c["id"] for c in categories])
+
+
+def _areas(annotations: list[dict[str, Any]], boxes: np.ndarray) -> np.ndarray:
+    """By which COCO's metric tells small from large; the box's where none is annotated."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    areas = [a.get("area") for a in annotations]
+    known = [
+        area if type(area) in (int, float) else w * h
+        for area, (w, h) in zip(areas, sides, strict=True)
+    ]
+    return np.array(known, np.float32)
 
 
 def decode_masks(segmentations: list[Segmentation], height: int, width: int) -> np.ndarray:
