@@ -129,9 +129,9 @@ def first_instead_of_random() -> Iterator[None]:
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    """Whether float32's detections and float64's are the same ones."""
-    close = (a["boxes"][:, None] - b["boxes"]).abs().amax(-1) < 0.005
-    close &= (a["scores"][:, None] - b["scores"]).abs() < 5e-5
+    """Whether float32's detections and float64's are the same ones, if not to the last digit."""
+    close = (a["boxes"][:, None] - b["boxes"]).abs().amax(-1) < 0.05
+    close &= (a["scores"][:, None] - b["scores"]).abs() < 5e-4
     close &= a["labels"][:, None] == b["labels"]
     return len(a["boxes"]) == len(b["boxes"]) and bool(close.any(0).all() and close.any(1).all())
 
