@@ -21,7 +21,9 @@ def build(name, **options):
 
 def pictures(*sizes):
     generator = torch.Generator().manual_seed(1)
-    return [torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8) for size in sizes]
+    return [
+        torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8) for size in sizes
+    ]
 
 
 def target(*boxes, labels=None, **more):

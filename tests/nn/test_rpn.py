@@ -17,7 +17,10 @@ def rpn():
 
 @pytest.fixture
 def levels():
-    return [torch.randn(2, 6, 7, 5, requires_grad=True), torch.randn(2, 6, 3, 3, requires_grad=True)]
+    return [
+        torch.randn(2, 6, 7, 5, requires_grad=True),
+        torch.randn(2, 6, 3, 3, requires_grad=True),
+    ]
 
 
 @pytest.mark.parametrize("objectness", ["softmax", "sigmoid"])
@@ -57,7 +60,9 @@ def test_proposals_are_the_best_of_each_level_after_nms(rpn, levels):
     from eyeline.ops.deltas import decode
 
     best = logits[0][0].argmax()
-    expected = clip(decode(deltas[0][0, best], one.anchors(levels[:1], (28, 20))[0][best]), (28, 20))
+    expected = clip(
+        decode(deltas[0][0, best], one.anchors(levels[:1], (28, 20))[0][best]), (28, 20)
+    )
     torch.testing.assert_close(boxes[0, 0], expected)
 
 

@@ -210,9 +210,7 @@ def main(data: Path, wanted: list[str]) -> None:
             if case == "faster_rcnn_resnet50":
                 model = detector(kind, backbone, 800)
                 load(model, fill(shapes[case], calibration))
-                for i, image in enumerate(
-                    images
-                ):
+                for i, image in enumerate(images):
                     found = detections(model, [image])[0]
                     print(f"  picture {i}", "kept" if found else "stands on a rounding error")
                     out |= named(800, i, found) if found else {}

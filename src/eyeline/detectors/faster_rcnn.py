@@ -127,9 +127,7 @@ class FasterRCNN(Detector):
             c.fpn_channels, anchors, c.objectness, c.rpn_foreground_iou, c.rpn_background_iou,
             c.rpn_samples, c.rpn_positive_fraction, c.rpn_nms_iou, c.rpn_beta,
         )  # fmt: skip
-        self.pool = RoIPooler(
-            c.pool_size, STRIDES[:4], c.pooling, c.sampling_ratio, c.roi_aligned
-        )
+        self.pool = RoIPooler(c.pool_size, STRIDES[:4], c.pooling, c.sampling_ratio, c.roi_aligned)
         self.head = BoxHead(c.fpn_channels, c.pool_size, c.num_classes, c.head_width)
 
     def forward(

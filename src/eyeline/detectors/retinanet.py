@@ -97,7 +97,7 @@ STRIDES = (8, 16, 32, 64, 128)  # P3 .. P7
 
 
 class Tower(nn.Module):
-    """Four 3x3 convolutions with ReLU and a fifth for the output, shared over all levels (Fig. 3)."""
+    """Four 3x3 convolutions with ReLU and one for the output, shared by all levels (Fig. 3)."""
 
     def __init__(self, channels: int, depth: int, outputs: int, bias: float = 0.0) -> None:
         super().__init__()
@@ -210,13 +210,9 @@ class RetinaNet(Detector):
             crowd = target["iscrowd"]
             objects, labels = target["boxes"][~crowd], target["labels"][~crowd]
             ignored = ignored_by(anchors, target["boxes"][crowd]) if crowd.any() else None
-            matches = note(
-                "anchors matched to objects, sec. 4",
-                match(
-                    box_iou(objects, anchors), c.foreground_iou, c.background_iou,
-                    force_match=c.force_match, ignored=ignored,
-                ),  # fmt: skip
-            )  # (N,)
+            iou = box_iou(objects, anchors)  # (G, N)
+            matches = match(iou, c.foreground_iou, c.background_iou, c.force_match, ignored)  # (N,)
+            note("anchors matched to objects, sec. 4", matches)
             positive = (matches >= 0).nonzero()[:, 0]
             counted = matches > -2  # everything but the ignored
             divisor = max(1, len(positive))

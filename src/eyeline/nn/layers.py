@@ -11,7 +11,8 @@ NORMS = ("frozen", "batch", "group")
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm whose statistics and affine part never change: y = (x - mean) w / sqrt(var + eps) + b.
+    """Batch norm whose statistics and affine part never change:
+    y = (x - mean) w / sqrt(var + eps) + b.
 
     Its four buffers are named as those of `nn.BatchNorm2d`, so either kind's weights load.
     """
@@ -32,16 +33,14 @@ class FrozenBatchNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
-        return torch.addcmul(
-            shift[:, None, None].to(x.dtype), x, scale[:, None, None].to(x.dtype)
-        )
+        return torch.addcmul(shift[:, None, None].to(x.dtype), x, scale[:, None, None].to(x.dtype))
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps}"
 
 
 def make_norm(kind: str, channels: int, eps: float = 1e-5) -> nn.Module:
-    """A normalisation layer: "frozen" or "batch" (batch norm), "group" (32 groups, Wu and He 2018)."""
+    """A normalisation layer: "frozen" or "batch" (batch norm), "group" (32 groups; Wu and He, 2018)"""
     if kind == "frozen":
         return FrozenBatchNorm2d(channels, eps)
     if kind == "batch":

@@ -169,9 +169,7 @@ def detect(
     count = slots(flat > score_threshold, scores.shape[1] * most)
     best, index = flat.topk(count)  # (B, C)
     labels = index % classes
-    boxes = decode(
-        take(deltas.flatten(1, 2), index), take(proposals, index // classes), weights
-    )
+    boxes = decode(take(deltas.flatten(1, 2), index), take(proposals, index // classes), weights)
     boxes = clip(boxes, sizes[:, None])  # (B, C, 4)
     sides = boxes[..., 2:] - boxes[..., :2]
     good = (best > score_threshold) & (sides >= min_size).all(-1)
