@@ -1,7 +1,8 @@
 # make demo        train a small detector on sample data, evaluate it, draw what it finds
 # make test        linters, types, import directions, then the fast tests
 # make test-full   the same with the slow tests
-# make bench       speed and memory beside torchvision's; BENCH_ARGS="--quick", "--weights FILE"
+# make bench       speed and memory beside torchvision's; BENCH_ARGS="--quick" and the like are for
+#                  the detectors' part, see benchmarks/README.md
 # make clean       removes what the others made, but for the environments
 #
 # The first call installs the versions of constraints.txt into .venv. PYTHON= names the
@@ -36,6 +37,7 @@ BENCH_PYTHON := $(BENCH_VENV)/bin/python
 bench: $(BENCH_VENV)/.installed
 endif
 bench:
+	@PYTHONPATH=src $(BENCH_PYTHON) benchmarks/bench_ops.py
 	@PYTHONPATH=src $(BENCH_PYTHON) benchmarks/bench_detectors.py $(BENCH_ARGS)
 
 EXTRAS := learn,log,dev

@@ -69,7 +69,8 @@ def pooling(
 
     torch.testing.assert_close(ours(levels), theirs(levels), rtol=0, atol=1e-4)
     layout = "NHWC" if memory == torch.channels_last else "NCHW"
-    label = f"{name} {pictures} x {count}, {size}x{size}, ratio {ratio}, {layout}"
+    sampling = f", ratio {ratio}" if name == "roi_align" else ""
+    label = f"{name} {pictures} x {count}, {size}x{size}{sampling}, {layout}"
     yield label, lambda: ours(levels), lambda: theirs(levels)
 
     leaves = [x.detach().requires_grad_() for x in levels]
@@ -155,7 +156,7 @@ def main() -> None:
         f"{platform.machine()}, {args.threads} threads, torch {torch.__version__}, "
         f"torchvision {torchvision.__version__}, commit {commit or 'none'}"
     )
-    print(f"{'milliseconds: median (middle half)':58}{'eyeline':>24}{'torchvision':>24}")
+    print(f"{'milliseconds: median (middle half)':58}{'eyeline':>28}{'torchvision':>28}")
     lost = total = 0
     for label, ours, theirs in cases():
         if args.only not in label:
@@ -164,7 +165,7 @@ def main() -> None:
         for taken in measure([ours, theirs], args.repeats):
             low, median, high = statistics.quantiles(taken, n=4)
             medians.append(median)
-            row += f"{f'{median:.1f} ({low:.1f} to {high:.1f})':>24}"
+            row += f"{f'{median:.1f} ({low:.1f} to {high:.1f})':>28}"
         ratio = medians[1] / medians[0]
         total, lost = total + 1, lost + (ratio < 1)
         print(f"{row}  x{ratio:.2f}{'  lost' if ratio < 1 else ''}", flush=True)

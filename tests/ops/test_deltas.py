@@ -83,8 +83,9 @@ def test_one_anchor_moved(deltas, box):
 
 def test_weights_divide_what_a_network_says():
     anchor, said = torch.tensor([[10.0, 20, 30, 60]]), torch.tensor([[3.0, -2, 1, 0.5]])
-    plain = said / torch.tensor(HEAD)
-    torch.testing.assert_close(decode(said, anchor, HEAD), decode(plain, anchor))
+    weights = (2.0, 4.0, 5.0, 10.0)
+    plain = said / torch.tensor(weights)
+    torch.testing.assert_close(decode(said, anchor, weights), decode(plain, anchor))
 
 
 @pytest.mark.parametrize("value", [1e4, -1e4, 88.0])

@@ -91,13 +91,13 @@ def test_one_anchor_among_thresholds(column, expected):
 def test_forced_matches():
     iou = torch.tensor(
         [
-            [0.6, 0.6, 0.2, 0.0],  # both anchors that tie
-            [0.0, 0.65, 0.1, 0.0],  # its best anchor, and there it is the better object
-            [0.0, 0.0, 0.1, 0.05],  # claims anchor 2, which goes to object 0
+            [0.6, 0.6, 0.2, 0.6, 0.1],  # claims the three anchors that tie
+            [0.0, 0.65, 0.1, 0.0, 0.0],  # is the better object at its best anchor
+            [0.0, 0.0, 0.1, 0.05, 0.05],  # claims anchor 2, which goes to object 0
         ]
     )
-    assert match(iou, 0.7, 0.3).tolist() == [-2, -2, -1, -1]
-    assert match(iou, 0.7, 0.3, force_match=True).tolist() == [0, 1, 0, -1]
+    assert match(iou, 0.7, 0.3).tolist() == [-2, -2, -1, -2, -1]
+    assert match(iou, 0.7, 0.3, force_match=True).tolist() == [0, 1, 0, 0, -1]
 
 
 # Made by torchvision 0.28:

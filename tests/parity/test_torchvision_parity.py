@@ -25,11 +25,11 @@ from eyeline.structures import Prediction
 
 HERE = Path(__file__).parent
 PICTURES = ("000000006818", "000000037777")
+QUICK = ["faster_rcnn_resnet18", "retinanet_resnet18"]
 DETECTORS = [
-    "faster_rcnn_resnet18",
-    "faster_rcnn_resnet50",
-    "retinanet_resnet18",
-    "retinanet_resnet50",
+    *QUICK,
+    pytest.param("faster_rcnn_resnet50", marks=pytest.mark.slow),
+    pytest.param("retinanet_resnet50", marks=pytest.mark.slow),
 ]
 CLASSIFIERS = ["resnet18", "resnet50", "resnext50_32x4d"]
 # torchvision's names of the losses -> ours
@@ -137,7 +137,7 @@ def test_detections_of_the_full_size(pictures: list[Tensor]) -> None:
         assert all(agree(model([pictures[i]])[0], theirs(case, 800, i), IDS) for i in compared)
 
 
-@pytest.mark.parametrize("case", DETECTORS[::2])
+@pytest.mark.parametrize("case", QUICK)
 def test_ninety_classes(case: str, pictures: list[Tensor]) -> None:
     """At num_classes=90, a label is the category id less 1."""
     model = build(case, num_classes=90)
@@ -183,7 +183,6 @@ TRAPS = [
     ("faster_rcnn_resnet18", {"roi_aligned": True}),
     ("retinanet_resnet18", {"norm_epsilon": 1e-5}),
     ("retinanet_resnet18", {"anchor_rounded": False}),
-    ("retinanet_resnet18", {"anchor_offset": 0.5}),
 ]
 
 
@@ -192,7 +191,7 @@ def test_traps_are_seen(case: str, trap: dict[str, Any], pictures: list[Tensor])
     assert agreement(build(case, **trap), pictures, case) == [False, False]
 
 
-@pytest.mark.parametrize("case", DETECTORS[::2])
+@pytest.mark.parametrize("case", QUICK)
 def test_wrong_slots_are_seen(
     case: str, pictures: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,7 +40,7 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 def make_norm(kind: str, channels: int, eps: float = 1e-5) -> nn.Module:
-    """A normalisation layer: "frozen" or "batch" (batch norm), "group" (32 groups; Wu and He, 2018)"""
+    """A normalisation layer: "frozen" or "batch" (norm), "group" (32 groups; Wu and He, 2018)."""
     if kind == "frozen":
         return FrozenBatchNorm2d(channels, eps)
     if kind == "batch":

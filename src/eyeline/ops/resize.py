@@ -17,7 +17,7 @@ def fitted_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[in
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, half-pixel centres, not smoothed before shrinking: (C, H, W) float -> (C, *size)."""
+    """Bilinear, half-pixel centres, not smoothed before: (C, H, W) float -> (C, *size)."""
     if tuple(image.shape[-2:]) == tuple(size):
         return image
     return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
