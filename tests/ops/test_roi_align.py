@@ -142,6 +142,13 @@ def test_pool_gradcheck():
     )
 
 
+@pytest.mark.parametrize(("pixel", "cell"), [(9.9, 2), (10.0, 3), (14.0, 4), (27.9, 7)])
+def test_pool_rounds_halves_away_from_zero(pixel, cell):
+    level, zero = [torch.arange(8.0).expand(1, 1, 1, 8)], torch.tensor([0])
+    box = torch.tensor([[pixel, 0.0, pixel, 0.0]])  # at scale 1/4: 2.475, 2.5, 3.5, 6.975
+    assert roi_pool(level, box, zero, zero, 1, [0.25]).item() == cell
+
+
 def test_pool_gives_the_gradient_to_one_of_equal_cells():
     level = torch.ones(1, 1, 4, 4, requires_grad=True)
     zero = torch.tensor([0])

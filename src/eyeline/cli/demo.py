@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from PIL import Image
 
-TRAIN, VAL, SIZE = 1500, 100, 160  # pictures of the sample data, their side in pixels
+TRAIN, VAL, SIZE = 1200, 100, 160  # pictures of the sample data, their side in pixels
 DRAWN = 12  # held-out pictures
 MINUTES = 5  # what the recipe takes on 2 cores without a GPU
 

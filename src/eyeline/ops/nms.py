@@ -123,7 +123,7 @@ def _overlapping(boxes: Tensor, groups: Tensor | None, threshold: float) -> tupl
     """
     x1, top, x2, bottom = boxes.double().unbind(1)
     reach = x1 + (x2 - x1) * (1 - threshold + 1e-4)  # more than float32 can round away
-    if groups is not None and len(boxes):  # each group on its own stretch of the line
+    if groups is not None and len(boxes):  # each group on a stretch of the line that none reaches
         rank = groups.unique(return_inverse=True)[1]
         start = rank * 2 * (torch.maximum(x1, x2).max() - torch.minimum(x1, x2).min() + 1)
         x1, reach = x1 + start, reach + start
@@ -142,8 +142,6 @@ def _overlapping(boxes: Tensor, groups: Tensor | None, threshold: float) -> tupl
         )
         i, j = _select(cross, order.index_select(0, i), order.index_select(0, j))
         over = _iou(boxes.index_select(0, i), boxes.index_select(0, j)) > float32_below(threshold)
-        if groups is not None:
-            over &= groups.index_select(0, i) == groups.index_select(0, j)
         pairs.append(torch.stack(_select(over, i, j)))
     i, j = torch.cat(pairs, 1) if pairs else (place, place)
     return torch.minimum(i, j), torch.maximum(i, j)
