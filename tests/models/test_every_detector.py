@@ -11,7 +11,8 @@ from eyeline.registry import find, list_models
 from eyeline.structures import Batch
 
 DETECTORS = list_models("detection")
-SMALL = dict(num_classes=3, backbone="resnet18", min_size=96, max_size=128)
+# The threshold lies below what a fresh network says, so that there is something to look at.
+SMALL = dict(num_classes=3, backbone="resnet18", min_size=96, max_size=128, score_threshold=0.001)
 
 
 def build(name, **options):
@@ -54,6 +55,7 @@ class TestDetector:
             with torch.no_grad():
                 predictions = model(IMAGES)
             assert len(predictions) == 2
+            assert mode or all(len(p["scores"]) for p in predictions)
             for image, p in zip(IMAGES, predictions, strict=True):
                 assert set(p) == {"boxes", "scores", "labels"}
                 assert p["boxes"].shape == (len(p["scores"]), 4)
@@ -137,6 +139,7 @@ class TestDetector:
         other.load_state_dict(model.state_dict())
         with torch.no_grad():
             a, b = model(IMAGES), other(IMAGES)
+        assert all(len(x["boxes"]) for x in a)
         assert all(torch.equal(x["boxes"], y["boxes"]) for x, y in zip(a, b, strict=True))
 
     @pytest.mark.parametrize("channels", [1, 4])
@@ -180,6 +183,21 @@ class TestDetector:
         arguments = dict(images=IMAGES[:1], targets=TARGETS[:1]) | bad
         with pytest.raises(EyelineError, match=message):
             model(arguments["images"], arguments["targets"])
+
+    def test_a_threshold_of_zero_keeps_everything(self, name):
+        model = build(name, score_threshold=0.0).eval()
+        with torch.no_grad():
+            assert len(model(IMAGES[:1])[0]["scores"]) == model.config.max_detections
+
+    def test_boxes_may_be_whole_numbers(self, name):
+        model = build(name).eval()
+        whole = TARGETS[0] | {"boxes": TARGETS[0]["boxes"].long()}
+        with torch.no_grad():
+            assert model(IMAGES[:1], [whole]) == model(IMAGES[:1], TARGETS[:1])
+
+    def test_a_misspelt_choice_is_named(self, name):
+        with pytest.raises(EyelineError, match="norm must be one of"):
+            build(name, norm="batchnorm")
 
     def test_unknown_options_suggest_the_nearest(self, name):
         with pytest.raises(EyelineError, match="did you mean backbone"):

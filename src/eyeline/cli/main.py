@@ -59,6 +59,9 @@ def run(arguments: Sequence[str]) -> int:
     except (EyelineError, OSError) as error:  # OSError: a full disk, a missing permission
         if debug:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        message = str(error)
+        if message.startswith("Caught EyelineError in DataLoader worker"):
+            message = message.rpartition("EyelineError: ")[2]  # after the worker's traceback
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
         return 1
     return 0

@@ -177,7 +177,7 @@ class RetinaNet(Detector):
     def compute(self, batch: Batch) -> Padded:
         """A prepared batch to detections in fixed shapes, in the resized pictures' pixels."""
         c = self.config
-        threshold = math.log(c.score_threshold / (1 - c.score_threshold))
+        threshold = torch.logit(torch.tensor(c.score_threshold)).item()  # -inf at 0
         parts = []
         for logits, deltas, anchors in zip(*self.heads(batch.images), strict=True):
             # The best 1000 (anchor, class) pairs lie on the 1000 anchors with the best classes.

@@ -14,11 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
+from eyeline.nn.layers import NORMS
 from eyeline.ops.boxes import check_boxes
 from eyeline.ops.resize import fitted_size, resize
 from eyeline.structures import Batch, Padded, Prediction, Target
 
 C = TypeVar("C")
+
+# What an option with a name for a value may be, wherever a Config has it.
+CHOICES = {
+    "norm": NORMS,
+    "objectness": ("softmax", "sigmoid"),
+    "pooling": ("roi_align", "roi_pool"),
+    "fpn_extra_from": ("backbone", "level"),
+}
 
 
 class Preprocess:
@@ -53,9 +62,11 @@ class Preprocess:
         """
         if targets is not None and len(targets) != len(images):
             raise EyelineError(f"{len(images)} pictures came with {len(targets)} targets")
+        if not images:
+            raise EyelineError("no picture was given")
         originals, resized, fitted = [], [], []
         for i, image in enumerate(images):
-            if image.ndim != 3 or image.shape[0] != len(self.mean):
+            if image.ndim != 3 or image.shape[0] != len(self.mean) or not image.numel():
                 expected = f"({len(self.mean)}, H, W)"
                 raise EyelineError(f"picture {i} has shape {tuple(image.shape)}, not {expected}")
             size = (image.shape[1], image.shape[2])
@@ -95,7 +106,7 @@ class Preprocess:
         self, target: Target, size: tuple[int, int], new: tuple[int, int], where: str
     ) -> Target:
         """A checked target in the resized picture's pixels."""
-        boxes, labels = target["boxes"], target["labels"]
+        boxes, labels = target["boxes"].float(), target["labels"]
         if boxes.ndim != 2 or boxes.shape[1] != 4 or len(labels) != len(boxes):
             raise EyelineError(
                 f"{where}: boxes {tuple(boxes.shape)} and labels {tuple(labels.shape)} "
@@ -108,7 +119,7 @@ class Preprocess:
             raise EyelineError(f"{where}: label {label} is not in 0 .. {self.num_classes - 1}")
         factor = boxes.new_tensor([new[1] / size[1], new[0] / size[0]]).repeat(2)
         crowd = target.get("iscrowd", torch.zeros_like(labels))
-        out = {"boxes": boxes.float() * factor, "labels": labels, "iscrowd": crowd.bool()}
+        out = {"boxes": boxes * factor, "labels": labels, "iscrowd": crowd.bool()}
         return out | {"image_id": target["image_id"]} if "image_id" in target else out
 
 
@@ -173,5 +184,8 @@ def make_config(
             near = get_close_matches(key, [*fields, "size"], n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(fields)}"
             raise EyelineError(f"unknown model option {key!r}; {hint}")
+    for key, known in CHOICES.items():
+        if key in options and options[key] not in known:
+            raise EyelineError(f"{key} must be one of {', '.join(known)}, not {options[key]!r}")
     merged = {**conventions[convention], **options}
     return config(**{k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()})

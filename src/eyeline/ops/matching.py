@@ -31,7 +31,7 @@ def match(
     background   below this IoU it is background; between the two it is ignored
     force_match  each object claims the anchors it overlaps most, ties included, whatever the IoU;
                  a claimed anchor goes to the object that *it* overlaps most. An object that no
-                 anchor overlaps ties with all of them: give anchors that cover the picture.
+                 anchor overlaps claims none.
     ignored      (N,) bool, anchors that are ignored unless they have an object
 
     Raises EyelineError where `background` is above `foreground`.
@@ -46,7 +46,7 @@ def match(
         unmatched = torch.where(best < background, BACKGROUND, IGNORED)
         matches = torch.where(best >= foreground, index, unmatched)
         if force_match:
-            claimed = (iou == iou.amax(1, keepdim=True)).any(0)
+            claimed = ((iou == iou.amax(1, keepdim=True)) & (iou > 0)).any(0)
             matches = torch.where(claimed, index, matches)
     else:  # no object or no anchor
         matches = iou.new_full((iou.shape[1],), BACKGROUND, dtype=torch.int64)

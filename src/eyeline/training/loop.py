@@ -59,6 +59,10 @@ def train_recipe(recipe: Recipe, resume: bool = False) -> Run:
     if recipe.model is None or recipe.data.path is None:
         raise EyelineError("a recipe needs model.name and data.path")
     data, path = recipe.data, recipe.data.path
+    if data.val is not None and Path(path).is_file():
+        raise EyelineError(
+            f"{path} is one split: give the folder that holds train and val, or data.val=null"
+        )
     common: dict[str, Any] = {"masks": data.masks, "bad_boxes": data.bad_boxes, "seed": recipe.seed}
     transforms = from_names(data.transforms)
     dataset = open_dataset(path, data.train, recipe.classes, transforms, **common)

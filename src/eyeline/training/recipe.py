@@ -48,8 +48,16 @@ class Model(Section):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What `create_model` gets besides name, classes and weights."""
-        return dict(self.model_extra or {})
+        """What `create_model` gets besides name, classes and weights.
+
+        Raises:
+            EyelineError: these are among them; they are keys of the recipe itself.
+        """
+        options = dict(self.model_extra or {})
+        for key in ("weights", "classes", "num_classes"):
+            if key in options:
+                raise EyelineError(f"model.{key} is not a key of a recipe; set weights or classes")
+        return options
 
 
 class Data(Section):
