@@ -29,7 +29,7 @@ class Batch:
     images: Tensor  # (B, 3, H, W), normalised; zero right of and below each picture
     sizes: Tensor  # (B, 2) int64, height and width of each picture inside the padding
     original_sizes: Tensor  # (B, 2) int64, height and width of the caller's picture
-    targets: list[Target] | None = None  # boxes and masks in the resized picture's pixels
+    targets: list[Target] | None = None  # boxes in the resized picture's pixels; no masks yet
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""

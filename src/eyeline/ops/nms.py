@@ -182,7 +182,8 @@ def nms_padded(
     first, and valid (..., D) bool; D is max_detections, index is 0 where valid is False.
 
     In eager mode each row runs the fast form; while compiling, a loop on the device picks one box
-    of every row a turn, without synchronisation and with shapes that do not depend on the data.
+    of every row a turn, with shapes that do not depend on the data. On CUDA both forms still
+    synchronise: the eager one reads its rows, the compiled one the loop's condition.
     """
     lead, n = scores.shape[:-1], scores.shape[-1]
     live = scores != -math.inf
