@@ -106,7 +106,8 @@ def train(
     recipe = load_recipe(merge(recipe.model_dump() if recipe else {}, fields))
     check_data(model, dataset, val_dataset)
     rank, device = start_processes(recipe.device)
-    model.to(device)
+    # Pictures are channels-last; so must weights be, or each convolution reorders them.
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     prepare, workers = getattr(model, "prepare", None), recipe.data.workers
     loader = build_loader(dataset, recipe.batch_size, prepare, True, workers, recipe.seed)
     val_loader = None
