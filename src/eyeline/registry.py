@@ -98,6 +98,11 @@ def find_own(path: str | Path) -> Entry:
     return own[0]
 
 
+def find_entry(name: str | Path) -> Entry:
+    """The entry of a registered name, or of the path of a .py file."""
+    return find_own(name) if str(name).endswith(".py") else find(str(name))
+
+
 def create_model(
     name: str | Path | None = None,
     weights: Any = None,
@@ -135,7 +140,7 @@ def create_model(
         num_classes = len(classes)
     entry = None
     if name is not None:
-        entry = find_own(name) if str(name).endswith(".py") else find(str(name))
+        entry = find_entry(name)
     # By name: imports go downwards, and this is the lowest layer.
     checkpoints = importlib.import_module("eyeline.checkpoints")
     if weights is not None:

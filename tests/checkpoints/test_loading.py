@@ -188,6 +188,24 @@ def test_conventions_disagree(tmp_path: Path) -> None:
         load_weights(same, tmp_path / "a")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("anchor_sizes", (8, 16, 32, 64, 128)), ("image_mean", (0.5, 0.5, 0.5))]
+)
+def test_meanings_disagree(key: str, value: Any, tmp_path: Path) -> None:
+    name, options = DETECTORS[1]
+    save_weights(create_model(name, num_classes=1, **options), tmp_path / "a")
+    with pytest.raises(EyelineError, match=f"has {key}="):
+        load_weights(create_model(name, num_classes=1, **options, **{key: value}), tmp_path / "a")
+
+
+def test_the_order_of_the_classes_disagrees(tmp_path: Path) -> None:
+    name, options = DETECTORS[1]
+    save_weights(create_model(name, classes=["cat", "dog"], **options), tmp_path / "a")
+    with pytest.raises(EyelineError, match="calls class 0 'cat', the model 'dog'"):
+        load_weights(create_model(name, classes=["dog", "cat"], **options), tmp_path / "a")
+    load_weights(create_model(name, classes=["cat", "dog"], **options), tmp_path / "a")
+
+
 def test_other_model(saved: Path) -> None:
     with pytest.raises(EyelineError, match="holds a resnet18, the model is a resnet34"):
         load_weights(create_model("resnet34", num_classes=3), saved)

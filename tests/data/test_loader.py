@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from eyeline.data.loader import BatchSampler, build_loader
 
@@ -118,6 +118,14 @@ def test_datasets_without_epochs() -> None:
     pictures = [(torch.zeros(3, 1, 1), {"index": torch.tensor(i)}) for i in range(3)]
     loader = build_loader(pictures, 1, shuffle=False)  # type: ignore[arg-type]
     assert [targets[0]["index"].item() for _, targets in loader] == [0, 1, 2]
+
+
+def test_datasets_within_datasets_know_the_epoch() -> None:
+    dataset = ConcatDataset([Subset(Numbers(4), [0, 2]), Numbers(1)])
+    loader = build_loader(dataset, 1, shuffle=False)
+    loader.set_epoch(5)
+    list(loader)
+    assert [dataset.datasets[0].dataset.epoch, dataset.datasets[1].epoch] == [5, 5]
 
 
 @pytest.mark.parametrize(("count", "drop_last"), [(12, False), (11, False), (11, True), (1, False)])

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import nn
 
 from eyeline.checkpoints import save_weights
 from eyeline.errors import EyelineError
 from eyeline.inference import Predictor, predictor
 from eyeline.inference.predictor import find_pictures, load_model
+from eyeline.nn.detector import as_float
 from eyeline.registry import create_model
 from eyeline.structures import Batch, Padded, Prediction
 
@@ -36,7 +37,7 @@ class BrightBox(nn.Module):
         height, width = (max(i.shape[d] for i in images) for d in (1, 2))
         padded = torch.zeros(len(images), 3, height, width)
         for slot, image in zip(padded, images, strict=True):
-            slot[:, : image.shape[1], : image.shape[2]] = image / 255
+            slot[:, : image.shape[1], : image.shape[2]] = as_float(image)
         sizes = torch.tensor([i.shape[1:] for i in images])
         return Batch(padded, sizes, sizes)
 
@@ -164,6 +165,20 @@ def test_threshold() -> None:
     assert len(Predictor(BrightBox(), score_threshold=1)(picture())) == 0
     with pytest.raises(EyelineError, match="0 to 1"):
         Predictor(BrightBox(), score_threshold=50)
+
+
+def test_a_low_threshold_reaches_the_model() -> None:
+    model = create_model("retinanet", num_classes=1, backbone="resnet18", size=64)
+    assert len(Predictor(model, score_threshold=0.5)(picture())) == 0
+    assert model.config.score_threshold == 0.05
+    low = Predictor(model, score_threshold=0.001)(picture())  # it starts at about 0.01
+    assert len(low) > 0 and max(low.scores.tolist()) < 0.05
+
+
+def test_pictures_are_turned_upright() -> None:
+    turned = Image.fromarray(picture()).transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[ExifTags.Base.Orientation] = 6
+    check(Predictor(BrightBox())(turned))
 
 
 def test_classes_can_be_renamed() -> None:

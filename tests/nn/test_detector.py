@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 
+from eyeline import create_model
+from eyeline.data.transforms import MultiScale
+from eyeline.errors import EyelineError
 from eyeline.nn.detector import Detector, Preprocess
 from eyeline.ops.resize import fitted_size
 from eyeline.structures import Padded
@@ -56,3 +61,44 @@ def test_boxes_go_there_and_back():
     (result,) = Detector().finish(padded, batch)
     torch.testing.assert_close(result["boxes"], boxes)
     assert result["scores"].tolist() == [0.5]
+
+
+def test_a_resized_picture_goes_in_as_it_is():
+    rng = np.random.default_rng(0)
+    image = torch.zeros(3, 480, 640, dtype=torch.uint8)
+    target = {"boxes": torch.tensor([[64.0, 48, 128, 96]]), "labels": torch.tensor([1])}
+    sizes = set()
+    for _ in range(20):
+        small, moved = MultiScale((96, 120, 160), 1000)(image, target, rng)
+        batch = PLAIN([small], [moved])
+        height, width = batch.sizes[0].tolist()
+        sizes.add(height)
+        wanted = torch.tensor([0.1 * width, 0.1 * height, 0.2 * width, 0.2 * height])
+        torch.testing.assert_close(batch.targets[0]["boxes"][0], wanted)
+    assert sizes == {96, 120, 160}
+    assert PLAIN([small]).sizes.tolist() == [[240, 320]]  # at test the network's own size
+
+
+def test_a_batch_carries_its_targets():
+    model = Detector()
+    model.preprocess = PLAIN
+    target = {"boxes": torch.tensor([[1.0, 1, 9, 9]]), "labels": torch.tensor([0])}
+    batch = model.prepare([torch.zeros(3, 20, 30)], [target])
+    assert model.prepare(batch) is batch
+    with pytest.raises(EyelineError, match="a Batch carries its targets"):
+        model.prepare(batch, [target])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("min_size", "abc"), ("min_size", 1.5), ("rpn_beta", True), ("proposals", [1, 2, 3]),
+     ("anchor_rounded", 1), ("image_mean", 0.5)],
+)  # fmt: skip
+def test_options_have_types(key, value):
+    with pytest.raises(EyelineError, match=f"{key} must be .*, not"):
+        create_model("faster_rcnn", num_classes=2, **{key: value})
+
+
+def test_a_size_for_each_level():
+    with pytest.raises(EyelineError, match="anchor_sizes are 5 positive numbers"):
+        create_model("retinanet", num_classes=2, backbone="resnet18", anchor_sizes=[16, 32])

@@ -256,6 +256,14 @@ def test_resuming_what_cannot_be(tmp_path):
         train(toy(), ToyData(), resume=True, **QUICK)
 
 
+def test_resuming_with_another_rate_is_refused(tmp_path):
+    run = quick(tmp_path / "r", epochs=1)
+    text = (run.folder / "recipe.yaml").read_text()
+    told = failure(run.folder, resume=True, epochs=2, optimizer={"lr": 0.5})
+    assert "optimizer was {'lr': " in told and "and is now {'lr': 0.5}" in told
+    assert (run.folder / "recipe.yaml").read_text() == text
+
+
 def test_resuming_goes_on_to_more_epochs(tmp_path):
     quick(tmp_path / "r", epochs=1)
     run = quick(tmp_path / "r", epochs=2, resume=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from eyeline import registry
 from eyeline.checkpoints import eyeline, torchvision
-from eyeline.checkpoints.eyeline import save_weights
+from eyeline.checkpoints.eyeline import run_weights, save_weights
 from eyeline.checkpoints.source import (
     COUNTER,
     Checkpoint,
@@ -29,7 +29,17 @@ from eyeline.checkpoints.source import (
 )
 from eyeline.errors import EyelineError
 
-__all__ = ["Checkpoint", "LoadReport", "Source", "fetch", "load_weights", "read", "save_weights"]
+__all__ = [
+    "Checkpoint", "LoadReport", "Source", "fetch", "load_weights", "read", "run_weights",
+    "save_weights",
+]  # fmt: skip
+
+# What the weights were trained for: with another value they would mean something else.
+MEANING = (
+    "convention", "norm_epsilon", "image_mean", "image_std", "objectness", "box_weights",
+    "anchor_sizes", "anchor_scales", "anchor_ratios", "anchor_offset", "anchor_rounded",
+    "anchor_fitted", "pooling", "sampling_ratio", "roi_aligned",
+)  # fmt: skip
 
 Source = str | Path | Mapping[str, Tensor] | Checkpoint
 
@@ -126,13 +136,21 @@ def _check_same(model: nn.Module, checkpoint: Checkpoint, skip: Sequence[str]) -
         raise EyelineError(
             f"{checkpoint.where} holds a {checkpoint.name}, the model is a {model.name}"
         )
-    for key in ("convention", "norm_epsilon"):
+    for key in MEANING:
         ours, theirs = getattr(model.config, key, None), checkpoint.options.get(key)
         if None not in (ours, theirs) and ours != theirs:
             raise EyelineError(
                 f"{checkpoint.where} has {key}={theirs!r}, the model {ours!r}; "
                 "create_model(weights=...) builds the model that the file needs"
             )
+    named = model.classes != [str(k) for k in range(len(model.classes))]
+    if named and checkpoint.classes is not None and len(checkpoint.classes) == len(model.classes):
+        for k, (mine, other) in enumerate(zip(model.classes, checkpoint.classes, strict=True)):
+            if mine != other:
+                raise EyelineError(
+                    f"{checkpoint.where} calls class {k} {other!r}, the model {mine!r}; "
+                    "create_model(classes=[...], weights=...) replaces what depends on the classes"
+                )
     ours, theirs = model.config.num_classes, checkpoint.options.get("num_classes")
     dependent = getattr(model, "class_dependent", ())
     if theirs is not None and ours != theirs and not all(begins(d, skip) for d in dependent):

@@ -16,6 +16,12 @@ from eyeline.errors import EyelineError
 KEY = "eyeline"  # of the header's entry
 
 
+def is_described(model: nn.Module) -> bool:
+    """Is it one of `create_model`'s, with all that `save_weights` writes?"""
+    named = all(hasattr(model, key) for key in ("name", "task", "classes"))
+    return named and dataclasses.is_dataclass(getattr(model, "config", None))
+
+
 def save_weights(model: nn.Module, path: str | Path) -> None:
     """Write the model's weights with all that `create_model(weights=path)` needs to rebuild it.
 
@@ -39,6 +45,12 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def run_weights(folder: Path) -> Path | None:
+    """The best weights of a run folder; the last where nothing was evaluated; or None."""
+    files = (folder / name for name in ("best.safetensors", "last.safetensors"))
+    return next((file for file in files if file.is_file()), None)
 
 
 def read(state: State, metadata: dict[str, str], where: str) -> Checkpoint | None:

@@ -104,7 +104,7 @@ def _download(url: str) -> Path:
     try:
         with out:
             digest = _copy(url, out, name)
-        expected = re.search(r"-([0-9a-f]{8,64})\.", name)
+        expected = re.search(r"-(?!(?:19|20)\d{6}\.)([0-9a-f]{8,64})\.", name)  # but no date
         if expected and not digest.startswith(expected[1]):
             raise EyelineError(
                 f"{url} is damaged: its SHA-256 begins {digest[: len(expected[1])]}, "
@@ -177,7 +177,9 @@ def read_file(path: str | Path) -> State:
                     "save its state dict alone, best as safetensors"
                 ) from error
             raise EyelineError(f"{path} is not a checkpoint, torch's or safetensors") from error
-        except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        except EyelineError:
+            raise
+        except Exception as error:  # a damaged pickle can raise anything
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise EyelineError(f"{path} is not a checkpoint that can be read: {first}") from error
     return unwrap(found, str(path))

@@ -39,19 +39,22 @@ def evaluate(
 
     from eyeline.cli.output import new_folder
     from eyeline.data.datasets import open_dataset
+    from eyeline.device import find_device
     from eyeline.evaluation import evaluate
     from eyeline.export import optimize
-    from eyeline.inference.predictor import default_device, load_model
-    from eyeline.training import load_run
+    from eyeline.inference.predictor import load_model
+    from eyeline.training import load_recipe
     from eyeline.training.recipe import Data
 
+    found_device = find_device(device)
+    model: Any = load_model(run)
     folder = Path(run)
-    of_run = load_run(folder)[0].data if folder.is_dir() else Data()
+    in_run = (folder / "recipe.yaml").is_file()
+    of_run = load_recipe(folder / "recipe.yaml").data if in_run else Data()
     path = data or of_run.path
     if path is None:
         raise EyelineError("which pictures? give --data PATH, a folder in COCO or VOC form")
     split = split or of_run.val or "val"
-    model: Any = load_model(run)
     dataset = open_dataset(
         path, split, classes=model.classes, bad_boxes=bad_boxes or of_run.bad_boxes
     )
@@ -59,7 +62,7 @@ def evaluate(
         optimize(model, precision),
         dataset,
         batch_size=batch_size,
-        device=device or default_device(),
+        device=found_device,
         workers=workers,
     )
     report.facts |= {"precision": precision, "date": date.today().isoformat()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,8 +9,6 @@ import typer
 from eyeline.errors import EyelineError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from eyeline.registry import Entry
 
 # Task -> height and width of the picture that is counted, number of classes.
@@ -79,25 +75,9 @@ def cost(entry: Entry, **options: Any) -> tuple[int, int]:
             if isinstance(child, nn.BatchNorm2d):  # has none, and is slow on this device
                 setattr(module, name, nn.Identity())
     counter = FlopCounterMode(display=False)
-    with torch.inference_mode(), counter, _full_nms():
+    with torch.inference_mode(), counter:
         if hasattr(model, "compute"):
             model.compute(model.prepare([image]))
         else:
             model(image[None])
     return parameters, counter.get_total_flops() // 2
-
-
-@contextmanager
-def _full_nms() -> Iterator[None]:
-    """Within it, eager NMS fills all its slots: there are no numbers to look at."""
-    from eyeline.ops import nms
-
-    def filled(boxes: Tensor, scores: Tensor, iou: float, slots: int, *rest: Any) -> Any:
-        index = scores.new_zeros(len(scores), slots).long()
-        return index, index.bool()
-
-    before, nms._padded_rows = nms._padded_rows, filled  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        nms._padded_rows = before

@@ -31,7 +31,7 @@ def predict(
 
     from eyeline.cli.output import new_folder
     from eyeline.inference import Predictor
-    from eyeline.inference.predictor import find_pictures
+    from eyeline.inference.predictor import find_pictures, is_url
     from eyeline.inference.result import CSV_HEADER
 
     pictures, _ = find_pictures(source)
@@ -46,7 +46,9 @@ def predict(
         console=console,
         disable=not console.is_terminal,
     ):
-        name = unquote(Path(urlsplit(str(result.path)).path).name)
+        name = Path(str(result.path)).name
+        if is_url(result.path):
+            name = unquote(Path(urlsplit(str(result.path)).path).name)
         result.save(_unused(folder, Path(name).stem))
         height, width = result.image.shape[1:]
         image_id = len(coco["images"]) + 1

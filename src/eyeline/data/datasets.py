@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -198,5 +199,8 @@ def _with_classes(annotations: Annotations, classes: list[str]) -> Annotations:
             )
         records.append(replace(record, labels=labels))
     ids = dict(zip(annotations.classes, annotations.category_ids or [], strict=False))
-    category_ids = [ids[name] for name in classes] if ids.keys() >= set(classes) else None
+    category_ids = None
+    if ids:  # a class that the data lacks gets a number that is free there
+        free = count(max(ids.values()) + 1)
+        category_ids = [ids[name] if name in ids else next(free) for name in classes]
     return Annotations(classes, records, annotations.source, category_ids)

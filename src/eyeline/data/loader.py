@@ -140,10 +140,18 @@ class _Seeded(Dataset[Any]):
 
     def __getitem__(self, key: Key) -> Any:
         epoch, index = key
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(epoch)
+        _set_epoch(self.dataset, epoch)
         with _random_state(self.seed, epoch, index):
             return self.dataset[index]
+
+
+def _set_epoch(dataset: Any, epoch: int) -> None:
+    """Tell it to the data set and, through torch's Subset and ConcatDataset, to those within."""
+    if hasattr(dataset, "set_epoch"):
+        dataset.set_epoch(epoch)
+    for inner in (getattr(dataset, "dataset", None), *getattr(dataset, "datasets", ())):
+        if inner is not None:
+            _set_epoch(inner, epoch)
 
 
 @contextmanager

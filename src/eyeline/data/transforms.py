@@ -1,8 +1,8 @@
 """Augmentation: callables (image, target, rng) -> (image, target).
 
 Images are (3, H, W), uint8 or float in [0, 1], and keep their dtype. Boxes are xyxy in pixels.
-Every entry of a target except image_id has one row an object. Nothing is changed in place, and
-all randomness comes from `rng`.
+Every entry of a target has one row an object, but for those in PER_PICTURE. Nothing is changed in
+place, and all randomness comes from `rng`.
 
 IoUCrop, Expand and Photometric are those of SSD: Liu et al., "SSD: Single Shot MultiBox
 Detector", ECCV 2016, arXiv:1512.02325, sec. 2.2 and 3.6; numbers that the text does not give are
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from eyeline.errors import EyelineError
 from eyeline.ops.resize import fitted_size
-from eyeline.structures import Target
+from eyeline.structures import PER_PICTURE, Target
 
 Transform = Callable[[Tensor, Target, np.random.Generator], tuple[Tensor, Target]]
 Sample = tuple[Tensor, Target]
@@ -84,7 +84,8 @@ class VerticalFlip:
 
 @dataclass(frozen=True)
 class Resize:
-    """The shorter side becomes `min_size`, unless the longer would exceed `max_size`."""
+    """The shorter side becomes `min_size`, unless the longer would exceed `max_size`; the network
+    then sees the picture in this size, whatever its own `min_size`."""
 
     min_size: int
     max_size: int
@@ -95,12 +96,13 @@ class Resize:
 
     def __call__(self, image: Tensor, target: Target, rng: np.random.Generator) -> Sample:
         size = image.shape[1], image.shape[2]
-        return _resized(image, target, fitted_size(size, self.min_size, self.max_size))
+        image, target = _resized(image, target, fitted_size(size, self.min_size, self.max_size))
+        return image, target | {"resized": torch.tensor(True)}
 
 
 @dataclass(frozen=True)
 class MultiScale:
-    """Resize to one of several sizes, each as likely."""
+    """`Resize` to one of several sizes, each as likely."""
 
     min_sizes: Sequence[int]
     max_size: int
@@ -347,7 +349,7 @@ def _cropped(image: Tensor, target: Target, crop: np.ndarray, keep: np.ndarray) 
     """The pixels of a crop of whole pixels, and the objects to keep, cut off at its border."""
     left, top, right, bottom = (int(v) for v in crop)
     kept = torch.from_numpy(keep)
-    target = {key: value if key == "image_id" else value[kept] for key, value in target.items()}
+    target = {k: value if k in PER_PICTURE else value[kept] for k, value in target.items()}
     boxes = target["boxes"] - target["boxes"].new_tensor([left, top, left, top])
     limit = boxes.new_tensor([right - left, bottom - top]).repeat(2)
     target["boxes"] = boxes.clamp(min=0).minimum(limit)

@@ -6,16 +6,18 @@ import glob
 import tempfile
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from eyeline.checkpoints import read
+from eyeline.checkpoints import read, run_weights
 from eyeline.data.images import find_images, read_image
+from eyeline.device import find_device
 from eyeline.errors import EyelineError
 from eyeline.export.optimize import optimize
 from eyeline.inference.draw import to_pil
@@ -53,11 +55,10 @@ class Predictor:
             device = device or next(model.parameters()).device
         else:
             model = load_model(model)
-            device = device or default_device()
         if not hasattr(model, "compute"):
             raise EyelineError(f"a Predictor takes a detector, not {type(model).__name__}")
         known: Any = model.classes
-        self.device = torch.device(device)
+        self.device = find_device(device)
         self.score_threshold = score_threshold
         self.classes = list(classes) if classes is not None else list(known)
         if len(self.classes) != len(known):
@@ -65,14 +66,18 @@ class Predictor:
                 f"{len(self.classes)} class names given, but the model has {len(known)}"
             )
         self.model: Any = optimize(model, precision).to(self.device)
+        config: Any = getattr(model, "config", None)
+        if score_threshold < getattr(config, "score_threshold", 0.0):
+            self.model.config = replace(config, score_threshold=score_threshold)
 
     def __call__(
         self, source: Picture | Iterable[Picture], batch_size: int = 1
     ) -> Result | list[Result]:
         """The detections of a picture (one Result), or of a folder, pattern or list (a list).
 
-        A picture is a path, a URL, an array (H, W, 3), a tensor (3, H, W) (each uint8 or float
-        in [0, 1]) or a PIL picture, all RGB.
+        A picture is a path, a URL, an array (H, W, 3), a tensor (C, H, W) (each uint8 or float
+        in [0, 1]) or a PIL picture, RGB but for tensors for a model of other channels. Files and
+        PIL pictures are turned upright as their EXIF orientation says.
 
         Raises:
             EyelineError: naming the picture that is missing or cannot be read.
@@ -99,12 +104,10 @@ class Predictor:
             kept = (found["scores"] >= self.score_threshold).nonzero().flatten()
             kept = kept[found["scores"][kept].argsort(descending=True, stable=True)]
             boxes, scores, labels = (found[k][kept].cpu() for k in ("boxes", "scores", "labels"))
+            if image.is_floating_point():
+                image = (image.clamp(0, 1) * 255).round().to(torch.uint8)
             results.append(Result(image, boxes, scores, labels, self.classes, path))
         return results
-
-
-def default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load_model(source: str | Path) -> nn.Module:
@@ -117,11 +120,9 @@ def load_model(source: str | Path) -> nn.Module:
     """
     path = Path(source)
     if path.is_dir():
-        files = [path / name for name in ("best.safetensors", "last.safetensors")]
-        files = [file for file in files if file.is_file()]
-        if not files:
+        if (weights := run_weights(path)) is None:
             raise EyelineError(f"{path}: no best.safetensors in it; give the folder of a run")
-        checkpoint = read(files[0])
+        checkpoint = read(weights)
     elif not path.is_file() and str(source) in list_models():
         raise EyelineError(
             f"{source!r} is a model without weights; give a run folder or a weights file"
@@ -137,7 +138,7 @@ def find_pictures(source: Picture | Iterable[Picture]) -> tuple[list[Picture], b
         return [source], True
     if not isinstance(source, (str, Path)):
         return list(source), False
-    if _is_url(source):
+    if is_url(source):
         return [source], True
     path = Path(source)
     if path.is_dir():
@@ -154,11 +155,17 @@ def find_pictures(source: Picture | Iterable[Picture]) -> tuple[list[Picture], b
 
 
 def _read(picture: Picture) -> Tensor:
-    """(3, H, W) uint8."""
-    if _is_url(picture):
+    """(C, H, W), uint8 or float in [0, 1]."""
+    if is_url(picture):
         return _download(str(picture))
     if isinstance(picture, (str, Path)):
         return read_image(Path(picture))
+    if isinstance(picture, Tensor):
+        return picture
+    if isinstance(picture, Image.Image):
+        picture = ImageOps.exif_transpose(picture)
+    elif np.issubdtype(picture.dtype, np.floating) and picture.ndim == 3:
+        return torch.from_numpy(picture.copy()).permute(2, 0, 1).contiguous()
     array = np.asarray(to_pil(picture))
     return torch.from_numpy(array.copy()).permute(2, 0, 1).contiguous()
 
@@ -181,7 +188,7 @@ def _download(url: str) -> Tensor:
             raise EyelineError(str(error).replace(str(file), url)) from None
 
 
-def _is_url(picture: Any) -> bool:
+def is_url(picture: Any) -> bool:
     return isinstance(picture, str) and picture.startswith(("http://", "https://"))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from eyeline.errors import EyelineError
 from eyeline.ops.anchors import anchor_grid, cell_anchors
 
 
@@ -33,6 +34,11 @@ class AnchorPyramid(nn.Module):
         fitted: bool = False,
     ) -> None:
         super().__init__()
+        if len(sizes) != len(strides) or not ratios or min(map(min, sizes)) <= 0:
+            raise EyelineError(
+                f"anchor_sizes are {len(strides)} positive numbers, one a level of the pyramid, "
+                f"and anchor_ratios one at least; got {list(map(list, sizes))} and {list(ratios)}"
+            )
         self.strides, self.offset, self.fitted = tuple(strides), offset, fitted
         self.per_cell = len(sizes[0]) * len(ratios)
         cells = torch.stack([cell_anchors(s, ratios, rounded=rounded) for s in sizes])

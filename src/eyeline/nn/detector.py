@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,8 @@ class Preprocess:
     def __call__(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Batch:
         """Pictures (C, H, W), uint8 or float in [0, 1], and their targets, to a `Batch`.
 
+        A picture whose target says that it is `resized` keeps its size.
+
         Raises EyelineError where a picture has another shape or a target cannot be meant.
         """
         if targets is not None and len(targets) != len(images):
@@ -71,7 +74,8 @@ class Preprocess:
                 raise EyelineError(f"picture {i} has shape {tuple(image.shape)}, not {expected}")
             size = (image.shape[1], image.shape[2])
             originals.append(size)
-            fitted.append(fitted_size(size, self.min_size, self.max_size))
+            done = targets is not None and bool(targets[i].get("resized", False))
+            fitted.append(size if done else fitted_size(size, self.min_size, self.max_size))
             resized.append(self.normalise(resize(as_float(image), fitted[-1])))
         if targets is not None:
             targets = [
@@ -145,7 +149,9 @@ class Detector(nn.Module):
     ) -> Batch:
         """Resize, normalise and pad; see `Preprocess`. A `Batch` passes as it is."""
         if isinstance(images, Batch):
-            return images if targets is None else dataclasses.replace(images, targets=targets)
+            if targets is not None:
+                raise EyelineError("a Batch carries its targets; give prepare the pictures' own")
+            return images
         return self.preprocess(images, targets)
 
     def finish(self, padded: Padded, batch: Batch) -> list[Prediction]:
@@ -188,4 +194,24 @@ def make_config(
         if key in options and options[key] not in known:
             raise EyelineError(f"{key} must be one of {', '.join(known)}, not {options[key]!r}")
     merged = {**conventions[convention], **options}
-    return config(**{k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()})
+    merged = {k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()}
+    hints = get_type_hints(config)
+    for key, value in merged.items():
+        if not _fits(value, hints[key]):
+            what = str(hints[key]).removeprefix("<class '").removesuffix("'>")
+            raise EyelineError(f"{key} must be {what}, not {value!r}")
+    return config(**merged)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Is a value of the type that a Config declares? Only those in use are known."""
+    if get_origin(hint) is tuple:
+        parts = get_args(hint)
+        if not isinstance(value, tuple) or (parts[-1] is not ... and len(parts) != len(value)):
+            return False
+        return all(_fits(v, parts[0]) for v in value)
+    if get_origin(hint) is UnionType:
+        return any(_fits(value, part) for part in get_args(hint))
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

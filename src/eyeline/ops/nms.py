@@ -189,7 +189,7 @@ def nms_padded(
     live = scores != -math.inf
     if valid is not None:
         live = live & valid
-    if scores.numel() == 0:
+    if scores.numel() == 0 or scores.is_meta:  # shapes alone
         index = torch.zeros(*lead, max_detections, dtype=torch.int64, device=boxes.device)
         return index, index > 0
     b, s, v = boxes.reshape(-1, n, 4), scores.reshape(-1, n), live.reshape(-1, n)

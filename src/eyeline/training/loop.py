@@ -31,7 +31,7 @@ from eyeline.data.transforms import from_names
 from eyeline.errors import EyelineError
 from eyeline.evaluation.evaluate import eval_mode, evaluate
 from eyeline.metrics.detection import COCO_NUMBERS
-from eyeline.registry import create_model
+from eyeline.registry import create_model, find_entry
 from eyeline.structures import Batch
 from eyeline.training.checks import check_data, check_finite
 from eyeline.training.logs import Log
@@ -58,6 +58,9 @@ def train_recipe(recipe: Recipe, resume: bool = False) -> Run:
     """Open the data and build the model that a recipe names, and train."""
     if recipe.model is None or recipe.data.path is None:
         raise EyelineError("a recipe needs model.name and data.path")
+    entry = find_entry(recipe.model.name)
+    if entry.task != "detection":
+        raise EyelineError(f"{entry.name} is for {entry.task}; only detectors can be trained yet")
     data, path = recipe.data, recipe.data.path
     if data.val is not None and Path(path).is_file():
         raise EyelineError(
@@ -73,6 +76,8 @@ def train_recipe(recipe: Recipe, resume: bool = False) -> Run:
     model = create_model(
         recipe.model.name, classes=dataset.classes, weights=recipe.weights, **recipe.model.options
     )
+    if recipe.weights is not None:
+        print(f"{recipe.weights}: {model.load_report}", flush=True)
     return train(model, dataset, val_dataset, recipe, resume=resume)
 
 

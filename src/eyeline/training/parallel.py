@@ -9,22 +9,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from eyeline.errors import EyelineError
-
-
-def find_device(wanted: str | None) -> torch.device:
-    """The device of that name; None is the GPU if there is one.
-
-    Raises:
-        EyelineError: no device has that name, or none is there.
-    """
-    try:
-        device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise EyelineError(f"device {wanted!r} cannot be used: {reason}") from None
-    return device
+from eyeline.device import find_device
 
 
 def start_processes(wanted: str | None) -> tuple[int, torch.device]:

@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.resolver import BaseResolver
@@ -85,6 +85,14 @@ class Schedule(Section):
     milestones: list[float] = []  # of step, in epochs
     gamma: Positive = 0.1  # of step
     final: NotNegative = 0.0  # of cosine: the last factor
+
+    @model_validator(mode="after")
+    def _every_key_counts(self) -> Schedule:
+        for key, kind in (("milestones", "step"), ("gamma", "step"), ("final", "cosine")):
+            default = type(self).model_fields[key].default
+            if self.name != kind and getattr(self, key) != default:
+                raise ValueError(f"{key} is of schedule.name={kind}; {self.name} does not use it")
+        return self
 
 
 class Eval(Section):

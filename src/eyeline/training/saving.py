@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -21,7 +22,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from eyeline.checkpoints.eyeline import save_weights
+from eyeline.checkpoints.eyeline import is_described, run_weights, save_weights
 from eyeline.errors import EyelineError
 from eyeline.training.recipe import Recipe, load_recipe, save_recipe
 
@@ -98,11 +99,11 @@ class RunFolder:
             print(f"stopped; to go on: eyeline train --resume {self.path}", flush=True)
 
     def save_weights(self, model: nn.Module, name: str) -> None:
-        """NAME.safetensors, with what `create_model(weights=)` needs if the model has a config."""
+        """NAME.safetensors, with what `create_model(weights=)` needs if the model is one of its."""
         if not self.writes:
             return
         path = self.path / f"{name}.safetensors"
-        if hasattr(model, "config"):
+        if is_described(model):
             save_weights(model, path)
         else:
             state = {key: value.contiguous() for key, value in model.state_dict().items()}
@@ -127,6 +128,7 @@ class RunFolder:
         self, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, batches: int
     ) -> Position:
         """Restore what `save_state` wrote, for a run whose epochs have `batches`."""
+        self._check_unchanged()
         path = self.path / STATE
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -148,6 +150,26 @@ class RunFolder:
             )
         return at
 
+    def _check_unchanged(self) -> None:
+        """A run goes on as it began: only what cannot change its steps may be another."""
+        if not (self.path / "recipe.yaml").is_file():
+            return
+        before, now = load_recipe(self.path / "recipe.yaml").model_dump(), self.recipe.model_dump()
+        for key in ("optimizer", "schedule", "accumulate", "clip_norm", "seed"):
+            if before[key] != now[key]:
+                raise EyelineError(
+                    f"{self.path}: {key} was {_short(before[key], now[key])} and is now "
+                    f"{_short(now[key], before[key])}; resume with the run's own, or start another "
+                    f"from its weights with weights={self.path / 'last.safetensors'}"
+                )
+
+
+def _short(value: Any, other: Any) -> Any:
+    """A value, of a section only the entries in which it differs from the other."""
+    if isinstance(value, dict):
+        return {k: v for k, v in value.items() if v != other.get(k)}
+    return value
+
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """`write` a file beside `path`, then put it in its place in one go."""
@@ -167,7 +189,6 @@ def load_run(path: str | Path) -> tuple[Recipe, Path]:
     if not (folder / "recipe.yaml").is_file():
         raise EyelineError(f"{folder}: no run folder, there is no recipe.yaml in it")
     recipe = load_recipe(folder / "recipe.yaml").model_copy(update={"out": str(folder)})
-    for name in ("best.safetensors", "last.safetensors"):
-        if (folder / name).is_file():
-            return recipe, folder / name
+    if weights := run_weights(folder):
+        return recipe, weights
     raise EyelineError(f"{folder}: no weights in it yet, the run has not finished an epoch")
