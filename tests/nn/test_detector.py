@@ -76,7 +76,7 @@ def test_a_resized_picture_goes_in_as_it_is():
         wanted = torch.tensor([0.1 * width, 0.1 * height, 0.2 * width, 0.2 * height])
         torch.testing.assert_close(batch.targets[0]["boxes"][0], wanted)
     assert sizes == {96, 120, 160}
-    assert PLAIN([small]).sizes.tolist() == [[240, 320]]  # at test the network's own size
+    assert PLAIN([image]).sizes.tolist() == [[240, 320]]  # at test the network's own size
 
 
 def test_a_batch_carries_its_targets():
