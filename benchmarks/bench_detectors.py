@@ -221,7 +221,7 @@ def bench(name: str, weights: str | None, threads: int, quick: bool) -> bool:
 
     image = picture(0)
     predictors = {
-        precision: Predictor(ours, device="cpu", precision=precision, score_threshold=0.0)
+        precision: Predictor(ours, device="cpu", precision=precision, score_threshold=0.05)
         for precision in ("float32", "bf16")
     }
 

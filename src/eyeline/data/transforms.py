@@ -54,12 +54,7 @@ class HorizontalFlip:
     def __call__(self, image: Tensor, target: Target, rng: np.random.Generator) -> Sample:
         if rng.random() >= self.p:
             return image, target
-        x1, y1, x2, y2 = target["boxes"].unbind(1)
-        width = image.shape[2]
-        target = target | {"boxes": torch.stack([width - x2, y1, width - x1, y2], 1)}
-        if "masks" in target:
-            target["masks"] = target["masks"].flip(2)
-        return image.flip(2), target
+        return _flipped(image, target, axis=2)
 
 
 @dataclass(frozen=True)
@@ -74,12 +69,7 @@ class VerticalFlip:
     def __call__(self, image: Tensor, target: Target, rng: np.random.Generator) -> Sample:
         if rng.random() >= self.p:
             return image, target
-        x1, y1, x2, y2 = target["boxes"].unbind(1)
-        height = image.shape[1]
-        target = target | {"boxes": torch.stack([x1, height - y2, x2, height - y1], 1)}
-        if "masks" in target:
-            target["masks"] = target["masks"].flip(1)
-        return image.flip(1), target
+        return _flipped(image, target, axis=1)
 
 
 @dataclass(frozen=True)
@@ -327,6 +317,18 @@ def hsv_to_rgb(hsv: Tensor) -> Tensor:
     offset = hsv.new_tensor([5, 3, 1]).view(3, *[1] * hue.ndim)
     k = (offset + hue * 6) % 6  # (3, ...), each channel's distance on the colour circle
     return value - value * saturation * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def _flipped(image: Tensor, target: Target, axis: int) -> Sample:
+    """Mirrored along axis 1, the height, or 2, the width."""
+    low, high = (0, 2) if axis == 2 else (1, 3)  # the coordinates that trade places
+    boxes = target["boxes"].clone()
+    boxes[:, low] = image.shape[axis] - target["boxes"][:, high]
+    boxes[:, high] = image.shape[axis] - target["boxes"][:, low]
+    target = target | {"boxes": boxes}
+    if "masks" in target:
+        target["masks"] = target["masks"].flip(axis)
+    return image.flip(axis), target
 
 
 def _resized(image: Tensor, target: Target, size: tuple[int, int]) -> Sample:
