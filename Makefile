@@ -3,6 +3,7 @@
 # make test-full   the same with the slow tests
 # make bench       speed and memory beside torchvision's; BENCH_ARGS="--quick" and the like are for
 #                  the detectors' part, see benchmarks/README.md
+# make docs        builds the documentation site into site/
 # make clean       removes what the others made, but for the environments
 #
 # The first call installs the versions of constraints.txt into .venv. PYTHON= names the
@@ -14,7 +15,7 @@ BENCH_VENV ?= .venv-bench
 BENCH_ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full lint bench clean
+.PHONY: demo test test-full lint bench docs clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/eyeline demo
@@ -31,6 +32,9 @@ lint: $(VENV)/.installed
 	@$(BIN)/mypy --no-error-summary
 	@report=$$($(BIN)/lint-imports --no-logo) || { echo "$$report"; exit 1; }
 
+docs: $(VENV)/.installed
+	@$(BIN)/mkdocs build --strict --quiet && echo site/index.html
+
 # torchvision, with which it compares, stays out of .venv: eyeline must never come to need it.
 ifndef BENCH_PYTHON
 BENCH_PYTHON := $(BENCH_VENV)/bin/python
@@ -40,7 +44,7 @@ bench:
 	@PYTHONPATH=src $(BENCH_PYTHON) benchmarks/bench_ops.py
 	@PYTHONPATH=src $(BENCH_PYTHON) benchmarks/bench_detectors.py $(BENCH_ARGS)
 
-EXTRAS := learn,log,dev
+EXTRAS := learn,log,docs,dev
 
 # $(call install,ENVIRONMENT,WHAT); of pip's output only errors are shown.
 define install
@@ -64,6 +68,6 @@ $(BENCH_VENV)/.installed: constraints.txt pyproject.toml
 	$(call install,$(BENCH_VENV),-e . torchvision==0.28.0)
 
 clean:
-	rm -rf build demo demo-* src/*.egg-info
+	rm -rf build site demo demo-* src/*.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

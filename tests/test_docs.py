@@ -1,0 +1,67 @@
+"""Every code block of the README and the documentation runs, page by page, as it stands.
+
+A comment right below a block may say how the tests shorten it, `<!-- in tests: OLD -> NEW -->`, or
+why it is not run, `<!-- not run: WHY -->`. Blocks of a page share one folder, in their order;
+Python blocks of a page share their names.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(
+    r"^```(?P<kind>\w*)(?P<title>[^\n]*)\n(?P<code>.*?)^```\n(?:<!-- (?P<note>.*?) -->\n)?",
+    re.MULTILINE | re.DOTALL,
+)
+RUN = {"bash", "python"}
+SHOWN = {"text", "yaml", "json", ""}  # what is there to be looked at
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """(kind, code) of each block that runs."""
+    found = []
+    for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
+        kind, code, note = block["kind"], block["code"], block["note"] or ""
+        assert kind in RUN | SHOWN, f"{page}: what is a {kind!r} block?"
+        if kind in SHOWN or note.startswith("not run: ") or block["title"]:  # a title: a file shown
+            continue
+        if note.startswith("in tests: "):
+            for change in note.removeprefix("in tests: ").split("; "):
+                old, new = change.split(" -> ")
+                assert code.count(old) == 1, f"{page}: {old!r} is not once in the block"
+                code = code.replace(old, new)
+        found.append((kind, code))
+    return found
+
+
+def test_there_are_pages() -> None:
+    assert {"README.md", "start.md"} <= {page.name for page in PAGES}
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.stem)
+def test_blocks_run(page: Path, tmp_path: Path) -> None:
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT / "src"),
+        "EYELINE_HOME": str(tmp_path / "home"),
+        "OMP_NUM_THREADS": "1",
+    }
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    before = ""
+    for kind, code in blocks(page):
+        if kind == "bash":
+            command = ["bash", "-e", "-o", "pipefail", "-c", code]
+        else:
+            command, before = [sys.executable, "-c", before + code], before + code
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, f"{page}:\n{code}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
