@@ -90,7 +90,6 @@ RETINANET = [
     (r"head\.regression_head\.conv\.(\d)\.0\.(weight|bias)", r"box_head.tower.\1.\2"),
     (r"head\.regression_head\.bbox_reg\.(weight|bias)", r"box_head.output.\1"),
 ]
-FASTER_RCNN_LAYERS = ("fpn.output.0", "head.fc1", "head.classes", "head.deltas")
 CLASSIFIER = [(rf"({BODY}|fc\.(?:weight|bias))", r"\1")]
 
 # Keys that tell a relative which is not read yet, and its name.
@@ -139,10 +138,11 @@ def _classifier(state: State, where: str, skip: tuple[str, ...]) -> Checkpoint:
 def _faster_rcnn(
     state: State, where: str, num_classes: int | None, skip: tuple[str, ...]
 ) -> Checkpoint:
-    layers, table, name = FASTER_RCNN_LAYERS, FASTER_RCNN, "faster_rcnn"
+    layers: tuple[str, ...] = ("fpn.output.0", "head.fc1", "head.classes", "head.deltas")
+    table, name = FASTER_RCNN, "faster_rcnn"
     if masks := any(key.startswith("roi_heads.mask_") for key in state):
-        layers, table, name = (*layers, "mask_head.classes"), MASK_RCNN, "mask_rcnn"
-        state = _new_masks(state)
+        table, name, state = MASK_RCNN, "mask_rcnn", _new_masks(state)
+        layers = (*layers, "mask_head.classes")
     ours, renamed, dropped = _rename(state, table, layers, where, skip)
     # Theirs reads a region channel by channel, ours cell by cell, as RoIAlign leaves it.
     channels = len(ours["fpn.output.0.bias"])

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from faster_coco_eval.core import mask as library
+from faster_coco_eval.core import mask as library  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage  # type: ignore[import-untyped]
 from torch import Tensor
 
 Segmentation = list[list[float]] | dict[str, Any]
