@@ -58,6 +58,7 @@ class CocoMetric:
         self.classes, self.kind = list(classes), kind
         self._objects: list[dict[str, Any]] = []
         self._detections: list[dict[str, Any]] = []
+        self._sizes: list[list[int]] = []  # of each picture, where its masks tell it
         self._pictures = 0
 
     def update(self, predictions: Sequence[Prediction], targets: Sequence[Target]) -> None:
@@ -77,12 +78,13 @@ class CocoMetric:
                 self._objects, self._pictures, boxes, target["labels"], own,
                 area=area, iscrowd=_ignored(target).astype(int),
             )  # fmt: skip
-            own = (
-                {} if self.kind == "bbox" else {"segmentation": _encoded(prediction, "prediction")}
-            )
+            found = {}
+            if self.kind == "segm":
+                found = {"segmentation": _encoded(prediction, "prediction")}
+                self._sizes.append(_size([*own["segmentation"], *found["segmentation"]]))
             _append(
-                self._detections, self._pictures, _xywh(prediction), prediction["labels"], own,
-                area=_areas(prediction, own), score=_numpy(prediction["scores"]),
+                self._detections, self._pictures, _xywh(prediction), prediction["labels"], found,
+                area=_areas(prediction, found), score=_numpy(prediction["scores"]),
             )  # fmt: skip
 
     def compute(self) -> dict[str, Any]:
@@ -101,10 +103,15 @@ class CocoMetric:
         if not self._pictures:
             raise EyelineError("no picture to measure; call update() before compute()")
 
+        images = [{"id": i} for i in range(1, self._pictures + 1)]
+        if self.kind == "segm":
+            for image, (height, width) in zip(images, self._sizes, strict=True):
+                image |= {"height": height, "width": width}
+
         def dataset(annotations: list[dict[str, Any]]) -> Any:
             return COCO(
                 {
-                    "images": [{"id": i} for i in range(1, self._pictures + 1)],
+                    "images": images,
                     "categories": [{"id": k, "name": n} for k, n in enumerate(self.classes)],
                     "annotations": annotations,
                 },
@@ -319,6 +326,15 @@ def _encoded(row: dict[str, Any], what: str) -> list[dict[str, Any]]:
     if len(encoded) != len(row["labels"]):
         raise EyelineError(f"a {what} with {len(encoded)} masks for {len(row['labels'])} boxes")
     return list(encoded)
+
+
+def _size(encoded: list[dict[str, Any]]) -> list[int]:
+    """Height and width of the picture that all these masks are of; without a mask any."""
+    sizes = [list(rle["size"]) for rle in encoded] or [[1, 1]]
+    if any(size != sizes[0] for size in sizes):
+        other = next(size for size in sizes if size != sizes[0])
+        raise EyelineError(f"masks of one picture with the sizes {sizes[0]} and {other}")
+    return sizes[0]
 
 
 def _areas(row: dict[str, Any], own: dict[str, list[Any]]) -> Array:
