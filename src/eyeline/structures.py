@@ -30,7 +30,8 @@ class Batch:
     images: Tensor  # (B, 3, H, W), normalised; zero right of and below each picture
     sizes: Tensor  # (B, 2) int64, height and width of each picture inside the padding
     original_sizes: Tensor  # (B, 2) int64, height and width of the caller's picture
-    targets: list[Target] | None = None  # boxes in the resized picture's pixels; no masks yet
+    # in the resized picture's pixels; masks (G, H_i, W_i) bool where the model needs them
+    targets: list[Target] | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
@@ -64,3 +65,4 @@ class Padded(NamedTuple):
     scores: Tensor  # (B, D)
     labels: Tensor  # (B, D) int64
     valid: Tensor  # (B, D) bool; what stands where it is False means nothing
+    masks: Tensor | None = None  # (B, D, m, m) probabilities, each over its box

@@ -47,6 +47,15 @@ def faster_rcnn(slots: int = 91, new: bool = True, backbone: str = "resnet18") -
     return state
 
 
+def mask_rcnn(slots: int = 91, new: bool = True) -> State:
+    state = faster_rcnn(slots, new)
+    for i in range(4):
+        name = f"{i}.0" if new else f"mask_fcn{i + 1}"
+        state |= layer(f"roi_heads.mask_head.{name}", 256, 256, 3, 3)
+    state |= layer("roi_heads.mask_predictor.conv5_mask", 256, 256, 2, 2)
+    return state | layer("roi_heads.mask_predictor.mask_fcn_logits", slots, 256, 1, 1)
+
+
 def retinanet(slots: int = 91, new: bool = True) -> State:
     conv = ".0" if new else ""
     state = body("backbone.body.", "resnet18")
@@ -75,6 +84,28 @@ def test_faster_rcnn(new: bool) -> None:
     # The body's counters apart, every name of the model is there, and no other.
     names = {n for n in model.state_dict() if not n.endswith("num_batches_tracked")}
     assert set(checkpoint.state) == names
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_mask_rcnn(new: bool) -> None:
+    checkpoint = read(mask_rcnn(new=new))
+    assert (checkpoint.origin, checkpoint.name) == ("torchvision", "mask_rcnn")
+    model = create_model("mask_rcnn", num_classes=80, backbone="resnet18", head_width=8)
+    names = {n for n in model.state_dict() if not n.endswith("num_batches_tracked")}
+    assert set(checkpoint.state) == names
+    slots = [i for i, name in enumerate(COCO_SLOTS) if name]
+    assert checkpoint.state["mask_head.classes.bias"].tolist() == slots
+    assert checkpoint.state["mask_head.classes.weight"][:, 7, 0, 0].tolist() == slots
+    assert read(mask_rcnn(4)).state["mask_head.classes.bias"].tolist() == [1, 2, 3]
+
+
+def test_masks_for_other_slots_are_refused() -> None:
+    state = mask_rcnn() | layer("roi_heads.mask_predictor.mask_fcn_logits", 5, 256, 1, 1)
+    with pytest.raises(EyelineError, match="5 masks for 91 slots"):
+        read(state)
+    del state["roi_heads.mask_predictor.mask_fcn_logits.weight"]
+    with pytest.raises(EyelineError, match=r"lacks our mask_head\.classes\.weight"):
+        read(state)
 
 
 @pytest.mark.parametrize("new", [True, False])
@@ -162,7 +193,7 @@ def test_batch_norm_that_was_trained() -> None:
 @pytest.mark.parametrize(
     ("extra", "kind"),
     [
-        ("roi_heads.mask_head.mask_fcn1.weight", "Mask R-CNN"),
+        ("roi_heads.mask_head.0.1.weight", "Mask R-CNN v2"),
         ("roi_heads.keypoint_head.0.weight", "Keypoint R-CNN"),
         ("roi_heads.box_head.0.0.weight", "Faster R-CNN v2"),
         ("head.classification_head.conv.0.1.weight", "RetinaNet v2"),

@@ -12,8 +12,8 @@ from PIL import Image
 from pycocotools import mask as reference
 
 from eyeline.data.formats import open_annotations, read_coco, read_voc
-from eyeline.data.formats.coco import decode_masks
 from eyeline.errors import EyelineError
+from eyeline.ops.segmentations import decode_masks
 
 COCO: dict[str, Any] = {
     "images": [

@@ -27,21 +27,30 @@ def pictures(*sizes):
     ]
 
 
-def target(*boxes, labels=None, **more):
+def target(*boxes, labels=None, size=(90, 120), **more):
+    """With masks, for the models that need some: ellipses in the boxes."""
     boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     labels = torch.zeros(len(boxes), dtype=torch.int64) if labels is None else torch.tensor(labels)
-    return {"boxes": boxes, "labels": labels, **more}
+    return {"boxes": boxes, "labels": labels, "masks": ellipses(boxes, size), **more}
+
+
+def ellipses(boxes, size):
+    y, x = (torch.arange(side) + 0.5 for side in size)
+    middle, radius = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    across = ((x - middle[:, :1]) / radius[:, :1]) ** 2  # (G, W)
+    down = ((y - middle[:, 1:]) / radius[:, 1:]) ** 2  # (G, H)
+    return down[:, :, None] + across[:, None] <= 1
 
 
 IMAGES = pictures((90, 120), (110, 80))
 TARGETS = [
     target([10, 10, 60, 50], [30, 20, 110, 85], labels=[0, 2]),
-    target([5, 40, 70, 100], labels=[1]),
+    target([5, 40, 70, 100], labels=[1], size=(110, 80)),
 ]
 
 
 def test_there_are_detectors():
-    assert {"faster_rcnn", "retinanet"} <= set(DETECTORS)
+    assert {"faster_rcnn", "mask_rcnn", "retinanet"} <= set(DETECTORS)
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -57,7 +66,10 @@ class TestDetector:
             assert len(predictions) == 2
             assert mode or all(len(p["scores"]) for p in predictions)
             for image, p in zip(IMAGES, predictions, strict=True):
-                assert set(p) == {"boxes", "scores", "labels"}
+                assert set(p) == {"boxes", "scores", "labels", *["masks"] * model.needs_masks}
+                if model.needs_masks:
+                    assert p["masks"].dtype == torch.bool
+                    assert p["masks"].shape == (len(p["scores"]), *image.shape[1:])
                 assert p["boxes"].shape == (len(p["scores"]), 4)
                 assert len(p["scores"]) == len(p["labels"])
                 assert (p["scores"].diff() <= 0).all()
@@ -75,7 +87,8 @@ class TestDetector:
     @pytest.mark.parametrize("empty", ["one", "all"])
     def test_pictures_without_objects(self, name, empty):
         model = build(name)
-        targets = [target(), TARGETS[1]] if empty == "one" else [target(), target()]
+        none = [target(), target(size=(110, 80))]
+        targets = [none[0], TARGETS[1]] if empty == "one" else none
         losses = model(IMAGES, targets)
         sum(losses.values()).backward()
         assert all(torch.isfinite(v) for v in losses.values())
@@ -84,7 +97,7 @@ class TestDetector:
         model = build(name, num_classes=1)
         corners = torch.rand(300, 2) * torch.tensor([90.0, 60.0])
         boxes = torch.cat([corners, corners + 5 + 20 * torch.rand(300, 2)], 1)
-        many = {"boxes": boxes, "labels": torch.zeros(300, dtype=torch.int64)}
+        many = target(*boxes.tolist())
         losses = model(IMAGES[:1], [many])
         assert all(torch.isfinite(v) for v in losses.values())
 

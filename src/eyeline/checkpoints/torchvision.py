@@ -1,4 +1,5 @@
-"""torchvision's checkpoints: ResNet classifiers, Faster R-CNN and RetinaNet with a ResNet and FPN.
+"""torchvision's checkpoints: ResNet classifiers; Faster R-CNN, Mask R-CNN and RetinaNet with a
+ResNet and FPN.
 
 What a file holds is told by its keys and shapes alone, so fine-tuned files and other ResNets load
 as the published ones do. timm's ResNets have the names of torchvision's.
@@ -10,7 +11,7 @@ The 91 slots of the COCO files are COCO's category ids: 80 classes, 10 ids that 
 background. They become the 80 contiguous classes, or ids 1..90 as labels 0..89 where 90 classes
 are asked for.
 
-The published COCO weights of these two detectors were trained with a frozen batch norm that adds
+The published COCO weights of these detectors were trained with a frozen batch norm that adds
 nothing to the variance, and torchvision sets its epsilon to 0 for them. A file does not tell its
 epsilon; a detector with frozen norms gets 0, and `create_model(norm_epsilon=1e-5)` sets another.
 """
@@ -74,6 +75,12 @@ FASTER_RCNN = [
     (r"roi_heads\.box_predictor\.cls_score\.(weight|bias)", r"head.classes.\1"),
     (r"roi_heads\.box_predictor\.bbox_pred\.(weight|bias)", r"head.deltas.\1"),
 ]
+MASK_RCNN = [
+    *FASTER_RCNN,
+    (r"roi_heads\.mask_head\.(\d)\.0\.(weight|bias)", r"mask_head.convs.\1.\2"),
+    (r"roi_heads\.mask_predictor\.conv5_mask\.(weight|bias)", r"mask_head.up.\1"),
+    (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(weight|bias)", r"mask_head.classes.\1"),
+]
 RETINANET = [
     *NECK,
     (r"backbone\.fpn\.extra_blocks\.p6\.(weight|bias)", r"fpn.extra.0.\1"),
@@ -87,7 +94,7 @@ CLASSIFIER = [(rf"({BODY}|fc\.(?:weight|bias))", r"\1")]
 
 # Keys that tell a relative which is not read yet, and its name.
 UNREAD = [
-    (r"roi_heads\.mask_head\.", "Mask R-CNN"),
+    (r"roi_heads\.mask_head\.\d\.1\.", "Mask R-CNN v2"),
     (r"roi_heads\.keypoint_head\.", "Keypoint R-CNN"),
     (r"roi_heads\.box_head\.\d\.\d\.|rpn\.head\.conv\.1\.", "Faster R-CNN v2"),
     (r"head\.classification_head\.conv\.\d\.1\.", "RetinaNet v2"),
@@ -131,8 +138,12 @@ def _classifier(state: State, where: str, skip: tuple[str, ...]) -> Checkpoint:
 def _faster_rcnn(
     state: State, where: str, num_classes: int | None, skip: tuple[str, ...]
 ) -> Checkpoint:
-    layers = ("fpn.output.0", "head.fc1", "head.classes", "head.deltas")
-    ours, renamed, dropped = _rename(state, FASTER_RCNN, layers, where, skip)
+    layers: tuple[str, ...] = ("fpn.output.0", "head.fc1", "head.classes", "head.deltas")
+    table, name = FASTER_RCNN, "faster_rcnn"
+    if masks := any(key.startswith("roi_heads.mask_") for key in state):
+        table, name, state = MASK_RCNN, "mask_rcnn", _new_masks(state)
+        layers = (*layers, "mask_head.classes")
+    ours, renamed, dropped = _rename(state, table, layers, where, skip)
     # Theirs reads a region channel by channel, ours cell by cell, as RoIAlign leaves it.
     channels = len(ours["fpn.output.0.bias"])
     by_channel = ours["head.fc1.weight"].unflatten(1, (channels, -1))  # (1024, C, 7 * 7)
@@ -145,8 +156,13 @@ def _faster_rcnn(
             raise EyelineError(f"{where}: {len(deltas)} box outputs for {len(scores)} slots")
         rows = deltas.unflatten(0, (-1, 4))  # (S, 4, ...)
         ours[f"head.deltas.{kind}"] = rows[slots].flatten(0, 1)  # (4 K, ...)
+        if masks:
+            rows = ours[f"mask_head.classes.{kind}"]
+            if len(rows) != len(scores):
+                raise EyelineError(f"{where}: {len(rows)} masks for {len(scores)} slots")
+            ours[f"mask_head.classes.{kind}"] = rows[slots]  # (K, ...)
     options = _options(state, ours, where, len(slots))
-    return Checkpoint("torchvision", "faster_rcnn", where, options, classes, ours, renamed, dropped)
+    return Checkpoint("torchvision", name, where, options, classes, ours, renamed, dropped)
 
 
 def _retinanet(
@@ -217,6 +233,17 @@ def _new_towers(state: State) -> State:
     def renamed(key: str) -> str:
         old = re.fullmatch(r"(head\.\w+_head\.conv)\.([0246])\.(weight|bias)", key)
         return f"{old[1]}.{int(old[2]) // 2}.0.{old[3]}" if old else key
+
+    return {renamed(key): value for key, value in state.items()}
+
+
+def _new_masks(state: State) -> State:
+    """Mask R-CNN's convolutions as named since torchvision 0.14: "0.0.weight" for
+    "mask_fcn1.weight"."""
+
+    def renamed(key: str) -> str:
+        old = re.fullmatch(r"(roi_heads\.mask_head)\.mask_fcn([1-9])\.(weight|bias)", key)
+        return f"{old[1]}.{int(old[2]) - 1}.0.{old[3]}" if old else key
 
     return {renamed(key): value for key, value in state.items()}
 

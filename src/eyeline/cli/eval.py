@@ -31,7 +31,8 @@ def evaluate(
     workers: Annotated[int, typer.Option(min=0, help="processes that load pictures")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda ...")] = None,
 ) -> None:
-    """Measure a detector: COCO's twelve numbers, VOC's AP, per class, pictures a second.
+    """Measure a detector: COCO's twelve numbers (of masks too, where the model predicts and the
+    data has some), VOC's AP, per class, pictures a second.
 
     Prints the table; writes report.html, results.json and detections.json (COCO).
     """
@@ -58,6 +59,8 @@ def evaluate(
     dataset = open_dataset(
         path, split, classes=model.classes, bad_boxes=bad_boxes or of_run.bad_boxes
     )
+    if getattr(model, "needs_masks", False) and dataset.has_masks:
+        dataset.use_masks()
     report = evaluate(
         optimize(model, precision),
         dataset,

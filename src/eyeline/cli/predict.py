@@ -19,12 +19,16 @@ def predict(
     ] = None,
     threshold: Annotated[float, typer.Option(help="lowest score shown")] = 0.5,
     precision: Annotated[str, typer.Option(help="float32 or bf16")] = "float32",
+    polygons: Annotated[
+        bool, typer.Option("--polygons", help="masks as polygons; without it as RLE")
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1)] = 1,
     device: Annotated[str | None, typer.Option(help="cpu, cuda ...")] = None,
 ) -> None:
     """Detect on a picture, a folder, a pattern or a URL.
 
-    Writes each picture with its boxes drawn, detections.json (COCO) and detections.csv.
+    Writes each picture with its boxes (and masks) drawn, detections.json (COCO) and
+    detections.csv.
     """
     from rich.console import Console
     from rich.progress import track
@@ -55,12 +59,10 @@ def predict(
         coco["images"].append(
             {"id": image_id, "file_name": str(result.path), "width": width, "height": height}
         )
-        for record in result.to_coco(image_id):
-            record |= {
-                "id": len(coco["annotations"]) + 1,
-                "area": record["bbox"][2] * record["bbox"][3],
-                "iscrowd": 0,
-            }
+        form = "polygons" if polygons else "rle"
+        for record in result.to_coco(image_id, segmentation=form):
+            area = record["bbox"][2] * record["bbox"][3]
+            record = {"id": len(coco["annotations"]) + 1, "area": area, "iscrowd": 0} | record
             coco["annotations"].append(record)
         rows += result.rows()
     (folder / "detections.json").write_text(json.dumps(coco) + "\n", encoding="utf-8")

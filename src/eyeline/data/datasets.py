@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eyeline.data.formats import Annotations, Record, open_annotations
-from eyeline.data.formats.coco import decode_masks
 from eyeline.data.images import is_rotated, read_image
 from eyeline.errors import EyelineError
+from eyeline.ops.segmentations import decode_masks
 from eyeline.structures import Target
 
 Transform = Callable[[Tensor, Target, np.random.Generator], tuple[Tensor, Target]]
@@ -41,7 +41,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         seed: of the transforms' randomness.
 
     Raises:
-        EyelineError: bad boxes; masks wanted that the annotations have not.
+        EyelineError: bad boxes; masks wanted that the annotations, or an object, have not.
     """
 
     def __init__(
@@ -54,17 +54,45 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     ) -> None:
         if bad_boxes not in ("error", "drop"):
             raise EyelineError(f'bad_boxes is "error" or "drop", not {bad_boxes!r}')
-        if masks and any(record.segmentations is None for record in annotations.records):
-            raise EyelineError(f"{annotations.source}: the annotations have no masks")
         self.annotations = replace(
             annotations, records=without_bad_boxes(annotations.records, bad_boxes)
         )
         self.classes = list(annotations.classes)
         self.transforms = transforms
-        self.masks = masks
+        self.masks = False
         self.bad_boxes = bad_boxes
         self.seed = seed
         self.epoch = 0
+        if masks:
+            self.use_masks()
+
+    @property
+    def has_masks(self) -> bool:
+        """Do the annotations tell the masks of their objects? Of some is enough."""
+        records = self.annotations.records
+        given = [record.segmentations for record in records]
+        return None not in given and (
+            any(any(map(bool, segmentations or ())) for segmentations in given)
+            or not any(given)  # no object at all
+        )
+
+    def use_masks(self) -> None:
+        """From now on targets have masks. Raises EyelineError where an object has none."""
+        if not self.has_masks:
+            raise EyelineError(f"{self.annotations.source}: the annotations have no masks")
+        lacking = [
+            record.where[i]
+            for record in self.annotations.records
+            for i, segmentation in enumerate(record.segmentations or ())
+            if not segmentation
+        ]
+        if lacking:
+            more = f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else ""
+            raise EyelineError(
+                f"objects without a mask: {'; '.join(lacking[:NAMED])}{more}; annotate their "
+                "segmentation, or take them out"
+            )
+        self.masks = True
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the randomness of the transforms."""

@@ -29,7 +29,14 @@ from torch import Tensor
 from eyeline.nn.anchors import AnchorPyramid
 from eyeline.nn.backbones import build_backbone
 from eyeline.nn.detector import Detector, Preprocess, make_config
-from eyeline.nn.heads.roi import BoxHead, RoIPooler, detect, region_losses, sample_regions
+from eyeline.nn.heads.roi import (
+    BoxHead,
+    RoIPooler,
+    detect,
+    picture_index,
+    region_losses,
+    sample_batch,
+)
 from eyeline.nn.heads.rpn import RPN
 from eyeline.nn.heads.sampling import generator_for
 from eyeline.nn.necks.fpn import FPN
@@ -163,9 +170,8 @@ class FasterRCNN(Detector):
         proposals, valid = self.rpn.propose(
             logits, deltas, anchors, batch.sizes, c.proposals_before_nms[1], c.proposals[1]
         )  # (B, P, 4), (B, P)
-        count, device = proposals.shape[1], proposals.device
-        image_index = torch.arange(len(proposals), device=device).repeat_interleave(count)
-        regions = self.pool(levels, proposals.flatten(0, 1), image_index)  # (B P, 256, 7, 7)
+        count = proposals.shape[1]
+        regions = self.pool(levels, proposals.flatten(0, 1), picture_index(proposals))
         class_logits, box_deltas = self.head(note("regions, sec. 2.1 of Fast R-CNN", regions))
         scores = class_logits.softmax(-1)[:, :-1]  # the last column is background
         return detect(
@@ -185,20 +191,14 @@ class FasterRCNN(Detector):
         proposals, valid = self.rpn.propose(
             logits, deltas, anchors, batch.sizes, c.proposals_before_nms[test], c.proposals[test]
         )
-        sampled = [
-            sample_regions(
-                proposals[i][valid[i]], target, c.num_classes, c.head_samples,
-                c.head_positive_fraction, c.head_foreground_iou, c.head_background_iou,
-                generator_for(self, target),
-            )
-            for i, target in enumerate(targets)
-        ]  # fmt: skip
-        regions, labels, objects = (torch.cat(part) for part in zip(*sampled, strict=True))
-        image_index = torch.cat(
-            [torch.full_like(part[1], i) for i, part in enumerate(sampled)]
-        )  # (R,)
+        sampled = sample_batch(
+            proposals, valid, targets, c.num_classes, c.head_samples, c.head_positive_fraction,
+            c.head_foreground_iou, c.head_background_iou,
+            [generator_for(self, target) for target in targets],
+        )  # fmt: skip
+        regions, picture, labels, _, objects = sampled
         note("sampled regions and their labels, sec. 2.3 of Fast R-CNN", (regions, labels))
-        class_logits, box_deltas = self.head(self.pool(levels, regions, image_index))
+        class_logits, box_deltas = self.head(self.pool(levels, regions, picture))
         return rpn_losses | region_losses(
             class_logits, box_deltas, regions, labels, objects, c.box_weights, c.head_beta
         )

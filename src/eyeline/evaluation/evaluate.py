@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from eyeline.errors import EyelineError
 from eyeline.metrics.detection import COCO_NUMBERS, CocoMetric, Curve, VocMetric
+from eyeline.ops.segmentations import encode_rle
 from eyeline.structures import Prediction, Target
 
 if TYPE_CHECKING:
@@ -37,12 +38,16 @@ class Report:
     curves: dict[str, Curve]  # name -> precision and recall at IoU 0.5, VOC's matching
     pictures_per_second: float  # prepare, compute and finish; neither loading nor measuring
     classes: list[str]
-    predictions: list[Prediction]  # on the CPU, one a picture, in the pictures' pixels
+    # One a picture, on the CPU, in the pictures' pixels; masks as run-length encodings, `rle`.
+    predictions: list[Prediction]
     targets: list[Target]
     image_ids: list[int]  # of the source where it is known, else 0, 1 ...
     category_ids: list[int]  # of each class: of the source where it is known, else the label
     paths: list[Path] | None  # the pictures' files, where the data set tells them
     facts: dict[str, str] = field(default_factory=dict)  # what the page says about the run
+    # The twelve numbers for masks, where the model predicts and the data has some; of each class
+    # they stand in per_class as mask_AP, mask_AP50 ...
+    segm: dict[str, float] | None = None
     dataset: Dataset[Any] | None = field(default=None, repr=False)  # pictures for the page
 
     def table(self) -> Table:
@@ -65,10 +70,17 @@ class Report:
         overall = {**self.coco, **self.voc}
         objects = sum(row["objects"] for row in self.per_class.values())
         table.add_row("all", str(objects), *(show(overall[key]) for key in keys), style="bold")
+        if self.segm is not None:
+            numbers = (show(self.segm[key]) for key in keys[:4])
+            table.add_row("all, masks", str(objects), *numbers, style="bold")
         rest = ("APs", "APm", "APl"), ("AR1", "AR10", "ARs", "ARm", "ARl")
-        table.caption = "\n".join(
-            "  ".join(f"{name} {show(self.coco[name])}" for name in names) for names in rest
-        )
+        lines = ["  ".join(f"{name} {show(self.coco[name])}" for name in names) for names in rest]
+        if self.segm is not None:
+            lines += [
+                "masks: " + "  ".join(f"{name} {show(self.segm[name])}" for name in names)
+                for names in rest
+            ]
+        table.caption = "\n".join(lines)
         table.caption_justify = "left"
         return table
 
@@ -81,11 +93,13 @@ class Report:
         return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
 
     def to_json(self, path: str | Path) -> Path:
-        """Write every number: coco, voc, per_class, pictures, pictures_per_second, facts."""
+        """Write every number: coco, segm (null without masks), voc, per_class, pictures,
+        pictures_per_second, facts."""
         return _write(
             path,
             {
                 "coco": self.coco,
+                "segm": self.segm,
                 "voc": self.voc,
                 "per_class": self.per_class,
                 "classes": self.classes,
@@ -97,19 +111,20 @@ class Report:
         )
 
     def detections_json(self, path: str | Path) -> Path:
-        """Write the detections as COCO's results file, in the source's image and category ids."""
+        """Write the detections as COCO's results file, in the source's image and category ids;
+        masks as compressed run-length encodings."""
         rows = []
         for image_id, prediction in zip(self.image_ids, self.predictions, strict=True):
             columns = (prediction[key].tolist() for key in ("boxes", "scores", "labels"))
-            for (x1, y1, x2, y2), score, label in zip(*columns, strict=True):
-                rows.append(
-                    {
-                        "image_id": image_id,
-                        "category_id": self.category_ids[label],
-                        "bbox": [x1, y1, x2 - x1, y2 - y1],
-                        "score": score,
-                    }
-                )
+            masks: Any = prediction.get("rle")
+            for i, ((x1, y1, x2, y2), score, label) in enumerate(zip(*columns, strict=True)):
+                row = {
+                    "image_id": image_id,
+                    "category_id": self.category_ids[label],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "score": score,
+                }
+                rows.append(row if masks is None else row | {"segmentation": masks[i]})
         return _write(path, rows)
 
     def to_html(self, path: str | Path, title: str = "Evaluation", pictures: int = 12) -> Path:
@@ -132,6 +147,8 @@ def evaluate(
     workers: int = 0,
 ) -> Report:
     """Measure a detector on annotated pictures.
+
+    Where the model predicts masks and every target has some, they are measured too (`segm`).
 
     Args:
         model: called as model(images) in eval mode; every module's mode is put back afterwards,
@@ -171,23 +188,31 @@ def evaluate(
             found = model(images)
             _wait(device)
             seconds.append((time.perf_counter() - start) / len(images))
-            predictions += [{key: value.cpu() for key, value in p.items()} for p in found]
-            targets += [{k: v for k, v in t.items() if k != "masks"} for t in batch_targets]
+            predictions += [_kept(prediction) for prediction in found]
+            targets += [_kept(target) for target in batch_targets]
             advance(len(images))
 
     coco, voc = CocoMetric(classes), VocMetric(classes)
     coco.update(predictions, targets)
     voc.update(predictions, targets)
     coco_result, voc_result = coco.compute(), voc.compute()
+    per_class = {
+        name: {**voc_result["per_class"][name], **coco_result["per_class"][name]}
+        for name in classes
+    }
+    segm = None
+    if all("rle" in row for row in (*predictions, *targets)):
+        masks = CocoMetric(classes, "segm")
+        masks.update(predictions, targets)
+        segm = masks.compute()
+        for name, row in segm["per_class"].items():
+            per_class[name] |= {f"mask_{k}": v for k, v in row.items() if k != "objects"}
     annotations = getattr(dataset, "annotations", None)
     records = getattr(annotations, "records", None) or []
     return Report(
         coco={name: coco_result[name] for name in COCO_NUMBERS},
         voc={name: voc_result[name] for name in ("AP_11point", "AP_every_point")},
-        per_class={
-            name: {**voc_result["per_class"][name], **coco_result["per_class"][name]}
-            for name in classes
-        },
+        per_class=per_class,
         curves=voc.curves(),
         # The first call allocates and tunes.
         pictures_per_second=1 / median(seconds[1:] or seconds),
@@ -206,6 +231,7 @@ def evaluate(
             "batch size": str(batch_size),
         },
         dataset=dataset,
+        segm=None if segm is None else {name: segm[name] for name in COCO_NUMBERS},
     )
 
 
@@ -256,6 +282,17 @@ def _classes(model: nn.Module, dataset: Dataset[Any]) -> list[str]:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+
+
+def _kept(row: dict[str, Tensor]) -> dict[str, Any]:
+    """A prediction or a target on the CPU, its masks encoded: a bitmap a detection of a whole
+    data set would not fit into memory."""
+    kept: dict[str, Any] = {k: v.cpu() for k, v in row.items() if k != "masks"}
+    if "masks" in row:
+        masks = row["masks"]
+        # Probabilities where the model was told not to decide.
+        kept["rle"] = encode_rle(masks >= 0.5 if masks.is_floating_point() else masks)
+    return kept
 
 
 def _unzip(pairs: Sequence[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:

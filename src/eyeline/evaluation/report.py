@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -14,6 +14,7 @@ from PIL import Image
 from eyeline.evaluation.evaluate import rate, show
 from eyeline.inference.draw import draw_boxes, to_pil
 from eyeline.metrics.detection import Curve
+from eyeline.ops.segmentations import decode_masks
 
 if TYPE_CHECKING:
     from eyeline.evaluation.evaluate import Report
@@ -38,15 +39,22 @@ WORDS = {
     "AP_11point": "overlap one half, precision averaged at the recalls 0, 0.1 … 1 (11 points)",
     "AP_every_point": "overlap one half, the whole area under the curve (every point)",
 }
-NAMES = {"AP_11point": "VOC 2007", "AP_every_point": "VOC 2010"}
+NAMES = {
+    "AP_11point": "VOC 2007",
+    "AP_every_point": "VOC 2010",
+    "mask_AP": "mask AP",
+    "mask_AP50": "mask AP50",
+}
 
 
 def page(report: Report, title: str = "Evaluation", pictures: int = 12) -> str:
     """The report as HTML; up to `pictures` pictures, spread evenly over the data set."""
     objects = sum(row["objects"] for row in report.per_class.values())
+    masks = [("mask AP50", show(report.segm["AP50"]))] if report.segm else []
     head = "".join(
         f"<div><dt>{name}</dt><dd>{value}</dd></div>"
         for name, value in (
+            *masks,
             ("AP50", show(report.coco["AP50"])),
             ("AP", show(report.coco["AP"])),
             ("AP75", show(report.coco["AP75"])),
@@ -82,6 +90,7 @@ better.</p>
 {_numbers("Are the boxes right?", report.coco, ("AP", "AP50", "AP75", "APs", "APm", "APl"))}
 {_numbers("Are the objects found?", report.coco, ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl"))}
 </div>
+{_masks(report)}
 {_numbers("As Pascal VOC counts", report.voc, ("AP_11point", "AP_every_point"))}
 </section>
 <section>
@@ -175,17 +184,37 @@ def _curves(curves: dict[str, Curve]) -> str:
     return f'<figure class="chart">{curve_svg(curves)}<ul>{"".join(keys)}</ul></figure>'
 
 
-def _numbers(caption: str, values: Mapping[str, float | None], names: tuple[str, ...]) -> str:
+def _numbers(
+    caption: str,
+    values: Mapping[str, float | None],
+    names: tuple[str, ...],
+    words: Mapping[str, str] = WORDS,
+) -> str:
     rows = "".join(
         f'<tr><th scope="row">{NAMES.get(name, name)}</th><td class="num">{show(values[name])}'
-        f"</td><td>{_bar(values[name])}<small>{WORDS[name]}</small></td></tr>"
+        f"</td><td>{_bar(values[name])}<small>{words[name]}</small></td></tr>"
         for name in names
     )
     return f'<table class="numbers"><caption>{caption}</caption>{rows}</table>'
 
 
+def _masks(report: Report) -> str:
+    """The same for masks: overlaps are those of pixels, not of boxes."""
+    if report.segm is None:
+        return ""
+    right = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+    found = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+    words = WORDS | {key: WORDS[key].replace("box", "mask") for key in ("AP50", "AP75")}
+    return (
+        f'<div class="halves">{_numbers("Are the masks right?", report.segm, right, words)}'
+        f"{_numbers('Are the objects found by their masks?', report.segm, found, words)}</div>"
+    )
+
+
 def _classes(report: Report) -> str:
-    keys = ("AP50", "AP75", "AR100", "AP_11point", "AP_every_point")
+    keys = ["AP50", "AP75", "AR100", "AP_11point", "AP_every_point"]
+    if report.segm is not None:
+        keys = ["mask_AP", "mask_AP50", *keys]
     names = (NAMES.get(key, key) for key in keys)
     header = "".join(f'<th scope="col" class="num">{name}</th>' for name in names)
     rows = "".join(
@@ -228,9 +257,17 @@ def _figure(report: Report, i: int) -> str:
     drawn = prediction["scores"] >= THRESHOLD
     boxes, scores, labels = (prediction[key][drawn] for key in ("boxes", "scores", "labels"))
     truth, true_labels = target["boxes"], target["labels"]
+    found_masks = _decoded(prediction, drawn.tolist())
+    true_masks = _decoded(target, [True] * len(truth))
     sides = (
-        ("found", draw_boxes(image, boxes.float() * scale, labels, scores, report.classes)),
-        ("annotated", draw_boxes(image, truth * scale, true_labels, None, report.classes)),
+        (
+            "found",
+            draw_boxes(image, boxes.float() * scale, labels, scores, report.classes, found_masks),
+        ),
+        (
+            "annotated",
+            draw_boxes(image, truth * scale, true_labels, None, report.classes, true_masks),
+        ),
     )
     name = report.paths[i].name if report.paths else f"picture {i}"
     images = "".join(
@@ -244,6 +281,14 @@ def _figure(report: Report, i: int) -> str:
         f'<figure><div class="pair">{images}</div><figcaption><b>{escape(name)}</b> '
         f"{len(boxes)} found, {len(truth)} annotated{tail}</figcaption></figure>"
     )
+
+
+def _decoded(row: Mapping[str, Any], chosen: list[bool]) -> np.ndarray | None:
+    """The masks of those chosen, in the picture's own size."""
+    if "rle" not in row:
+        return None
+    encoded = [rle for rle, wanted in zip(row["rle"], chosen, strict=True) if wanted]
+    return decode_masks(encoded, *encoded[0]["size"]) if encoded else None
 
 
 def _data_uri(image: Image.Image) -> str:

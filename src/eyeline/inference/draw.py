@@ -1,4 +1,4 @@
-"""Boxes drawn on pictures, with tags that can be read."""
+"""Boxes and masks drawn on pictures, with tags that can be read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import ceil
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFilter, ImageFont
 from torch import Tensor
 
 from eyeline.errors import EyelineError
@@ -19,6 +19,7 @@ PALETTE = (
     "#007a3d", "#9b7aff", "#c8f000", "#904385", "#00b5a5", "#ff6a13", "#7a00d8", "#a8ffdc",
 )  # fmt: skip
 
+TINT = 0.45  # of a mask's colour over the picture
 SHORTEST = 480  # pictures whose longer side is below it are enlarged by a whole factor
 
 
@@ -47,8 +48,9 @@ def draw_boxes(
     labels: Tensor | np.ndarray | Sequence[int] | None = None,
     scores: Tensor | np.ndarray | Sequence[float] | None = None,
     classes: Sequence[str] | None = None,
+    masks: Tensor | np.ndarray | None = None,
 ) -> Image.Image:
-    """The picture with its boxes, and a tag "class score" on each.
+    """The picture with its boxes, a tag "class score" on each, and its masks under both.
 
     Lines and letters grow with the picture; small pictures are enlarged first, so the result can
     be larger than the input by a whole factor.
@@ -59,6 +61,7 @@ def draw_boxes(
         labels: (N,) class indices, which choose the colours; without them all are of one colour.
         scores: (N,).
         classes: names of the classes; without them the tag shows the index.
+        masks: (N, h, w) bool of the same picture, in any size.
     """
     picture = to_pil(image)
     factor = max(1, ceil(SHORTEST / max(picture.size)))
@@ -75,6 +78,9 @@ def draw_boxes(
     width = max(2, round(longer / 320))
     font = ImageFont.load_default(max(12, round(longer / 45)))
 
+    if masks is not None:
+        picture = paint_masks(picture, masks, kinds, width)
+        width = max(1, width // 2)  # the outline of the mask says more than the box
     pen = ImageDraw.Draw(picture)
     for (x1, y1, x2, y2), kind in zip(scaled[::-1], kinds[::-1], strict=True):
         corners = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
@@ -95,6 +101,34 @@ def draw_boxes(
         pen.rectangle(place, fill=colour)
         pen.text(origin, text, fill=_contrasting(colour), font=font)
     return picture
+
+
+def paint_masks(
+    picture: Image.Image, masks: Tensor | np.ndarray, kinds: Sequence[int], width: int
+) -> Image.Image:
+    """The picture with each mask (N, h, w) tinted in its class's colour and outlined, the first
+    on top; masks of another size than the picture are enlarged to it, smoothly."""
+    canvas = np.asarray(picture, np.float32).copy()  # (H, W, 3)
+    planes = masks.cpu().numpy() if isinstance(masks, Tensor) else np.asarray(masks)
+    for mask, kind in zip(planes[::-1], list(kinds)[::-1], strict=True):
+        plane = Image.fromarray(mask.astype(np.uint8) * 255)
+        if plane.size != picture.size:
+            plane = plane.resize(picture.size, Image.Resampling.BICUBIC)
+            plane = plane.point(lambda value: 255 * (value >= 128))
+        extent = plane.getbbox()
+        if extent is None:
+            continue
+        left, top, right, bottom = extent
+        # A margin of the outline's width, for the erosion to begin from outside.
+        part = plane.crop((left - width, top - width, right + width, bottom + width))
+        inner = part.filter(ImageFilter.MinFilter(2 * width + 1))
+        crop = (width, width, width + right - left, width + bottom - top)
+        filled, core = (np.asarray(p.crop(crop)) > 0 for p in (part, inner))  # (h, w)
+        colour = np.array(ImageColor.getrgb(PALETTE[kind % len(PALETTE)]), np.float32)
+        window = canvas[top:bottom, left:right]
+        window[core] += TINT * (colour - window[core])
+        window[filled & ~core] = colour
+    return Image.fromarray(canvas.round().astype(np.uint8))
 
 
 def _name(label: int, classes: Sequence[str] | None) -> str:

@@ -98,7 +98,10 @@ class Predictor:
     @torch.inference_mode()
     def _predict(self, pictures: list[tuple[Tensor, str | None]]) -> list[Result]:
         batch = self.model.prepare([image for image, _ in pictures]).to(self.device)
-        predictions = self.model.finish(self.model.compute(batch), batch)
+        padded = self.model.compute(batch)
+        # Masks are pasted only where they are wanted.
+        padded = padded._replace(valid=padded.valid & (padded.scores >= self.score_threshold))
+        predictions = self.model.finish(padded, batch)
         results = []
         for (image, path), found in zip(pictures, predictions, strict=True):
             kept = (found["scores"] >= self.score_threshold).nonzero().flatten()
@@ -106,7 +109,8 @@ class Predictor:
             boxes, scores, labels = (found[k][kept].cpu() for k in ("boxes", "scores", "labels"))
             if image.is_floating_point():
                 image = (image.clamp(0, 1) * 255).round().to(torch.uint8)
-            results.append(Result(image, boxes, scores, labels, self.classes, path))
+            masks = found["masks"][kept].cpu() if "masks" in found else None
+            results.append(Result(image, boxes, scores, labels, self.classes, path, masks))
         return results
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from eyeline.errors import EyelineError
 from eyeline.inference.draw import draw_boxes
+from eyeline.ops.segmentations import encode_rle, mask_to_polygons, rle_area
 
 CSV_HEADER = ("picture", "class", "label", "score", "x1", "y1", "x2", "y2")
 
@@ -26,6 +27,7 @@ class Result:
     labels: Tensor  # (N,) int64, indices into `classes`
     classes: list[str] = field(default_factory=list)
     path: str | None = None  # file or URL the picture came from
+    masks: Tensor | None = None  # (N, H, W) bool, where the model predicts some
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -39,22 +41,31 @@ class Result:
         return self.classes[label] if label < len(self.classes) else str(label)
 
     def plot(self) -> Image.Image:
-        """The picture with boxes and tags; enlarged if it is small."""
-        return draw_boxes(self.image, self.boxes, self.labels, self.scores, self.classes)
+        """The picture with boxes, masks and tags; enlarged if it is small."""
+        return draw_boxes(
+            self.image, self.boxes, self.labels, self.scores, self.classes, self.masks
+        )
 
     def save(self, path: str | Path) -> None:
         """Write `plot()` to a file; its ending chooses the format."""
         self.plot().save(path)
 
     def to_coco(
-        self, image_id: int, category_ids: Sequence[int] | None = None
+        self,
+        image_id: int,
+        category_ids: Sequence[int] | None = None,
+        segmentation: str = "rle",
     ) -> list[dict[str, Any]]:
-        """COCO result records: image_id, category_id, bbox (x, y, width, height) and score.
+        """COCO result records: image_id, category_id, bbox (x, y, width, height) and score; with
+        masks also segmentation, and area in pixels.
 
         Args:
             image_id: the picture's id in the annotation file.
             category_ids: the file's id of each class; without it the class index 0 .. K-1.
+            segmentation: masks as "rle" (compressed run lengths) or "polygons", both exact.
         """
+        if segmentation not in ("rle", "polygons"):
+            raise EyelineError(f'segmentation is "rle" or "polygons", not {segmentation!r}')
         records = []
         for (x1, y1, x2, y2), score, label in zip(
             self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True
@@ -69,6 +80,11 @@ class Result:
                     "score": round(score, 6),
                 }
             )
+        if self.masks is not None:
+            encoded = encode_rle(self.masks)
+            for record, mask, rle in zip(records, self.masks, encoded, strict=True):
+                record["segmentation"] = rle if segmentation == "rle" else mask_to_polygons(mask)
+                record["area"] = rle_area(rle)
         return records
 
     def rows(self) -> list[tuple[str, str, int, float, float, float, float, float]]:
@@ -101,5 +117,6 @@ class Result:
             xyxy=self.boxes.numpy(),
             confidence=self.scores.numpy(),
             class_id=self.labels.numpy(),
+            mask=None if self.masks is None else self.masks.numpy(),
             data={"class_name": self.names},
         )

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from eyeline.errors import EyelineError
 from eyeline.ops.iou import box_iou
+from eyeline.ops.segmentations import encode_rle, rle_area
 from eyeline.structures import Prediction, Target
 
 # COCO's twelve numbers, in its order. AP: mean over ten IoU thresholds; AP50, AP75: at one;
@@ -41,15 +42,23 @@ class CocoMetric:
 
     Args:
         classes: names of the K classes.
+        kind: "bbox", overlaps are those of boxes, or "segm", those of masks. For the latter
+            predictions and targets have `masks` (N, H, W) bool, or the same as run-length
+            encodings: `rle`, a list as `eyeline.ops.segmentations.encode_rle` gives it. Masks are
+            kept encoded.
 
     An object's size (small, medium, large) is its target's `area` (G,) in square pixels where
-    that is given, as COCO's own files give the area of the mask, and the box's area otherwise.
+    that is given, as COCO's own files give the area of the mask, and its own (the box's, the
+    mask's) otherwise.
     """
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = list(classes)
+    def __init__(self, classes: Sequence[str], kind: str = "bbox") -> None:
+        if kind not in ("bbox", "segm"):
+            raise ValueError(f'kind is "bbox" or "segm", not {kind!r}')
+        self.classes, self.kind = list(classes), kind
         self._objects: list[dict[str, Any]] = []
         self._detections: list[dict[str, Any]] = []
+        self._sizes: list[list[int]] = []  # of each picture, where its masks tell it
         self._pictures = 0
 
     def update(self, predictions: Sequence[Prediction], targets: Sequence[Target]) -> None:
@@ -61,16 +70,21 @@ class CocoMetric:
         _check(predictions, targets, len(self.classes))
         for prediction, target in zip(predictions, targets, strict=True):
             self._pictures += 1
-            boxes = _xywh(target)
-            area = _numpy(target["area"]) if "area" in target else boxes[:, 2] * boxes[:, 3]
+            own = {} if self.kind == "bbox" else {"segmentation": _encoded(target, "target")}
+            boxes, area = _xywh(target), _areas(target, own)
+            if "area" in target:
+                area = _numpy(target["area"])
             _append(
-                self._objects, self._pictures, boxes, target["labels"],
+                self._objects, self._pictures, boxes, target["labels"], own,
                 area=area, iscrowd=_ignored(target).astype(int),
             )  # fmt: skip
-            boxes = _xywh(prediction)
+            found = {}
+            if self.kind == "segm":
+                found = {"segmentation": _encoded(prediction, "prediction")}
+                self._sizes.append(_size([*own["segmentation"], *found["segmentation"]]))
             _append(
-                self._detections, self._pictures, boxes, prediction["labels"],
-                area=boxes[:, 2] * boxes[:, 3], score=_numpy(prediction["scores"]),
+                self._detections, self._pictures, _xywh(prediction), prediction["labels"], found,
+                area=_areas(prediction, found), score=_numpy(prediction["scores"]),
             )  # fmt: skip
 
     def compute(self) -> dict[str, Any]:
@@ -89,10 +103,15 @@ class CocoMetric:
         if not self._pictures:
             raise EyelineError("no picture to measure; call update() before compute()")
 
+        images = [{"id": i} for i in range(1, self._pictures + 1)]
+        if self.kind == "segm":
+            for image, (height, width) in zip(images, self._sizes, strict=True):
+                image |= {"height": height, "width": width}
+
         def dataset(annotations: list[dict[str, Any]]) -> Any:
             return COCO(
                 {
-                    "images": [{"id": i} for i in range(1, self._pictures + 1)],
+                    "images": images,
                     "categories": [{"id": k, "name": n} for k, n in enumerate(self.classes)],
                     "annotations": annotations,
                 },
@@ -100,7 +119,7 @@ class CocoMetric:
             )
 
         run = COCOeval_faster(
-            dataset(self._objects), dataset(self._detections), "bbox", print_function=_silent
+            dataset(self._objects), dataset(self._detections), self.kind, print_function=_silent
         )
         run.run()
         result: dict[str, Any] = {
@@ -283,14 +302,46 @@ def _check(predictions: Sequence[Prediction], targets: Sequence[Target], num_cla
 
 
 def _append(
-    rows: list[dict[str, Any]], image_id: int, boxes: Array, labels: torch.Tensor, **columns: Array
+    rows: list[dict[str, Any]],
+    image_id: int,
+    boxes: Array,
+    labels: torch.Tensor,
+    lists: dict[str, list[Any]],
+    **columns: Array,
 ) -> None:
     """Add a picture's boxes as COCO annotations, numbered from 1 (0 means "unmatched")."""
     for i, (box, label) in enumerate(zip(boxes.tolist(), labels.tolist(), strict=True)):
         values = {name: column[i].item() for name, column in columns.items()}
+        values |= {name: column[i] for name, column in lists.items()}
         rows.append(
             {"id": len(rows) + 1, "image_id": image_id, "category_id": label, "bbox": box, **values}
         )
+
+
+def _encoded(row: dict[str, Any], what: str) -> list[dict[str, Any]]:
+    """A picture's masks as run-length encodings."""
+    if "rle" not in row and "masks" not in row:
+        raise EyelineError(f"a {what} without masks; they are what is measured")
+    encoded = row["rle"] if "rle" in row else encode_rle(row["masks"])
+    if len(encoded) != len(row["labels"]):
+        raise EyelineError(f"a {what} with {len(encoded)} masks for {len(row['labels'])} boxes")
+    return list(encoded)
+
+
+def _size(encoded: list[dict[str, Any]]) -> list[int]:
+    """Height and width of the picture that all these masks are of; without a mask any."""
+    sizes = [list(rle["size"]) for rle in encoded] or [[1, 1]]
+    if any(size != sizes[0] for size in sizes):
+        other = next(size for size in sizes if size != sizes[0])
+        raise EyelineError(f"masks of one picture with the sizes {sizes[0]} and {other}")
+    return sizes[0]
+
+
+def _areas(row: dict[str, Any], own: dict[str, list[Any]]) -> Array:
+    """Of masks where they are measured, else of boxes."""
+    if own:
+        return np.array([rle_area(rle) for rle in own["segmentation"]], np.float64)
+    return _xywh(row)[:, 2:].prod(1)
 
 
 def _xywh(row: dict[str, torch.Tensor]) -> Array:

@@ -12,6 +12,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
@@ -27,6 +28,7 @@ CHOICES = {
     "norm": NORMS,
     "objectness": ("softmax", "sigmoid"),
     "pooling": ("roi_align", "roi_pool"),
+    "mask_resize": ("nearest-exact", "nearest"),
     "fpn_extra_from": ("backbone", "level"),
 }
 
@@ -40,6 +42,9 @@ class Preprocess:
         min_size, max_size: see `eyeline.ops.resize.fitted_size`.
         mean, std: of the input channels, for pictures in [0, 1].
         divisor: heights and widths are padded to multiples of it.
+        masks: how the targets' masks are resized, which the model needs: "nearest-exact" takes the
+            pixel under each new one's centre, "nearest" (torchvision's) the one under its corner.
+            None: they are left out.
     """
 
     def __init__(
@@ -50,11 +55,12 @@ class Preprocess:
         mean: Sequence[float],
         std: Sequence[float],
         divisor: int = 32,
+        masks: str | None = None,
     ) -> None:
         self.num_classes = num_classes
         self.min_size, self.max_size = min_size, max_size
         self.mean, self.std = tuple(mean), tuple(std)
-        self.divisor = divisor
+        self.divisor, self.masks = divisor, masks
 
     def __call__(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Batch:
         """Pictures (C, H, W), uint8 or float in [0, 1], and their targets, to a `Batch`.
@@ -124,7 +130,31 @@ class Preprocess:
         factor = boxes.new_tensor([new[1] / size[1], new[0] / size[0]]).repeat(2)
         crowd = target.get("iscrowd", torch.zeros_like(labels))
         out = {"boxes": boxes * factor, "labels": labels, "iscrowd": crowd.bool()}
+        if self.masks is not None:
+            out["masks"] = self.scaled_masks(target, size, new, where)
         return out | {"image_id": target["image_id"]} if "image_id" in target else out
+
+    def scaled_masks(
+        self, target: Target, size: tuple[int, int], new: tuple[int, int], where: str
+    ) -> Tensor:
+        """Checked masks (G, H, W) in the resized picture's pixels, bool: a byte a pixel."""
+        masks, expected = target.get("masks"), (len(target["boxes"]), *size)
+        if masks is None:
+            raise EyelineError(
+                f"{where}: the target has no masks, and this model learns from them; "
+                "open the data with masks=True"
+            )
+        if masks.shape != expected or masks.is_floating_point():
+            raise EyelineError(
+                f"{where}: masks {tuple(masks.shape)}, {masks.dtype}, must be one bool mask of the "
+                f"picture's size for each box, {expected}"
+            )
+        masks = masks.bool()
+        if not len(masks):
+            return masks.new_zeros(0, *new)
+        if new == size:
+            return masks
+        return F.interpolate(masks[None].byte(), size=new, mode=str(self.masks))[0].bool()
 
 
 def as_float(image: Tensor) -> Tensor:
@@ -143,6 +173,8 @@ class Detector(nn.Module):
     name: str
     # Parameters with these prefixes are of another shape where the classes are others.
     class_dependent: tuple[str, ...] = ()
+    # Its losses take the targets' masks, and its predictions have some.
+    needs_masks = False
 
     def prepare(
         self, images: Sequence[Tensor] | Batch, targets: Sequence[Target] | None = None

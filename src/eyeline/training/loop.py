@@ -41,6 +41,7 @@ from eyeline.training.recipe import Recipe, load_recipe, merge
 from eyeline.training.saving import Position, RunFolder
 from eyeline.training.schedules import build_schedule
 
+MASK_NUMBERS = tuple(f"mask_{name}" for name in COCO_NUMBERS)
 Metrics = Mapping[str, float | None]
 Measure = Callable[[nn.Module], Metrics]
 
@@ -76,6 +77,11 @@ def train_recipe(recipe: Recipe, resume: bool = False) -> Run:
     model = create_model(
         recipe.model.name, classes=dataset.classes, weights=recipe.weights, **recipe.model.options
     )
+    if getattr(model, "needs_masks", False) and not data.masks:
+        recipe = recipe.model_copy(update={"data": data.model_copy(update={"masks": True})})
+        for one in (dataset, val_dataset):
+            if one is not None:
+                one.use_masks()
     if recipe.weights is not None:
         print(f"{recipe.weights}: {model.load_report}", flush=True)
     return train(model, dataset, val_dataset, recipe, resume=resume)
@@ -218,6 +224,8 @@ def _validation_losses(
 
 def _detection_metrics(dataset: Dataset[Any], recipe: Recipe) -> Measure:
     known = [*COCO_NUMBERS, "AP_11point", "AP_every_point", "loss"]
+    if recipe.data.masks or getattr(dataset, "masks", False):
+        known += MASK_NUMBERS
     if recipe.eval.metric not in known:
         raise EyelineError(
             f"eval.metric: there is no {recipe.eval.metric!r}; choose one of {', '.join(known)}"
@@ -232,7 +240,8 @@ def _detection_metrics(dataset: Dataset[Any], recipe: Recipe) -> Measure:
             progress=False,
             workers=recipe.data.workers,
         )
-        return {**report.coco, **report.voc}
+        segm = {f"mask_{name}": value for name, value in (report.segm or {}).items()}
+        return {**report.coco, **report.voc, **segm}
 
     return measure
 

@@ -67,7 +67,7 @@ class Data(Section):
     bad_boxes: Literal["error", "drop"] = "error"
     transforms: list[str | dict[str, Any]] = ["hflip"]
     workers: Natural = 2
-    masks: bool = False
+    masks: bool = False  # read the objects' masks; set by itself for a model that needs them
 
 
 class Optimizer(Section):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from eyeline.data.formats.annotations import Annotations, Record, Segmentation
+from eyeline.data.formats.annotations import Annotations, Record
 from eyeline.data.formats.coco import coco_splits, find_coco, read_coco
 from eyeline.data.formats.voc import find_voc, read_voc
 from eyeline.errors import EyelineError
+from eyeline.ops.segmentations import Segmentation
 
 __all__ = ["Annotations", "Record", "Segmentation", "open_annotations", "read_coco", "read_voc"]
 

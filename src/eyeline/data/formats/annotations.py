@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-# COCO's three forms: polygons [[x, y, x, y ...], ...], or a run-length encoding
-# {"size": [height, width], "counts": list of int (uncompressed) or str (compressed)}.
-Segmentation = list[list[float]] | dict[str, Any]
+from eyeline.ops.segmentations import Segmentation
 
 
 @dataclass

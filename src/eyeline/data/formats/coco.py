@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faster_coco_eval.core import mask as rle
 
-from eyeline.data.formats.annotations import Annotations, Record, Segmentation
+from eyeline.data.formats.annotations import Annotations, Record
 from eyeline.data.images import image_size
 from eyeline.errors import EyelineError
 
@@ -95,32 +94,6 @@ def _areas(annotations: list[dict[str, Any]], boxes: np.ndarray) -> np.ndarray:
         for area, (w, h) in zip(areas, sides, strict=True)
     ]
     return np.array(known, np.float32)
-
-
-def decode_masks(segmentations: list[Segmentation], height: int, width: int) -> np.ndarray:
-    """Polygons and run-length encodings as bool masks (G, H, W); [] gives an empty mask.
-
-    Raises:
-        ValueError: a segmentation of an unknown form, or of another size than the picture's.
-    """
-    masks = np.zeros((len(segmentations), height, width), bool)
-    for mask, segmentation in zip(masks, segmentations, strict=True):
-        if isinstance(segmentation, list):
-            if not all(isinstance(polygon, list) for polygon in segmentation):
-                raise ValueError(f"polygons should be lists of numbers, not {segmentation[:4]}")
-            # Fewer than three corners have no area; the library would read four numbers as a box.
-            encoded = [polygon for polygon in segmentation if len(polygon) >= 6]
-            encoded = encoded and rle.merge(rle.frPyObjects(encoded, height, width))
-        else:
-            size = list(segmentation["size"])
-            if size != [height, width]:
-                raise ValueError(f"a mask of size {size} on a picture of size {[height, width]}")
-            encoded = segmentation
-            if isinstance(segmentation["counts"], list):
-                encoded = rle.frPyObjects(segmentation, height, width)
-        if encoded:
-            mask[:] = rle.decode(encoded)
-    return masks
 
 
 def coco_splits(root: Path) -> dict[str, Path]:

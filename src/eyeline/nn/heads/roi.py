@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -87,6 +88,51 @@ class BoxHead(nn.Module):
         return self.classes(hidden).float(), self.deltas(hidden).float().unflatten(1, (-1, 4))
 
 
+def picture_index(boxes: Tensor) -> Tensor:
+    """Which picture each of the boxes (B, P, 4) is of, (B P,)."""
+    return torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
+
+
+class Sampled(NamedTuple):
+    """The regions of a batch that the heads' losses see; of each picture positive ones first."""
+
+    regions: Tensor  # (R, 4)
+    picture: Tensor  # (R,) of each region
+    labels: Tensor  # (R,), `num_classes` for background
+    index: Tensor  # (R,) the region's object, its row in the picture's target; -1 for background
+    objects: Tensor  # (R, 4) that object's box; for background it means nothing
+
+    def positive(self) -> Sampled:
+        """Those that are an object."""
+        found = (self.index >= 0).nonzero()[:, 0]
+        return Sampled(*(part[found] for part in self))
+
+
+def sample_batch(
+    proposals: Tensor,
+    valid: Tensor,
+    targets: list[Target],
+    num_classes: int,
+    samples: int,
+    positive_fraction: float,
+    foreground_iou: float,
+    background_iou: float,
+    generators: Sequence[torch.Generator | None],
+) -> Sampled:
+    """`sample_regions` of each picture; proposals (B, P, 4), valid (B, P)."""
+    parts = []
+    for i, target in enumerate(targets):
+        regions, labels, index = sample_regions(
+            proposals[i][valid[i]], target, num_classes, samples, positive_fraction,
+            foreground_iou, background_iou, generators[i],
+        )  # fmt: skip
+        objects = torch.zeros_like(regions)
+        found = index >= 0
+        objects[found] = target["boxes"][index[found]]
+        parts.append(Sampled(regions, torch.full_like(labels, i), labels, index, objects))
+    return Sampled(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
 def sample_regions(
     proposals: Tensor,
     target: Target,
@@ -102,22 +148,21 @@ def sample_regions(
     The objects themselves join the proposals (P, 4). A region whose best IoU is `foreground_iou`
     or more is that object, below `background_iou` background; regions in a crowd are left out.
 
-    Returns regions (S, 4), their labels (S,) with `num_classes` for background, and the object's
-    box of each (S, 4), which for background means nothing.
+    Returns regions (S, 4), their labels (S,) with `num_classes` for background, and each one's
+    object (S,), its row in the target, -1 for background.
     """
     crowd = target["iscrowd"]
-    boxes, labels = target["boxes"][~crowd], target["labels"][~crowd]
+    own = (~crowd).nonzero()[:, 0]
+    boxes, labels = target["boxes"][own], target["labels"][own]
     regions = torch.cat([proposals, boxes])
     ignored = ignored_by(regions, target["boxes"][crowd]) if crowd.any() else None
     matches = match(box_iou(boxes, regions), foreground_iou, background_iou, ignored=ignored)
     positive, negative = balanced_sample(matches, samples, positive_fraction, generator)
-    sampled = torch.cat([positive, negative])
-    background = labels.new_full((len(negative),), num_classes)
-    found = boxes[matches[positive]]
+    found = matches[positive]
     return (
-        regions[sampled],
-        torch.cat([labels[matches[positive]], background]),
-        torch.cat([found, found.new_zeros(len(negative), 4)]),
+        regions[torch.cat([positive, negative])],
+        torch.cat([labels[found], labels.new_full((len(negative),), num_classes)]),
+        torch.cat([own[found], own.new_full((len(negative),), -1)]),
     )
 
 
@@ -132,9 +177,9 @@ def region_losses(
 ) -> dict[str, Tensor]:
     """Fast R-CNN's multi-task loss (eq. 1 to 3) over R sampled regions of a batch.
 
-    Logits (R, K + 1), deltas (R, K, 4); regions, labels and objects as `sample_regions` gives
-    them. Cross-entropy is a mean; smooth L1 sees the deltas of the true class only, and its sum
-    is divided by R as well.
+    Logits (R, K + 1), deltas (R, K, 4); regions, labels and objects as in `Sampled`.
+    Cross-entropy is a mean; smooth L1 sees the deltas of the true class only, and its sum is
+    divided by R as well.
     """
     found = (labels < logits.shape[1] - 1).nonzero()[:, 0]
     wanted = encode(objects[found], regions[found], weights)

@@ -1,0 +1,76 @@
+"""The mask branch of the R-CNN family: He et al., "Mask R-CNN", ICCV 2017, arXiv:1703.06870,
+sec. 3.
+
+Letters   R regions, K classes, G objects of a picture, S pooled side, m = 2 S side of a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eyeline.nn.heads.roi import Sampled
+from eyeline.ops.masks import crop_masks
+from eyeline.structures import Target
+
+
+class MaskHead(nn.Module):
+    """3x3 convolutions, one deconvolution that doubles the size, a mask a class (Fig. 4, right).
+
+    Initialised after He et al., 2015, as the authors' code is; the paper does not say.
+    """
+
+    def __init__(self, channels: int, num_classes: int, width: int = 256, depth: int = 4) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(channels if i == 0 else width, width, 3, padding=1) for i in range(depth)
+        )
+        self.up = nn.ConvTranspose2d(width if depth else channels, width, 2, stride=2)
+        self.classes = nn.Conv2d(width, num_classes, 1)
+        for layer in (*self.convs, self.up, self.classes):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """Regions (R, C, S, S) to logits (R, K, m, m), float32."""
+        for conv in self.convs:
+            regions = F.relu(conv(regions), inplace=True)
+        regions = F.relu(self.up(regions), inplace=True)
+        return self.classes(regions).float()  # type: ignore[no-any-return]
+
+
+def of_class(logits: Tensor, labels: Tensor) -> Tensor:
+    """Each region's mask of its own class: (R, K, m, m) and (R,) -> (R, m, m)."""
+    index = labels[:, None, None, None].expand(-1, 1, *logits.shape[2:])
+    return logits.gather(1, index)[:, 0]
+
+
+@torch.no_grad()
+def mask_targets(
+    targets: Sequence[Target], positive: Sampled, size: int, aligned: bool, binary: bool
+) -> Tensor:
+    """What the masks of positive regions should be, (R, m, m): the part of their objects' `masks`
+    (G, H, W) that lies in them.
+
+    `binary`: 1 where half of a cell is covered, else 0; otherwise the share that is covered.
+    """
+    parts = []
+    for i, target in enumerate(targets):
+        own = positive.picture == i
+        regions, index = positive.regions[own], positive.index[own]
+        parts.append(crop_masks(target["masks"], regions, index, size, aligned))
+    shares = torch.cat(parts)
+    return (shares >= 0.5).float() if binary else shares
+
+
+def mask_loss(logits: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
+    """Mean binary cross-entropy of the true class's masks; the others see nothing (sec. 3).
+
+    Logits (R, K, m, m), labels (R,), wanted (R, m, m); without a region 0.
+    """
+    own = of_class(logits, labels)
+    total = F.binary_cross_entropy_with_logits(own, wanted, reduction="sum")
+    return total / max(1, own.numel())
