@@ -122,6 +122,67 @@ def test_retinanet(new: bool) -> None:
     assert report.converted["class_head.tower.3.weight"].startswith("head.classification_head.conv")
 
 
+def norm(name: str, kind: str = "batch") -> State:
+    keys = ("weight", "bias", "running_mean", "running_var")[: 4 if kind == "batch" else 2]
+    return {f"{name}.{key}": torch.ones(256) for key in keys}
+
+
+def faster_rcnn_v2(convs: int = 4, layers: int = 1, kind: str = "batch") -> State:
+    """Without counters, as a file that went through another format."""
+    state = {k: v for k, v in faster_rcnn().items() if "box_head" not in k}
+    for block in ("inner_blocks", "layer_blocks"):
+        for i in range(4):
+            del state[f"backbone.fpn.{block}.{i}.0.bias"]
+            state |= norm(f"backbone.fpn.{block}.{i}.1", kind)
+    state |= layer("rpn.head.conv.1.0", 256, 256, 3, 3)
+    for i in range(convs):
+        weight = layer(f"roi_heads.box_head.{i}.0", 256, 256, 3, 3)
+        state |= {k: v for k, v in weight.items() if k.endswith("weight")}
+        state |= norm(f"roi_heads.box_head.{i}.1", kind)
+    state |= layer(f"roi_heads.box_head.{convs + 1}", 8, 256 * 49)
+    if layers == 2:
+        state |= layer(f"roi_heads.box_head.{convs + 3}", 8, 8)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("convs", "layers", "kind"), [(4, 1, "batch"), (2, 2, "batch"), (4, 1, "group")]
+)
+def test_the_second_faster_rcnn(convs: int, layers: int, kind: str) -> None:
+    checkpoint = read(faster_rcnn_v2(convs, layers, kind))
+    expected = {
+        "convention": "torchvision", "norm": "batch", "norm_epsilon": 1e-5, "fpn_norm": kind,
+        "rpn_depth": 2, "head_convs": convs, "head_layers": layers, "head_norm": kind,
+        "head_width": 8, "fpn_channels": 256,
+    }  # fmt: skip
+    assert checkpoint.options.items() >= expected.items()
+    model = create_model(weights=faster_rcnn_v2(convs, layers, kind))
+    report = model.load_report
+    assert report.left_out == () and all(n.endswith("tracked") for n in report.missing)
+    last = f"roi_heads.box_head.{convs + 2 * layers - 1}.weight"
+    assert report.converted[f"head.fc{layers}.weight"] == last
+    assert report.converted["rpn.deeper.0.weight"] == "rpn.head.conv.1.0.weight"
+
+
+@pytest.mark.parametrize("kind", ["group", "batch"])
+@pytest.mark.parametrize("p6", [256, 512])
+def test_the_second_retinanet(kind: str, p6: int) -> None:
+    state = retinanet() | layer("backbone.fpn.extra_blocks.p6", 256, p6, 3, 3)
+    for head in ("classification", "regression"):
+        for i in range(4):
+            del state[f"head.{head}_head.conv.{i}.0.bias"]
+            state |= norm(f"head.{head}_head.conv.{i}.1", kind)
+    options = read(state).options
+    expected = {
+        "norm": "batch", "norm_epsilon": 1e-5, "head_norm": kind, "fpn_norm": "none",
+        "box_loss": "giou", "fpn_extra_from": "level" if p6 == 256 else "backbone",
+    }  # fmt: skip
+    assert options.items() >= expected.items()
+    model = create_model("retinanet", weights=state)
+    assert model.load_report.left_out == ()
+    assert model.config.convention == "torchvision" and model.config.force_match
+
+
 @pytest.mark.parametrize(
     ("slots", "wanted", "expected"),
     [
@@ -195,8 +256,6 @@ def test_batch_norm_that_was_trained() -> None:
     [
         ("roi_heads.mask_head.0.1.weight", "Mask R-CNN v2"),
         ("roi_heads.keypoint_head.0.weight", "Keypoint R-CNN"),
-        ("roi_heads.box_head.0.0.weight", "Faster R-CNN v2"),
-        ("head.classification_head.conv.0.1.weight", "RetinaNet v2"),
         ("head.regression_head.bbox_ctrness.weight", "FCOS"),
         ("backbone.body.0.0.weight", "detector with a MobileNet"),
         ("backbone.features.0.weight", "SSD"),

@@ -45,6 +45,20 @@ def wanted_deltas(box, anchor, weights):
     return [w * m for w, m in zip(weights, moves, strict=True)]
 
 
+def moved(anchor, moves):
+    width, height = anchor[2] - anchor[0], anchor[3] - anchor[1]
+    x = (anchor[0] + anchor[2]) / 2 + moves[0] * width
+    y = (anchor[1] + anchor[3]) / 2 + moves[1] * height
+    width, height = width * math.exp(moves[2]) / 2, height * math.exp(moves[3]) / 2
+    return x - width, y - height, x + width, y + height
+
+
+def giou(a, b):
+    hull = (max(a[2], b[2]) - min(a[0], b[0])) * (max(a[3], b[3]) - min(a[1], b[1]))
+    union = area(a) + area(b) - overlap(a, b)
+    return iou(a, b) - (hull - union) / hull
+
+
 def bent(difference, beta):
     d = abs(difference)
     return d * d / (2 * beta) if d < beta else d - beta / 2
@@ -79,9 +93,10 @@ def noisy():
     return build
 
 
+@pytest.mark.parametrize("box", ["smooth_l1", "giou"])
 @torch.no_grad()
-def test_retinanet(noisy):
-    model = noisy("retinanet", anchor_sizes=(16, 24, 32, 48, 64))
+def test_retinanet(noisy, box):
+    model = noisy("retinanet", anchor_sizes=(16, 24, 32, 48, 64), box_loss=box)
     losses = model([IMAGE], [TARGET])
     batch = model.prepare([IMAGE])
     logits, deltas, anchors = (torch.cat(p, -2) for p in model.heads(batch.images))
@@ -97,7 +112,10 @@ def test_retinanet(noisy):
         if overlaps[best] >= 0.5:
             positives += 1
             truth = wanted_deltas(boxes[best], anchor, (1, 1, 1, 1))
-            box_loss += sum(bent(m - t, 1 / 9) for m, t in zip(moves, truth, strict=True))
+            if box == "giou":
+                box_loss += 1 - giou(moved(anchor, moves), boxes[best])
+            else:
+                box_loss += sum(bent(m - t, 1 / 9) for m, t in zip(moves, truth, strict=True))
             class_loss += sum(focal(s, k == labels[best]) for k, s in enumerate(scores))
         elif overlaps[best] < 0.4 and overlap(anchor, crowd) / area(anchor) < 0.5:
             class_loss += sum(focal(s, False) for s in scores)

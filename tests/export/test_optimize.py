@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from eyeline.errors import EyelineError
 from eyeline.export.optimize import fold, optimize
 from eyeline.nn.backbones.resnet import VARIANTS, ResNet
-from eyeline.nn.layers import FrozenBatchNorm2d
+from eyeline.nn.heads.roi import BoxHead
+from eyeline.nn.layers import ConvNorm, FrozenBatchNorm2d
+from eyeline.nn.necks.fpn import FPN
 
 
 def unsettle(model: nn.Module) -> None:
@@ -139,3 +141,22 @@ def test_fold_against_the_formula() -> None:
 def test_unknown_precision() -> None:
     with pytest.raises(EyelineError, match="float32, bf16"):
         optimize(nn.Linear(1, 1), "fp8")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("norm", ["none", "batch", "frozen", "group"])
+def test_norms_behind_convolutions(norm: str, precision: str) -> None:
+    """Of a pyramid and of a box head: equal, and folded where statistics are fixed."""
+    parts = [FPN((8, 16), 32, "conv", norm=norm), BoxHead(32, 7, 3, 16, 2, 1, norm)]
+    inputs = [[torch.rand(1, 8, 12, 16), torch.rand(1, 16, 6, 8)], torch.rand(5, 32, 7, 7)]
+    for part, x in zip(parts, inputs, strict=True):
+        unsettle(part)
+        part.eval()
+        assert sum(isinstance(m, ConvNorm) for m in part.modules()) in (2, 4)
+        fast = optimize(part, precision)
+        left = [m.norm for m in fast.modules() if isinstance(m, ConvNorm) and m.norm is not None]
+        assert bool(left) == (norm == "group")
+        near = 1e-4 if precision == "float32" else 0.05
+        with torch.inference_mode():
+            for a, b in zip(part(x), fast(x), strict=True):
+                assert (a - b).abs().max() <= near * max(1, a.abs().max())

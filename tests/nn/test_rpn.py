@@ -23,13 +23,16 @@ def levels():
     ]
 
 
-@pytest.mark.parametrize("objectness", ["softmax", "sigmoid"])
-def test_single_anchors_equal_the_whole_map(objectness, levels):
+@pytest.mark.parametrize(
+    ("objectness", "depth"), [("softmax", 1), ("sigmoid", 1), ("sigmoid", 2), ("sigmoid", 3)]
+)
+def test_single_anchors_equal_the_whole_map(objectness, depth, levels):
     """`at` and `forward`: the same values, the same gradients."""
     anchors = AnchorPyramid([[8], [16]], (0.5, 1.0, 2.0), (4, 8))
-    rpn = RPN(6, anchors, objectness=objectness)
+    rpn = RPN(6, anchors, objectness=objectness, depth=depth)
+    assert sum(isinstance(m, torch.nn.Conv2d) for m in rpn.modules()) == 2 + depth
     for parameter in rpn.parameters():
-        torch.nn.init.normal_(parameter)
+        torch.nn.init.normal_(parameter, std=1 if depth == 1 else 0.3)
     count = 3 * (35 + 9)
     picture = torch.randint(0, 2, (60,))
     anchor = torch.randint(0, count, (60,))  # some more than once

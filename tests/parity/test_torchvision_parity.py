@@ -25,9 +25,16 @@ from eyeline.structures import Prediction
 
 HERE = Path(__file__).parent
 PICTURES = ("000000006818", "000000037777")
-QUICK = ["faster_rcnn_resnet18", "retinanet_resnet18"]
+QUICK = [
+    "faster_rcnn_resnet18",
+    "retinanet_resnet18",
+    "faster_rcnn_v2_resnet18",
+    "retinanet_v2_resnet18",
+]
 DETECTORS = [
     *QUICK,
+    pytest.param("faster_rcnn_v2_resnet50", marks=pytest.mark.slow),
+    pytest.param("retinanet_v2_resnet50", marks=pytest.mark.slow),
     pytest.param("faster_rcnn_resnet50", marks=pytest.mark.slow),
     pytest.param("retinanet_resnet50", marks=pytest.mark.slow),
 ]
@@ -64,6 +71,8 @@ def weights(case: str) -> dict[str, Tensor]:
 
 def build(case: str, size: int = 256, **options: Any) -> nn.Module:
     options = {"min_size": size, "max_size": 1333 * size // 800} | options
+    if case.startswith("faster_rcnn_v2"):
+        options["proposals"] = (2000, 200)
     return create_model(weights=weights(case), **options).eval()
 
 
@@ -144,6 +153,30 @@ def test_ninety_classes(case: str, pictures: list[Tensor]) -> None:
     assert agreement(model, pictures, case, ids=list(range(1, 91))) == [True, True]
 
 
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        (
+            "faster_rcnn_v2_resnet18",
+            dict(rpn_depth=2, head_convs=4, head_layers=1, fpn_channels=64),
+        ),
+        (
+            "faster_rcnn_v2_resnet50",
+            dict(rpn_depth=2, head_convs=4, head_layers=1, fpn_channels=256),
+        ),
+        ("retinanet_v2_resnet18", dict(box_loss="giou", head_norm="group", fpn_channels=64)),
+        ("retinanet_v2_resnet50", dict(box_loss="giou", head_norm="group", fpn_channels=256)),
+    ],
+)
+def test_second_versions_are_known_by_their_keys(case: str, expected: dict[str, Any]) -> None:
+    options = torchvision.read(weights(case), case).options  # type: ignore[union-attr]
+    assert options.items() >= {**expected, "norm": "batch", "norm_epsilon": 1e-5}.items()
+    if case.startswith("faster"):
+        assert (options["fpn_norm"], options["head_norm"]) == ("batch", "batch")
+    else:
+        assert (options["fpn_norm"], options["fpn_extra_from"]) == ("none", "backbone")
+
+
 @pytest.mark.parametrize("case", DETECTORS)
 def test_losses(
     case: str,
@@ -151,7 +184,8 @@ def test_losses(
     targets: list[dict[str, Tensor]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In train() mode; where sampling is random both sides take the first."""
+    """In train() mode; where sampling is random both sides take the first, and batch norms use
+    their own statistics."""
 
     def first(
         matches: Tensor, count: int, positive_fraction: float, generator: object = None
@@ -168,9 +202,13 @@ def test_losses(
         for key, value in stored(case).items()
         if key.startswith(prefix)
     }
+    model = built(case).train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
     with torch.no_grad():
-        losses = built(case).train()(pictures, targets)
-    built(case).eval()
+        losses = model(pictures, targets)
+    model.eval()
     assert {name: loss.item() for name, loss in losses.items()} == expected
     assert len(losses) == (4 if case.startswith("faster") else 2)
 
@@ -183,6 +221,8 @@ TRAPS = [
     ("faster_rcnn_resnet18", {"roi_aligned": True}),
     ("retinanet_resnet18", {"norm_epsilon": 1e-5}),
     ("retinanet_resnet18", {"anchor_rounded": False}),
+    ("faster_rcnn_v2_resnet18", {"norm_epsilon": 0.0}),
+    ("retinanet_v2_resnet18", {"norm_epsilon": 0.0}),
 ]
 
 

@@ -14,11 +14,14 @@ are asked for.
 The published COCO weights of these detectors were trained with a frozen batch norm that adds
 nothing to the variance, and torchvision sets its epsilon to 0 for them. A file does not tell its
 epsilon; a detector with frozen norms gets 0, and `create_model(norm_epsilon=1e-5)` sets another.
+The second versions ("_v2": norms in the pyramid, deeper heads) were trained with a batch norm of
+the usual 1e-5. Their RetinaNet's box loss was GIoU, which no file tells: norms in its towers do.
 """
 
 from __future__ import annotations
 
 import re
+from itertools import count as integers
 from typing import Any
 
 from eyeline.checkpoints.source import COUNTER, Checkpoint, State, begins, some
@@ -60,18 +63,24 @@ RESNETS: dict[tuple[tuple[int, ...], bool, int, int], str] = {
 # Their names -> ours. Two namings of the pyramid, the RPN and the towers exist: files from before
 # torchvision 0.13, and those written since.
 BODY = r"(?:conv1|bn1|layer[1-4]\..*)\.\w+"
+NORM = r"(weight|bias|running_mean|running_var)"
 NECK = [
     (rf"backbone\.body\.({BODY})", r"backbone.\1"),
     (r"backbone\.fpn\.inner_blocks\.(\d)(?:\.0)?\.(weight|bias)", r"fpn.lateral.\1.\2"),
     (r"backbone\.fpn\.layer_blocks\.(\d)(?:\.0)?\.(weight|bias)", r"fpn.output.\1.\2"),
+    (rf"backbone\.fpn\.inner_blocks\.(\d)\.1\.{NORM}", r"fpn.lateral.\1.norm.\2"),
+    (rf"backbone\.fpn\.layer_blocks\.(\d)\.1\.{NORM}", r"fpn.output.\1.norm.\2"),
 ]
 FASTER_RCNN = [
     *NECK,
     (r"rpn\.head\.conv(?:\.0\.0)?\.(weight|bias)", r"rpn.conv.\1"),
+    *((rf"rpn\.head\.conv\.{i}\.0\.(weight|bias)", rf"rpn.deeper.{i - 1}.\1") for i in range(1, 9)),
     (r"rpn\.head\.cls_logits\.(weight|bias)", r"rpn.objectness.\1"),
     (r"rpn\.head\.bbox_pred\.(weight|bias)", r"rpn.deltas.\1"),
     (r"roi_heads\.box_head\.fc6\.(weight|bias)", r"head.fc1.\1"),
     (r"roi_heads\.box_head\.fc7\.(weight|bias)", r"head.fc2.\1"),
+    (r"roi_heads\.box_head\.(\d)\.0\.(weight|bias)", r"head.convs.\1.\2"),
+    (rf"roi_heads\.box_head\.(\d)\.1\.{NORM}", r"head.convs.\1.norm.\2"),
     (r"roi_heads\.box_predictor\.cls_score\.(weight|bias)", r"head.classes.\1"),
     (r"roi_heads\.box_predictor\.bbox_pred\.(weight|bias)", r"head.deltas.\1"),
 ]
@@ -86,8 +95,10 @@ RETINANET = [
     (r"backbone\.fpn\.extra_blocks\.p6\.(weight|bias)", r"fpn.extra.0.\1"),
     (r"backbone\.fpn\.extra_blocks\.p7\.(weight|bias)", r"fpn.extra.1.\1"),
     (r"head\.classification_head\.conv\.(\d)\.0\.(weight|bias)", r"class_head.tower.\1.\2"),
+    (rf"head\.classification_head\.conv\.(\d)\.1\.{NORM}", r"class_head.tower.\1.norm.\2"),
     (r"head\.classification_head\.cls_logits\.(weight|bias)", r"class_head.output.\1"),
     (r"head\.regression_head\.conv\.(\d)\.0\.(weight|bias)", r"box_head.tower.\1.\2"),
+    (rf"head\.regression_head\.conv\.(\d)\.1\.{NORM}", r"box_head.tower.\1.norm.\2"),
     (r"head\.regression_head\.bbox_reg\.(weight|bias)", r"box_head.output.\1"),
 ]
 CLASSIFIER = [(rf"({BODY}|fc\.(?:weight|bias))", r"\1")]
@@ -96,8 +107,6 @@ CLASSIFIER = [(rf"({BODY}|fc\.(?:weight|bias))", r"\1")]
 UNREAD = [
     (r"roi_heads\.mask_head\.\d\.1\.", "Mask R-CNN v2"),
     (r"roi_heads\.keypoint_head\.", "Keypoint R-CNN"),
-    (r"roi_heads\.box_head\.\d\.\d\.|rpn\.head\.conv\.1\.", "Faster R-CNN v2"),
-    (r"head\.classification_head\.conv\.\d\.1\.", "RetinaNet v2"),
     (r"head\.regression_head\.bbox_ctrness\.", "FCOS"),
     (r"backbone\.(features|extra)\.", "SSD"),
     (r"backbone\.body\.\d+\.", "detector with a MobileNet"),
@@ -143,9 +152,10 @@ def _faster_rcnn(
     if masks := any(key.startswith("roi_heads.mask_") for key in state):
         table, name, state = MASK_RCNN, "mask_rcnn", _new_masks(state)
         layers = (*layers, "mask_head.classes")
+    table = [*table, *_after_convolutions(state)]
     ours, renamed, dropped = _rename(state, table, layers, where, skip)
     # Theirs reads a region channel by channel, ours cell by cell, as RoIAlign leaves it.
-    channels = len(ours["fpn.output.0.bias"])
+    channels = len(ours["fpn.output.0.weight"])
     by_channel = ours["head.fc1.weight"].unflatten(1, (channels, -1))  # (1024, C, 7 * 7)
     ours["head.fc1.weight"] = by_channel.transpose(1, 2).flatten(1)
     slots, classes = _slots(len(ours["head.classes.weight"]), num_classes)
@@ -161,22 +171,29 @@ def _faster_rcnn(
             if len(rows) != len(scores):
                 raise EyelineError(f"{where}: {len(rows)} masks for {len(scores)} slots")
             ours[f"mask_head.classes.{kind}"] = rows[slots]  # (K, ...)
-    options = _options(state, ours, where, len(slots))
+    options = _options(state, ours, where, len(slots)) | _box_head(ours)
     return Checkpoint("torchvision", name, where, options, classes, ours, renamed, dropped)
 
 
 def _retinanet(
     state: State, where: str, num_classes: int | None, skip: tuple[str, ...]
 ) -> Checkpoint:
-    ours, renamed, dropped = _rename(
-        _new_towers(state), RETINANET, ("class_head.output", "box_head.output"), where, skip
-    )
+    layers = ("fpn.output.0", "fpn.extra.0", "class_head.output", "box_head.output")
+    ours, renamed, dropped = _rename(_new_towers(state), RETINANET, layers, where, skip)
     anchors = len(ours["box_head.output.bias"]) // 4
     slots, classes = _slots(len(ours["class_head.output.bias"]) // anchors, num_classes)
     for kind in ("weight", "bias"):
         rows = ours[f"class_head.output.{kind}"].unflatten(0, (anchors, -1))  # (A, S, ...)
         ours[f"class_head.output.{kind}"] = rows[:, slots].flatten(0, 1)  # (A K, ...)
-    options = _options(state, ours, where, len(slots))
+    options = _options(state, ours, where, len(slots)) | {
+        "head_norm": _norm(ours, "class_head.tower.0"),
+        "tower_depth": _count(ours, "class_head.tower"),
+    }
+    # P6 is made of P5 where the widths allow it, as torchvision does.
+    from_level = ours["fpn.extra.0.weight"].shape[1] == options["fpn_channels"]
+    options["fpn_extra_from"] = "level" if from_level else "backbone"
+    if options["head_norm"] != "none":
+        options["box_loss"] = "giou"
     return Checkpoint("torchvision", "retinanet", where, options, classes, ours, renamed, dropped)
 
 
@@ -192,18 +209,54 @@ def _slots(count: int, num_classes: int | None) -> tuple[list[int], list[str] | 
 
 
 def _options(state: State, ours: State, where: str, num_classes: int) -> dict[str, Any]:
-    """What both detectors' configs learn from a file."""
-    frozen = not any(key.endswith(COUNTER) for key in state)
+    """What every detector's config learns from a file."""
+    second = any(".norm." in name for name in ours)  # the second versions have more than the body's
+    frozen = not second and not any(key.endswith(COUNTER) for key in state)
     return {
         "num_classes": num_classes,
         "backbone": _resnet(state, "backbone.body.", where),
         "convention": "torchvision",
         "norm": "frozen" if frozen else "batch",
         "norm_epsilon": 0.0 if frozen else 1e-5,
+        "fpn_channels": len(ours["fpn.output.0.weight"]),
+        "fpn_norm": _norm(ours, "fpn.output.0"),
         "min_size": 800,
         "max_size": 1333,
         **IMAGENET,
     }
+
+
+def _box_head(ours: State) -> dict[str, Any]:
+    """What the config of a detector with an RPN and a box head learns from its shapes."""
+    return {
+        "rpn_depth": 1 + _count(ours, "rpn.deeper"),
+        "head_convs": _count(ours, "head.convs"),
+        "head_layers": 2 if "head.fc2.weight" in ours else 1,
+        "head_norm": _norm(ours, "head.convs.0"),
+        "head_width": len(ours["head.fc1.weight"]),
+    }
+
+
+def _after_convolutions(state: State) -> list[tuple[str, str]]:
+    """Lines for the fully connected layers of a box head that begins with convolutions: one
+    `Sequential`, in which they follow a flattening, each with a ReLU behind it."""
+    convolutions = _count(state, "roi_heads.box_head", ".0.weight")
+    return [
+        (rf"roi_heads\.box_head\.{convolutions + place}\.(weight|bias)", rf"head.{name}.\1")
+        for place, name in ((1, "fc1"), (3, "fc2"))
+    ]
+
+
+def _count(state: State, prefix: str, end: str = ".weight") -> int:
+    """How many of "prefix.0.weight", "prefix.1.weight", ... there are."""
+    return next(i for i in integers() if f"{prefix}.{i}{end}" not in state)
+
+
+def _norm(ours: State, layer: str) -> str:
+    """The kind of the norm behind one of our convolutions."""
+    if f"{layer}.norm.weight" not in ours:
+        return "none"
+    return "batch" if f"{layer}.norm.running_var" in ours else "group"
 
 
 def _resnet(state: State, prefix: str, where: str) -> str:
@@ -257,7 +310,8 @@ def _rename(
 ) -> tuple[State, dict[str, str], list[str]]:
     """Each key under our name; an error names those that no line of the table takes.
 
-    `layers` of ours must be there, weight and bias, since the readers look into them.
+    `layers` of ours must be there, weight and bias, since the readers look into them; a layer with
+    a norm behind it has no bias.
     """
     ours: State = {}
     renamed: dict[str, str] = {}
@@ -280,7 +334,9 @@ def _rename(
         raise EyelineError(
             f"{where}: no place for {some(over)}; name what to leave out with skip=[...]"
         )
-    lacking = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")} - ours.keys()
+    lacking = {f"{layer}.weight" for layer in layers} - ours.keys()
+    biased = (layer for layer in layers if f"{layer}.norm.weight" not in ours)
+    lacking |= {f"{layer}.bias" for layer in biased} - ours.keys()
     if lacking:
         raise EyelineError(f"{where} lacks our {some(lacking)}")
     return ours, renamed, dropped

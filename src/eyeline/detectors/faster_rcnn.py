@@ -14,7 +14,9 @@ Departs   Both stages train together, as in the authors' later code; the paper a
           The RPN's header says what its loss is divided by.
           `convention="torchvision"` is what that library's weights were trained with: one score
           an anchor, anchors of whole coordinates about the corner of a cell, strides fitted to the
-          padded picture, RoIAlign without the half-pixel shift, smooth L1 bending at 1/9.
+          padded picture, RoIAlign without the half-pixel shift, smooth L1 bending at 1/9. Its
+          second version also has `rpn_depth=2, fpn_norm="batch", head_convs=4, head_layers=1,
+          head_norm="batch"` (after Li et al., arXiv:2111.11429).
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ class Config:
     norm_epsilon: float = 1e-5
     in_channels: int = 3
     fpn_channels: int = 256  # P 3
+    fpn_norm: str = "none"  # or "batch", "frozen", "group", after each convolution
     # Pictures
     min_size: int = 800  # P 5.1
     max_size: int = 1333
@@ -69,6 +72,7 @@ class Config:
     anchor_rounded: bool = False
     anchor_fitted: bool = False
     # Region proposal network
+    rpn_depth: int = 1  # F 3.1: 3x3 convolutions before its outputs
     objectness: str = "softmax"  # F 3.1.1: 2k scores; "sigmoid" is its footnote's k
     rpn_foreground_iou: float = 0.7  # F 3.1.2
     rpn_background_iou: float = 0.3  # F 3.1.2
@@ -84,6 +88,9 @@ class Config:
     sampling_ratio: int = 2  # Mask R-CNN, sec. 3: four points a bin
     roi_aligned: bool = True
     head_width: int = 1024  # P 4.2
+    head_layers: int = 2  # P 4.2: fully connected, 1 or 2;
+    head_convs: int = 0  # before them 3x3 convolutions,
+    head_norm: str = "none"  # each with such a norm
     head_samples: int = 512  # P 5.2
     head_positive_fraction: float = 0.25  # Fast R-CNN, sec. 2.3
     head_foreground_iou: float = 0.5  # Fast R-CNN, sec. 2.3
@@ -125,17 +132,20 @@ class FasterRCNN(Detector):
         self.backbone = build_backbone(
             c.backbone, norm=c.norm, norm_epsilon=c.norm_epsilon, in_channels=c.in_channels
         )
-        self.fpn = FPN(self.backbone.channels, c.fpn_channels, extra="pool")
+        self.fpn = FPN(self.backbone.channels, c.fpn_channels, extra="pool", norm=c.fpn_norm)
         anchors = AnchorPyramid(
             [[size] for size in c.anchor_sizes], c.anchor_ratios, STRIDES,
             c.anchor_offset, c.anchor_rounded, c.anchor_fitted,
         )  # fmt: skip
         self.rpn = RPN(
             c.fpn_channels, anchors, c.objectness, c.rpn_foreground_iou, c.rpn_background_iou,
-            c.rpn_samples, c.rpn_positive_fraction, c.rpn_nms_iou, c.rpn_beta,
+            c.rpn_samples, c.rpn_positive_fraction, c.rpn_nms_iou, c.rpn_beta, c.rpn_depth,
         )  # fmt: skip
         self.pool = RoIPooler(c.pool_size, STRIDES[:4], c.pooling, c.sampling_ratio, c.roi_aligned)
-        self.head = BoxHead(c.fpn_channels, c.pool_size, c.num_classes, c.head_width)
+        self.head = BoxHead(
+            c.fpn_channels, c.pool_size, c.num_classes, c.head_width, c.head_convs, c.head_layers,
+            c.head_norm,
+        )  # fmt: skip
 
     def forward(
         self, images: Sequence[Tensor] | Batch, targets: Sequence[Target] | None = None

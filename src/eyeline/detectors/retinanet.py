@@ -9,7 +9,9 @@ Letters   B pictures, K classes, A anchors a cell, N_l anchors of level l, N in 
 Departs   smooth L1 bends at 1/9 as in the authors' code; the text says only "standard".
           `convention="torchvision"` is what that library's weights were trained with: anchors of
           whole coordinates about the corner of a cell, strides fitted to the padded picture, P6
-          from P5, each object's best anchors matched at any IoU, an L1 loss, 300 detections.
+          from P5, each object's best anchors matched at any IoU, an L1 loss, 300 detections. Its
+          second version also has `head_norm="group", box_loss="giou", fpn_extra_from="backbone"`
+          (after Zhang et al., CVPR 2020, arXiv:1912.02424).
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.losses.focal import sigmoid_focal_loss
+from eyeline.losses.iou import IOU_LOSSES
 from eyeline.losses.smooth_l1 import smooth_l1
 from eyeline.nn.anchors import AnchorPyramid, flatten_cells
 from eyeline.nn.backbones import build_backbone
 from eyeline.nn.detector import Detector, Preprocess, make_config
+from eyeline.nn.layers import ConvNorm
 from eyeline.nn.necks.fpn import FPN
 from eyeline.note import note
 from eyeline.ops.boxes import clip
@@ -53,6 +57,8 @@ class Config:
     in_channels: int = 3
     fpn_channels: int = 256  # sec. 4, footnote 2
     fpn_extra_from: str = "backbone"  # sec. 4, footnote 2: P6 from C5; "level": from P5
+    fpn_norm: str = "none"  # or "batch", "frozen", "group", after each convolution
+    head_norm: str = "none"  # so in the towers
     tower_depth: int = 4  # sec. 4
     prior: float = 0.01  # sec. 4.1: what a class's score is at the start
     # Pictures
@@ -73,6 +79,7 @@ class Config:
     force_match: bool = False  # sec. 4 knows no other way for an object to get an anchor
     alpha: float = 0.25  # eq. 5
     gamma: float = 2.0  # eq. 5
+    box_loss: str = "smooth_l1"  # sec. 4.1; of the boxes themselves "giou", "diou", "ciou"
     box_beta: float = 1 / 9
     # Detections
     score_threshold: float = 0.05  # sec. 4.1
@@ -99,15 +106,16 @@ STRIDES = (8, 16, 32, 64, 128)  # P3 .. P7
 class Tower(nn.Module):
     """Four 3x3 convolutions with ReLU and one for the output, shared by all levels (Fig. 3)."""
 
-    def __init__(self, channels: int, depth: int, outputs: int, bias: float = 0.0) -> None:
+    def __init__(
+        self, channels: int, depth: int, outputs: int, bias: float = 0.0, norm: str = "none"
+    ) -> None:
         super().__init__()
-        self.tower = nn.ModuleList(
-            nn.Conv2d(channels, channels, 3, padding=1) for _ in range(depth)
-        )
+        self.tower = nn.ModuleList(ConvNorm(channels, channels, 3, norm) for _ in range(depth))
         self.output = nn.Conv2d(channels, outputs, 3, padding=1)
         for conv in [*self.tower, self.output]:
             nn.init.normal_(conv.weight, std=0.01)  # sec. 4.1
-            nn.init.zeros_(conv.bias)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
         nn.init.constant_(self.output.bias, bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,7 +139,7 @@ class RetinaNet(Detector):
             c.backbone, norm=c.norm, norm_epsilon=c.norm_epsilon, in_channels=c.in_channels
         )
         self.fpn = FPN(
-            self.backbone.channels[1:], c.fpn_channels, extra="conv", extra_from=c.fpn_extra_from
+            self.backbone.channels[1:], c.fpn_channels, "conv", c.fpn_extra_from, c.fpn_norm
         )
         sizes = [[size * scale for scale in c.anchor_scales] for size in c.anchor_sizes]
         if c.anchor_rounded:
@@ -141,8 +149,9 @@ class RetinaNet(Detector):
         )
         per_cell = self.anchors.per_cell
         bias = -math.log((1 - c.prior) / c.prior)  # sec. 4.1: a score of `prior` everywhere
-        self.class_head = Tower(c.fpn_channels, c.tower_depth, per_cell * c.num_classes, bias)
-        self.box_head = Tower(c.fpn_channels, c.tower_depth, per_cell * 4)
+        width, depth = c.fpn_channels, c.tower_depth
+        self.class_head = Tower(width, depth, per_cell * c.num_classes, bias, c.head_norm)
+        self.box_head = Tower(width, depth, per_cell * 4, norm=c.head_norm)
 
     def forward(
         self, images: Sequence[Tensor] | Batch, targets: Sequence[Target] | None = None
@@ -198,7 +207,7 @@ class RetinaNet(Detector):
         return Padded(take(boxes, kept), scores.gather(1, kept), labels.gather(1, kept), valid)
 
     def losses(self, batch: Batch, targets: list[Target]) -> dict[str, Tensor]:
-        """Focal loss of all anchors but the ignored, smooth L1 of those that have an object; each
+        """Focal loss of all anchors but the ignored, the box loss of those with an object; each
         picture's sums divided by the number of the latter (sec. 4.1), then the mean of the batch.
         """
         c = self.config
@@ -220,8 +229,11 @@ class RetinaNet(Detector):
             truth[positive, labels[matches[positive]]] = 1
             focal = sigmoid_focal_loss(logits[i], truth, c.alpha, c.gamma)
             class_losses.append((focal * counted[:, None]).sum() / divisor)
-            wanted = encode(objects[matches[positive]], anchors[positive])
-            box = smooth_l1(deltas[i, positive], wanted, c.box_beta, reduction="sum")
+            found, moves, moved = objects[matches[positive]], deltas[i, positive], anchors[positive]
+            if c.box_loss == "smooth_l1":
+                box = smooth_l1(moves, encode(found, moved), c.box_beta, reduction="sum")
+            else:
+                box = IOU_LOSSES[c.box_loss](decode(moves, moved), found, reduction="sum")
             box_losses.append(box / divisor)
         return {
             "classification": torch.stack(class_losses).mean(),

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from eyeline.errors import EyelineError
-from eyeline.nn.layers import FrozenBatchNorm2d
+from eyeline.nn.layers import ConvNorm, FrozenBatchNorm2d
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -26,9 +26,9 @@ def optimize(model: M, precision: str = "float32") -> M:
     and linear layers hold bfloat16 weights and cast their inputs; everything else (pictures,
     anchors, boxes) stays as it is.
 
-    Folded are neighbours in an `nn.Sequential` and the pairs that a module names in its class
-    attribute `fusable = [("conv1", "bn1"), ...]`: there the norm is always applied to the
-    convolution's output, and to nothing else.
+    Folded are neighbours in an `nn.Sequential`, the norm of a `ConvNorm`, and the pairs that a
+    module names in its class attribute `fusable = [("conv1", "bn1"), ...]`: there the norm is
+    always applied to the convolution's output, and to nothing else.
 
     Raises:
         EyelineError: an unknown precision.
@@ -42,6 +42,9 @@ def optimize(model: M, precision: str = "float32") -> M:
             if isinstance(conv, nn.Conv2d) and _is_fixed(norm):
                 setattr(module, conv_name, fold(conv, norm))
                 setattr(module, norm_name, nn.Identity())
+        if isinstance(module, ConvNorm) and module.norm is not None and _is_fixed(module.norm):
+            folded = fold(module, module.norm)
+            module.weight, module.bias, module.norm = folded.weight, folded.bias, None
     for module in model.modules():
         if isinstance(module, WEIGHTED) and precision != "float32":
             module.to(PRECISIONS[precision])

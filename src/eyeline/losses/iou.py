@@ -24,3 +24,6 @@ def diou_loss(pred: Tensor, target: Tensor, reduction: str = "none") -> Tensor:
 def ciou_loss(pred: Tensor, target: Tensor, reduction: str = "none") -> Tensor:
     """1 - CIoU, in [0, 2.5]: DIoU and the difference in aspect (same paper, eq. 10)."""
     return reduce(1 - elementwise_ciou(pred, target), reduction)
+
+
+IOU_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
-from eyeline.nn.layers import NORMS
+from eyeline.losses.iou import IOU_LOSSES
+from eyeline.nn.layers import NORMS, OPTIONAL_NORMS
 from eyeline.ops.boxes import check_boxes
 from eyeline.ops.resize import fitted_size, resize
 from eyeline.structures import Batch, Padded, Prediction, Target
@@ -26,6 +27,9 @@ C = TypeVar("C")
 # What an option with a name for a value may be, wherever a Config has it.
 CHOICES = {
     "norm": NORMS,
+    "fpn_norm": OPTIONAL_NORMS,
+    "head_norm": OPTIONAL_NORMS,
+    "box_loss": ("smooth_l1", *IOU_LOSSES),
     "objectness": ("softmax", "sigmoid"),
     "pooling": ("roi_align", "roi_pool"),
     "mask_resize": ("nearest-exact", "nearest"),

@@ -1,4 +1,4 @@
-"""Normalisation by name."""
+"""Normalisation by name, and convolutions that bring theirs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from eyeline.errors import EyelineError
 
 NORMS = ("frozen", "batch", "group")
+OPTIONAL_NORMS = ("none", *NORMS)  # where a paper has none
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -46,5 +47,30 @@ def make_norm(kind: str, channels: int, eps: float = 1e-5) -> nn.Module:
     if kind == "batch":
         return nn.BatchNorm2d(channels, eps)
     if kind == "group":
+        if channels % 32:
+            raise EyelineError(f'norm "group" makes 32 groups, which {channels} channels are not')
         return nn.GroupNorm(32, channels, eps)
     raise EyelineError(f"norm must be one of {', '.join(NORMS)}, not {kind!r}")
+
+
+class ConvNorm(nn.Conv2d):
+    """A convolution, as large going out as coming in, and the normalisation that follows it.
+
+    Without one ("none") it is an `nn.Conv2d` with a bias, and its weights are named as such; with
+    one it has no bias, and the norm's weights lie below `norm`.
+
+    Args:
+        inputs, outputs: channels.
+        kernel: side of the kernel, odd.
+        norm: "none", "batch", "frozen" or "group"; it adds 1e-5 to the variance.
+    """
+
+    norm: nn.Module | None
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, norm: str = "none") -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=norm == "none")
+        self.norm = None if norm == "none" else make_norm(norm, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H, W)
+        x = super().forward(x)
+        return x if self.norm is None else self.norm(x)

@@ -17,7 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyeline.errors import EyelineError
 from eyeline.losses.smooth_l1 import smooth_l1
+from eyeline.nn.layers import ConvNorm
 from eyeline.ops.boxes import clip
 from eyeline.ops.deltas import decode, encode
 from eyeline.ops.iou import box_iou
@@ -63,28 +65,52 @@ class RoIPooler(nn.Module):
 class BoxHead(nn.Module):
     """Two layers of 1024 and two sisters: K + 1 classes, and four deltas for each of K (sec. 2.1).
 
+    Before them may stand 3x3 convolutions, as many as `convs`, each with its `norm` and a ReLU
+    (Wu and He, "Group Normalization", ECCV 2018, arXiv:1803.08494, have four of them on COCO, and
+    then one fully connected layer: `layers` 1).
+
     `fc1` reads a region cell by cell, all channels of a cell together: the order in which RoIAlign
     leaves it, so nothing is copied.
     """
 
-    def __init__(self, channels: int, size: int, num_classes: int, width: int = 1024) -> None:
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        num_classes: int,
+        width: int = 1024,
+        convs: int = 0,
+        layers: int = 2,
+        norm: str = "none",
+    ) -> None:
         super().__init__()
+        if layers not in (1, 2):
+            raise EyelineError(f"head_layers is {layers}; fully connected are 1 or 2")
+        self.convs = nn.ModuleList(ConvNorm(channels, channels, 3, norm) for _ in range(convs))
         self.fc1 = nn.Linear(channels * size * size, width)
-        self.fc2 = nn.Linear(width, width)
+        self.fc2 = nn.Linear(width, width) if layers == 2 else None
         self.classes = nn.Linear(width, num_classes + 1)
         self.deltas = nn.Linear(width, num_classes * 4)
-        for layer in (self.fc1, self.fc2):
+        hidden = [self.fc1] if self.fc2 is None else [self.fc1, self.fc2]
+        for conv in self.convs:
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        for layer in hidden:
             nn.init.kaiming_uniform_(layer.weight, a=1)
         nn.init.normal_(self.classes.weight, std=0.01)  # sec. 2.3
         nn.init.normal_(self.deltas.weight, std=0.001)
-        for layer in (self.fc1, self.fc2, self.classes, self.deltas):
+        for layer in (*hidden, self.classes, self.deltas):
             nn.init.zeros_(layer.bias)
 
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         """Regions (R, C, S, S) to logits (R, K + 1) and deltas (R, K, 4), float32."""
+        for conv in self.convs:
+            regions = F.relu(conv(regions), inplace=True)
         cells = regions.permute(0, 2, 3, 1).flatten(1)  # (R, S S C)
         hidden = F.relu(self.fc1(cells), inplace=True)
-        hidden = F.relu(self.fc2(hidden), inplace=True)
+        if self.fc2 is not None:
+            hidden = F.relu(self.fc2(hidden), inplace=True)
         return self.classes(hidden).float(), self.deltas(hidden).float().unflatten(1, (-1, 4))
 
 

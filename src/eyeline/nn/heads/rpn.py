@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyeline.errors import EyelineError
 from eyeline.losses.smooth_l1 import smooth_l1
 from eyeline.nn.anchors import AnchorPyramid, flatten_cells
 from eyeline.nn.heads.sampling import generator_for
@@ -43,6 +44,7 @@ class RPN(nn.Module):
             may be objects.
         nms_iou: of two proposals of a level that overlap more, the better stays.
         beta: where smooth L1 bends.
+        depth: how many 3x3 convolutions with ReLU stand before the two outputs; one in the paper.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class RPN(nn.Module):
         positive_fraction: float = 0.5,
         nms_iou: float = 0.7,
         beta: float = 1.0,
+        depth: int = 1,
     ) -> None:
         super().__init__()
         self.anchors = anchors
@@ -63,10 +66,15 @@ class RPN(nn.Module):
         self.samples, self.positive_fraction = samples, positive_fraction
         self.nms_iou, self.beta = nms_iou, beta
         self.scores_per_anchor = 2 if objectness == "softmax" else 1
+        if depth < 1:
+            raise EyelineError(f"rpn_depth is {depth}; it must be 1 or more")
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.deeper = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=1) for _ in range(depth - 1)
+        )
         self.objectness = nn.Conv2d(channels, anchors.per_cell * self.scores_per_anchor, 1)
         self.deltas = nn.Conv2d(channels, anchors.per_cell * 4, 1)
-        for conv in (self.conv, self.objectness, self.deltas):
+        for conv in (self.conv, *self.deeper, self.objectness, self.deltas):
             nn.init.normal_(conv.weight, std=0.01)  # sec. 3.1.3
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
@@ -75,6 +83,8 @@ class RPN(nn.Module):
         logits, deltas = [], []
         for level in levels:
             hidden = F.relu(self.conv(level), inplace=True)
+            for conv in self.deeper:
+                hidden = F.relu(conv(hidden), inplace=True)
             scores = flatten_cells(self.objectness(hidden), self.scores_per_anchor)
             logits.append(self.as_logits(scores.float()))
             deltas.append(flatten_cells(self.deltas(hidden), 4).float())
@@ -156,23 +166,32 @@ class RPN(nn.Module):
         shapes = [level.shape[2:] for level in levels]
         ends = torch.tensor([h * w * self.anchors.per_cell for h, w in shapes]).cumsum(0)
         level_index = torch.bucketize(anchor, ends.to(anchor.device), right=True)
-        kernel = self.conv.weight.permute(0, 2, 3, 1).flatten(1)  # (C, 3 * 3 * C)
-        patches, order = [], []
-        step = torch.arange(-1, 2, device=anchor.device)
+        *earlier, last = (self.conv, *self.deeper)
+        reach = 1 + len(earlier)  # cells that the convolutions see around one
+        side = 2 * reach + 1
+        step = torch.arange(-reach, reach + 1, device=anchor.device)
+        patches, insides, order = [], [], []
         for i, (level, (height, width)) in enumerate(zip(levels, shapes, strict=True)):
             chosen = (level_index == i).nonzero()[:, 0]
             first = int(ends[i - 1]) if i else 0
             cell = (anchor[chosen] - first) // self.anchors.per_cell
-            rows = (cell // width)[:, None, None] + step[:, None]  # (s, 3, 1)
-            columns = (cell % width)[:, None, None] + step  # (s, 1, 3)
+            rows = (cell // width)[:, None, None] + step[:, None]  # (s, side, 1)
+            columns = (cell % width)[:, None, None] + step  # (s, 1, side)
             inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
             index = (picture[chosen][:, None, None] * height + rows) * width + columns
             table = level.permute(0, 2, 3, 1).flatten(0, 2)  # (B H W, C)
             values = table.index_select(0, index.where(inside, 0).flatten())
-            patches.append((values * inside.flatten()[:, None]).view(len(chosen), kernel.shape[1]))
+            patches.append(values.view(len(chosen), side, side, table.shape[1]) * inside[..., None])
+            insides.append(inside)
             order.append(chosen)
-        inputs = torch.cat(patches)[torch.cat(order).argsort()]  # (S, 3 * 3 * C)
-        hidden = F.relu(F.linear(inputs, kernel, self.conv.bias))
+        back = torch.cat(order).argsort()
+        inputs, inside = torch.cat(patches)[back], torch.cat(insides)[back]  # (S, side, side, C)
+        for conv in earlier:  # each takes a cell from every side; outside lies 0 for the next
+            around = F.conv2d(inputs.permute(0, 3, 1, 2), conv.weight, conv.bias)  # type: ignore[arg-type]
+            inside = inside[:, 1:-1, 1:-1]
+            inputs = F.relu(around).permute(0, 2, 3, 1) * inside[..., None]
+        kernel = last.weight.permute(0, 2, 3, 1).flatten(1)  # (C, 3 * 3 * C)
+        hidden = F.relu(F.linear(inputs.flatten(1), kernel, last.bias))
         place = (torch.arange(len(anchor), device=anchor.device), anchor % self.anchors.per_cell)
         per_cell = (self.anchors.per_cell, -1)
         scores = F.linear(hidden, self.objectness.weight.flatten(1), self.objectness.bias)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyeline.nn.layers import ConvNorm
+
 
 class FPN(nn.Module):
     """Feature maps of a backbone, fine to coarse, to as many levels of equal width and some more.
@@ -22,6 +24,7 @@ class FPN(nn.Module):
             None: none.
         extra_from: what the first of two extra convolutions reads, "backbone" (its last map) or
             "level" (the last level).
+        norm: after the lateral and the output convolutions, see `make_norm`; "none" in the paper.
     """
 
     def __init__(
@@ -30,10 +33,11 @@ class FPN(nn.Module):
         channels: int = 256,
         extra: str | None = None,
         extra_from: str = "backbone",
+        norm: str = "none",
     ) -> None:
         super().__init__()
-        self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in inputs)
-        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in inputs)
+        self.lateral = nn.ModuleList(ConvNorm(c, channels, 1, norm) for c in inputs)
+        self.output = nn.ModuleList(ConvNorm(channels, channels, 3, norm) for _ in inputs)
         self.extra_kind, self.extra_from = extra, extra_from
         self.extra = nn.ModuleList()
         if extra == "conv":
@@ -43,7 +47,8 @@ class FPN(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=1)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         merged = [self.lateral[-1](features[-1])]

@@ -1,0 +1,57 @@
+"""Convolutions with their norm, and the heads that are made of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from eyeline.errors import EyelineError
+from eyeline.nn.heads.roi import BoxHead
+from eyeline.nn.layers import ConvNorm
+from eyeline.nn.necks.fpn import FPN
+from eyeline.registry import create_model
+
+
+def test_without_a_norm_it_is_a_convolution():
+    """So weights that were saved as a plain convolution's load."""
+    conv, plain = ConvNorm(3, 4, 3), nn.Conv2d(3, 4, 3, padding=1)
+    conv.load_state_dict(plain.state_dict())
+    x = torch.rand(2, 3, 5, 6)
+    assert torch.equal(conv(x), plain(x))
+
+
+@pytest.mark.parametrize("kind", ["batch", "frozen", "group"])
+def test_with_a_norm_it_has_no_bias(kind):
+    conv = ConvNorm(3, 32, 1, kind).eval()
+    assert conv.bias is None
+    with torch.no_grad():
+        conv.norm.bias.fill_(2.0)
+        conv.norm.weight.fill_(0.0)
+    assert (conv(torch.rand(1, 3, 2, 2)) == 2).all()
+
+
+def test_names_of_the_paper_are_kept():
+    """Files from before there were norms and deeper heads still load."""
+    assert set(FPN((8,), 4).state_dict()) == {
+        f"{part}.0.{kind}" for part in ("lateral", "output") for kind in ("weight", "bias")
+    }
+    assert set(BoxHead(4, 7, 3, 8).state_dict()) == {
+        f"{part}.{kind}" for part in ("fc1", "fc2", "classes", "deltas")
+        for kind in ("weight", "bias")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("faster_rcnn", dict(rpn_depth=0), "rpn_depth is 0; it must be 1 or more"),
+        ("faster_rcnn", dict(head_layers=3), "head_layers is 3; fully connected are 1 or 2"),
+        ("faster_rcnn", dict(fpn_norm="batchnorm"), "fpn_norm must be one of none, frozen, batch"),
+        ("retinanet", dict(box_loss="iou"), "box_loss must be one of smooth_l1, giou, diou, ciou"),
+        ("retinanet", dict(head_norm="group", fpn_channels=48), "32 groups, which 48 channels"),
+    ],
+)
+def test_options_that_cannot_be_meant(name, options, message):
+    with torch.device("meta"), pytest.raises(EyelineError, match=message):
+        create_model(name, num_classes=1, backbone="resnet18", **options)
