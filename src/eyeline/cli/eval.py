@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from eyeline.cli.options import ClassAgnostic, Nms, NmsIou, Tta, VoteIou
 from eyeline.errors import EyelineError
 
 
@@ -30,6 +31,11 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1)] = 1,
     workers: Annotated[int, typer.Option(min=0, help="processes that load pictures")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda ...")] = None,
+    nms: Nms = None,
+    nms_iou: NmsIou = None,
+    vote_iou: VoteIou = None,
+    class_agnostic: ClassAgnostic = False,
+    tta: Tta = False,
 ) -> None:
     """Measure a detector: COCO's twelve numbers, VOC's AP, per class, pictures a second.
 
@@ -42,7 +48,9 @@ def evaluate(
     from eyeline.device import find_device
     from eyeline.evaluation import evaluate
     from eyeline.export import optimize
+    from eyeline.inference.options import set_suppression
     from eyeline.inference.predictor import load_model
+    from eyeline.inference.tta import Augmented
     from eyeline.training import load_recipe
     from eyeline.training.recipe import Data
 
@@ -58,15 +66,24 @@ def evaluate(
     dataset = open_dataset(
         path, split, classes=model.classes, bad_boxes=bad_boxes or of_run.bad_boxes
     )
+    chosen = {
+        "nms": nms, "nms_iou": nms_iou, "vote_iou": vote_iou,
+        "class_agnostic_nms": class_agnostic or None,
+    }  # fmt: skip
+    fast: Any = optimize(model, precision)
+    set_suppression(fast, chosen)
     report = evaluate(
-        optimize(model, precision),
+        Augmented(fast) if tta else fast,
         dataset,
         batch_size=batch_size,
         device=found_device,
         workers=workers,
     )
     report.facts |= {"precision": precision, "date": date.today().isoformat()}
+    report.facts["split"] = split
     report.facts["command"] = f"eyeline eval {run} --data {path} --split {split}"
+    told = {key.replace("_", " "): str(v) for key, v in chosen.items() if v is not None}
+    report.facts |= told | ({"test-time augmentation": "twelve passes"} if tta else {})
     folder = new_folder(out, (folder if folder.is_dir() else Path()) / f"eval-{split}")
     report.to_json(folder / "results.json")
     report.detections_json(folder / "detections.json")

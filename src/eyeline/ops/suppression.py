@@ -55,6 +55,18 @@ class Suppression:
         max_detections: int,
     ) -> Padded:
         """Boxes (B, N, 4), scores (B, N), labels (B, N) and valid (B, N) to detections (B, D)."""
+        return self.select(boxes, scores, labels, valid, iou_threshold, max_detections)[0]
+
+    def select(
+        self,
+        boxes: Tensor,
+        scores: Tensor,
+        labels: Tensor,
+        valid: Tensor,
+        iou_threshold: float,
+        max_detections: int,
+    ) -> tuple[Padded, Tensor]:
+        """The same, and the index (B, D) into N that each detection comes from."""
         groups = None if self.class_agnostic else labels
         if self.kind == "hard":
             index, found = nms_padded(boxes, scores, iou_threshold, max_detections, groups, valid)
@@ -70,7 +82,7 @@ class Suppression:
                 kept, boxes, scores.masked_fill(~valid, 0), self.vote_iou,
                 None if self.class_agnostic else kept_labels, groups,
             )  # fmt: skip
-        return Padded(kept, kept_scores, kept_labels, found)
+        return Padded(kept, kept_scores, kept_labels, found), index
 
 
 HARD = Suppression()
