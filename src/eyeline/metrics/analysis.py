@@ -55,7 +55,8 @@ class Analysis(NamedTuple):
     """What `analyse` finds; IoU one half, and each class at its own best threshold."""
 
     pairs: list[Pairs]  # of each picture, whatever the threshold
-    best: list[Best | None]  # of each class; None without objects or without detections
+    best: list[Best | None]  # of each class; None without objects or where nothing was right
+    overall: Best | None  # one threshold for all classes
     histograms: list[tuple[Array, Array]]  # of each class: right (BINS,), false (BINS,)
     confusion: Array  # (K + 1, K + 1): objects by row, detections by column; see `confusion`
     pictures: list[PictureScore]
@@ -107,7 +108,33 @@ def analyse(
     for prediction, target, pairing in zip(predictions, targets, pairs, strict=True):
         matrix += confusion(prediction, target, pairing, thresholds)
         pictures.append(picture_score(prediction, target, pairing, thresholds))
-    return Analysis(pairs, best, histograms, matrix, pictures)
+    overall = best_threshold(every_score[judged], right[judged], int(objects.sum()))
+    return Analysis(pairs, best, overall, histograms, matrix, pictures)
+
+
+def as_json(analysis: Analysis, classes: Sequence[str], image_ids: Sequence[int]) -> dict[str, Any]:
+    """Thresholds, histograms, confusion and per_picture in plain lists and dictionaries."""
+    named = zip(classes, analysis.best, strict=True)
+    right_and_false = zip(classes, analysis.histograms, strict=True)
+    return {
+        "thresholds": {
+            "all": analysis.overall and analysis.overall._asdict(),
+            "per_class": {name: best and best._asdict() for name, best in named},
+        },
+        "histograms": {
+            name: {"right": right.tolist(), "false": false.tolist()}
+            for name, (right, false) in right_and_false
+        },
+        "confusion": {
+            "rows": [*classes, "background"],  # what is annotated
+            "columns": [*classes, "missed"],  # what was detected
+            "counts": analysis.confusion.tolist(),
+        },
+        "per_picture": [
+            {"image_id": image_id, **picture._asdict()}
+            for image_id, picture in zip(image_ids, analysis.pictures, strict=True)
+        ],
+    }
 
 
 def pair(prediction: Prediction, target: Target, iou_threshold: float = IOU) -> Pairs:
