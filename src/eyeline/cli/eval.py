@@ -81,7 +81,9 @@ def evaluate(
     )
     report.facts |= {"precision": precision, "date": date.today().isoformat()}
     report.facts["split"] = split
-    report.facts["command"] = f"eyeline eval {run} --data {path} --split {split}"
+    report.facts["command"] = (
+        f"eyeline eval {run} --data {path} --split {split}{_flags(chosen, tta)}"
+    )
     told = {key.replace("_", " "): str(v) for key, v in chosen.items() if v is not None}
     report.facts |= told | ({"test-time augmentation": "twelve passes"} if tta else {})
     folder = new_folder(out, (folder if folder.is_dir() else Path()) / f"eval-{split}")
@@ -91,3 +93,13 @@ def evaluate(
     page = report.to_html(folder / "report.html", title=title)
     show(report.table())
     print(f"report: {page}")
+
+
+def _flags(chosen: dict[str, Any], tta: bool) -> str:
+    """The options that change what is detected, as they are typed."""
+    names = {"class_agnostic_nms": "--class-agnostic"}
+    told = ""
+    for key, value in chosen.items():
+        if value is not None:
+            told += " " + names.get(key, f"--{key.replace('_', '-')} {value}")
+    return told + (" --tta" if tta else "")

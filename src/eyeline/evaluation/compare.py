@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -165,7 +166,8 @@ def page(runs: Sequence[Evaluated], title: str = "Comparison") -> str:
             f"{escape(value)}</td>"
             for j, (value, strong) in enumerate(zip(run.row(), best, strict=True))
         )
-        rows.append(f'<tr><th scope="row">{_dot(i)}{escape(run.name)}</th>{cells}</tr>')
+        name = re.sub(r"([-_/])", r"\1<wbr>", escape(run.name))  # where a long one may break
+        rows.append(f'<tr><th scope="row">{_dot(i)}{name}</th>{cells}</tr>')
     header = "".join(
         f'<th scope="col" class="{"num" if 1 <= j <= 5 else ""}">{name}</th>'
         for j, name in enumerate(HEADER)

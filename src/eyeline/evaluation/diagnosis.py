@@ -171,35 +171,39 @@ def _shot(report: Report, i: int) -> str:
     boxes, truth = (x["boxes"].numpy() * scale for x in (prediction, target))
     labels, true_labels = prediction["labels"].tolist(), target["labels"].tolist()
     marks = [_mark("right", boxes[d]) for d in np.flatnonzero(right)]
-    marks += [_mark("missed", truth[g], report.classes[true_labels[g]], image.size)
-              for g in np.flatnonzero(missed)]  # fmt: skip
     if "iscrowd" in target:
         marks += [_mark("ignored", truth[g]) for g in np.flatnonzero(target["iscrowd"].numpy())]
+    tags = []
+    for g in np.flatnonzero(missed):
+        marks.append(_mark("missed", truth[g]))
+        tags.append(_tag("missed", truth[g], report.classes[true_labels[g]], image.size))
     for d in np.flatnonzero(false):
+        marks.append(_mark("false", boxes[d]))
         text = f"{report.classes[labels[d]]} {prediction['scores'][d]:.2f}"
-        marks.append(_mark("false", boxes[d], text, image.size))
+        tags.append(_tag("false", boxes[d], text, image.size))
     name = report.paths[i].name if report.paths else f"picture {i}"
     said = f"{score.right} right, {score.false} false, {score.missed} missed"
     return (
         f'<figure><svg viewBox="0 0 {image.width} {image.height}" role="img" '
         f'aria-label="{escape(name)}: {said}"><image href="{data_uri(image)}" '
-        f'width="{image.width}" height="{image.height}"/>{"".join(marks)}</svg>'
+        f'width="{image.width}" height="{image.height}"/>{"".join(marks + tags)}</svg>'
         f"<figcaption><b>{escape(name)}</b> F1 {score.f1:.2f}: {said}</figcaption></figure>"
     )
 
 
-def _mark(kind: str, box: np.ndarray, text: str = "", size: tuple[int, int] = (0, 0)) -> str:
-    """A box in the line style of its kind, on a dark line that sets it off, and what it is."""
+def _mark(kind: str, box: np.ndarray) -> str:
+    """A box in the line style of its kind, on a dark line that sets it off."""
     x1, y1, x2, y2 = (float(v) for v in box)
     shape = f'x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"'
-    mark = f'<rect class="under" {shape}/><rect class="{kind}" {shape}/>'
-    if not text:
-        return mark
-    up = kind == "false"  # false ones are named above, missed ones below their box
-    y = max(12.0, y1 - 4) if up else min(size[1] - 4.0, y2 + 12)
-    end = x1 > 0.75 * size[0]
-    x, anchor = (x2, ' text-anchor="end"') if end else (x1, "")
-    return f'{mark}<text class="{kind}" x="{x:.1f}" y="{y:.1f}"{anchor}>{escape(text)}</text>'
+    return f'<rect class="under" {shape}/><rect class="{kind}" {shape}/>'
+
+
+def _tag(kind: str, box: np.ndarray, text: str, size: tuple[int, int]) -> str:
+    """What a box is: above false ones, below missed ones, inside the picture of `size`."""
+    x1, y1, x2, y2 = (float(v) for v in box)
+    y = max(12.0, y1 - 4) if kind == "false" else min(size[1] - 4.0, y2 + 12)
+    x, anchor = (x2, ' text-anchor="end"') if x1 > 0.75 * size[0] else (x1, "")
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}"{anchor}>{escape(text)}</text>'
 
 
 def _key(kind: str, text: str) -> str:

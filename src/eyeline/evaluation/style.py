@@ -128,7 +128,6 @@ figcaption b { color: var(--ink); font-weight: 600; margin-right: .3rem; }
   body { padding-top: 1.5rem; }
   .halves, .chart, .shots { grid-template-columns: minmax(0, 1fr); }
   .classes th, .classes td { padding-left: .65rem; }
-  .classes tbody th { max-width: 9.5rem; overflow-wrap: anywhere; }
   .classes .wide { display: none; } }
 @media (max-width: 30rem) {
   .head { display: grid; grid-template-columns: 1fr 1fr; }
