@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from eyeline.errors import EyelineError
 from eyeline.inference import TTA, Predictor
 from eyeline.inference.options import set_suppression
-from eyeline.inference.tta import TWELVE, Augmented, Pass, Passes, unflip
+from eyeline.inference.tta import TWELVE, Augmented, Pass, Passes, in_picture
 from eyeline.nn.detector import Detector, Preprocess, make_config
 from eyeline.registry import create_model
 from eyeline.structures import Batch, Padded
@@ -83,12 +83,27 @@ def test_a_mirrored_result_maps_back_exactly() -> None:
         assert p["scores"].tolist() == pytest.approx([0.9])
 
 
+class WithMasks(NamedTuple):
+    """What a detector with masks gives."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    valid: Tensor
+    masks: Tensor
+
+
 def test_masks_are_mirrored_too() -> None:
-    masks = torch.zeros(1, 4, 6, dtype=torch.bool)
-    masks[0, 1, :2] = True
-    found = unflip({"boxes": torch.tensor([[0.0, 1, 2, 2]]), "masks": masks}, 6)
-    assert found["boxes"].tolist() == [[4, 1, 6, 2]]
-    assert found["masks"][0, 1].tolist() == [False] * 4 + [True] * 2
+    """They lie over their boxes; the batch is half as large as the picture of 6 x 8."""
+    one = torch.ones(1, 1)
+    masks = torch.tensor([[0.0, 1.0], [0.2, 0.3]])[None, None]
+    found = WithMasks(torch.tensor([[[0.0, 1, 2, 2]]]), one, one.long(), one.bool(), masks)
+    batch = Batch(torch.zeros(1, 3, 3, 4), torch.tensor([[3, 4]]), torch.tensor([[6, 8]]))
+    back: Any = in_picture(found, Pass(flip=True), batch)  # type: ignore[arg-type]
+    assert back.boxes.tolist() == [[[4, 2, 8, 4]]]
+    torch.testing.assert_close(back.masks[0, 0], torch.tensor([[1.0, 0.0], [0.3, 0.2]]))
+    plain: Any = in_picture(found, Pass(), batch)  # type: ignore[arg-type]
+    assert plain.boxes.tolist() == [[[0, 2, 4, 4]]] and plain.masks is masks
 
 
 def test_twelve_boxes_become_one() -> None:
@@ -116,38 +131,36 @@ def test_what_each_scale_may_report(box: tuple[int, ...], ratios: set[float]) ->
     assert reported == ratios
 
 
-def merge(config: Any = CONFIG, **options: Any) -> dict[str, Tensor]:
+def merge(config: Any = CONFIG, **options: Any) -> list[tuple[list[float], float, int]]:
     model = Bright()
     model.config = config
-    first = {
-        "boxes": torch.tensor([[0.0, 0, 10, 10], [50.0, 0, 60, 10]]),
-        "scores": torch.tensor([0.9, 0.5]),
-        "labels": torch.tensor([0, 0]),
-        "masks": torch.tensor([1, 2])[:, None, None],  # which one it was
-    }
-    second = {
-        "boxes": torch.tensor([[0.0, 0, 12, 10], [50.0, 0, 60, 10]]),  # IoU 10 / 12 with the first
-        "scores": torch.tensor([0.3, 0.6]),
-        "labels": torch.tensor([0, 1]),
-        "masks": torch.tensor([3, 4])[:, None, None],
-    }
-    return Augmented(model, TTA(**options)).merge([first, second])
+    first = Padded(
+        torch.tensor([[[0.0, 0, 10, 10], [50.0, 0, 60, 10]]]), torch.tensor([[0.9, 0.5]]),
+        torch.tensor([[0, 0]]), torch.tensor([[True, True]]),
+    )  # fmt: skip
+    second = Padded(  # IoU 10 / 12 with the first; the third is an empty slot
+        torch.tensor([[[0.0, 0, 12, 10], [50.0, 0, 60, 10], [0.0, 0, 9, 10]]]),
+        torch.tensor([[0.3, 0.6, 0.99]]), torch.tensor([[0, 1, 0]]),
+        torch.tensor([[True, True, False]]),
+    )  # fmt: skip
+    found = Augmented(model, TTA(**options)).merge([first, second])
+    assert found.boxes.shape == (1, config.max_detections, 4)
+    n = int(found.valid.sum())
+    assert found.valid[0, :n].all()
+    columns = (part[0, :n].tolist() for part in found[:3])
+    return [(box, round(score, 6), label) for box, score, label in zip(*columns, strict=True)]
 
 
 def test_merging_by_hand() -> None:
-    found = merge()
-    assert found["boxes"].tolist() == [[0, 0, 10.5, 10], [50, 0, 60, 10], [50, 0, 60, 10]]
-    assert found["scores"].tolist() == pytest.approx([0.9, 0.6, 0.5])
-    assert found["labels"].tolist() == [0, 1, 0]
-    assert found["masks"].flatten().tolist() == [1, 4, 2]
-    assert merge(vote_iou=None)["boxes"][0].tolist() == [0, 0, 10, 10]
-    assert merge(vote_iou=None, nms_iou=0.9)["scores"].tolist() == pytest.approx(
-        [0.9, 0.6, 0.5, 0.3]
-    )
+    there = [50, 0, 60, 10]
+    assert merge() == [([0, 0, 10.5, 10], 0.9, 0), (there, 0.6, 1), (there, 0.5, 0)]
+    plain = [([0, 0, 10, 10], 0.9, 0), (there, 0.6, 1), (there, 0.5, 0)]
+    assert merge(vote_iou=None) == plain
+    assert merge(vote_iou=None, nms_iou=0.9) == [*plain, ([0, 0, 12, 10], 0.3, 0)]
     agnostic = SimpleNamespace(**{**vars(CONFIG), "class_agnostic_nms": True})
-    assert merge(agnostic)["labels"].tolist() == [0, 1]
+    assert [label for *_, label in merge(agnostic)] == [0, 1]
     few = SimpleNamespace(**{**vars(CONFIG), "max_detections": 1})
-    assert merge(few)["scores"].tolist() == pytest.approx([0.9])
+    assert merge(few) == [([0, 0, 10.5, 10], 0.9, 0)]
 
 
 SMALL = {"backbone": "resnet18", "size": 64, "num_classes": 2, "score_threshold": 0.001}

@@ -201,7 +201,7 @@ def _mark(kind: str, box: np.ndarray) -> str:
 def _tag(kind: str, box: np.ndarray, text: str, size: tuple[int, int]) -> str:
     """What a box is: above false ones, below missed ones, inside the picture of `size`."""
     x1, y1, x2, y2 = (float(v) for v in box)
-    y = max(12.0, y1 - 4) if kind == "false" else min(size[1] - 4.0, y2 + 12)
+    y = max(16.0, y1 - 4) if kind == "false" else min(size[1] - 4.0, y2 + 12)
     x, anchor = (x2, ' text-anchor="end"') if x1 > 0.75 * size[0] else (x1, "")
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}"{anchor}>{escape(text)}</text>'
 

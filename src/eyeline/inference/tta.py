@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
 from eyeline.nn.detector import suppression
+from eyeline.ops.select import take
 from eyeline.structures import Batch, Padded, Prediction, Target
 
 
@@ -90,8 +91,7 @@ class Passes(list[Batch]):
 class Augmented(nn.Module):
     """A detector that makes several passes; called like the detector itself.
 
-    `prepare`, `compute` and `finish` have the detector's meaning, with a `Batch` and a `Padded`
-    for every pass.
+    `prepare`, `compute` and `finish` have the detector's meaning, with a `Batch` for every pass.
     """
 
     def __init__(self, model: nn.Module, tta: TTA | None = None) -> None:
@@ -131,41 +131,31 @@ class Augmented(nn.Module):
             passes.append(preprocess([image.flip(-1) if one.flip else image for image in images]))
         return passes
 
-    def compute(self, passes: Passes) -> list[Padded]:
-        """Every pass through the network."""
-        return [self.model.compute(batch) for batch in passes]
-
-    def finish(self, found: list[Padded], passes: Passes) -> list[Prediction]:
-        """All passes' detections in the caller's pixels, merged to one list for each picture."""
-        reports = [
-            [
-                restrict(unflip(prediction, int(width)) if one.flip else prediction, one, size)
-                for prediction, (height, width), size in zip(
-                    self.model.finish(padded, batch),
-                    batch.original_sizes.tolist(),
-                    batch.original_sizes.amax(1).tolist(),
-                    strict=True,
-                )
-            ]
-            for one, padded, batch in zip(self.tta.passes, found, passes, strict=True)
+    def compute(self, passes: Passes) -> Padded:
+        """Every pass through the network, merged; boxes in the caller's pixels already."""
+        looks = [
+            in_picture(self.model.compute(batch), one, batch)
+            for one, batch in zip(self.tta.passes, passes, strict=True)
         ]
-        if len(reports) == 1:
-            return reports[0]
-        return [self.merge(list(predictions)) for predictions in zip(*reports, strict=True)]
+        return looks[0] if len(looks) == 1 else self.merge(looks)
 
-    def merge(self, predictions: list[Prediction]) -> Prediction:
-        """Detections of one picture by several passes to one list: NMS, then the vote."""
-        rows = {key: torch.cat([p[key] for p in predictions]) for key in predictions[0]}
+    def merge(self, looks: list[Padded]) -> Padded:
+        """What several passes found to one: NMS, then the vote."""
+        joined = Padded(
+            *(
+                None if parts[0] is None else torch.cat(parts, 1)
+                for parts in zip(*looks, strict=True)
+            )
+        )
         config = self.config
         how = replace(suppression(config), vote_iou=self.tta.vote_iou)
-        valid = torch.ones_like(rows["scores"][None], dtype=torch.bool)
-        merged, index = how.select(
-            rows["boxes"][None], rows["scores"][None], rows["labels"][None], valid,
-            self.tta.nms_iou, config.max_detections,
-        )  # fmt: skip
-        chosen = merged.valid[0]
-        kept = {key: value[index[0][chosen]] for key, value in rows.items()}  # masks too
-        return kept | {"boxes": merged.boxes[0][chosen], "scores": merged.scores[0][chosen]}
+        merged, index = how.select(*joined[:4], self.tta.nms_iou, config.max_detections)
+        rest = {k: take(v, index) for k, v in list(joined._asdict().items())[4:] if v is not None}
+        return merged._replace(**rest)
+
+    def finish(self, padded: Padded, passes: Passes) -> list[Prediction]:
+        """Detections without the empty slots, as the detector gives them."""
+        return self.model.finish(padded, replace(passes[0], sizes=passes.original_sizes))
 
     def forward(
         self, images: Sequence[Tensor] | Passes, targets: Sequence[Target] | None = None
@@ -177,17 +167,16 @@ class Augmented(nn.Module):
         return self.finish(self.compute(passes), passes)
 
 
-def unflip(prediction: Prediction, width: int) -> Prediction:
-    """A prediction for a mirrored picture as one for the picture itself, `width` pixels wide."""
-    x1, y1, x2, y2 = prediction["boxes"].unbind(-1)
-    out = {**prediction, "boxes": torch.stack([width - x2, y1, width - x1, y2], -1)}
-    if "masks" in prediction:
-        out["masks"] = prediction["masks"].flip(-1)
-    return out
-
-
-def restrict(prediction: Prediction, one: Pass, longer: float) -> Prediction:
-    """What a pass may report of a picture whose longer side is `longer` pixels."""
-    sides = (prediction["boxes"][:, 2:] - prediction["boxes"][:, :2]) / longer
-    kept = (sides.amax(1) >= one.smallest) & (sides.amin(1) < one.largest)
-    return {key: value[kept] for key, value in prediction.items()}
+def in_picture(padded: Padded, one: Pass, batch: Batch) -> Padded:
+    """What a pass found, in the pixels of the caller's pictures, without what it may not report."""
+    sizes = batch.original_sizes
+    boxes = padded.boxes * (sizes / batch.sizes).flip(1).repeat(1, 2)[:, None]  # (B, D, 4)
+    if one.flip:
+        x1, y1, x2, y2 = boxes.unbind(-1)
+        width = sizes[:, 1, None]
+        boxes = torch.stack([width - x2, y1, width - x1, y2], -1)
+        if (masks := getattr(padded, "masks", None)) is not None:  # (B, D, m, m), over their boxes
+            padded = padded._replace(masks=masks.flip(-1))
+    sides = (boxes[..., 2:] - boxes[..., :2]) / sizes.amax(1)[:, None, None]
+    reported = (sides.amax(-1) >= one.smallest) & (sides.amin(-1) < one.largest)
+    return padded._replace(boxes=boxes, valid=padded.valid & reported)
