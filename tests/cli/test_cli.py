@@ -406,3 +406,35 @@ def test_demo(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert (folder / "data" / "annotations" / "instances_val.json").is_file()
     with Image.open(folder / "predictions.png") as page:
         assert page.size == (4 * (512 + 8) - 8, 512)
+
+
+def test_eval_and_predict_with_suppression_and_augmentation(
+    cli: Run, weights: Path, data: Path, tmp_path: Path
+) -> None:
+    how = ["--nms", "soft_gaussian", "--vote-iou", "0.6", "--class-agnostic"]
+    out = tmp_path / "eval"
+    status, shown, err = cli(
+        "eval", weights, "--data", data, "--split", "val", "--out", out, *how, "--nms-iou", "0.4",
+        "--tta",
+    )  # fmt: skip
+    assert status == 0, err
+    results = json.loads((out / "results.json").read_text())
+    facts = results["facts"]
+    assert facts["nms"] == "soft_gaussian" and facts["vote iou"] == "0.6"
+    assert facts["test-time augmentation"] == "twelve passes" and facts["split"] == "val"
+    assert facts["class agnostic nms"] == "True" and facts["model"] == "retinanet"
+    assert (
+        "--nms soft_gaussian --nms-iou 0.4 --vote-iou 0.6 --class-agnostic --tta"
+        in (facts["command"])
+    )
+    assert results["parameters"] > 1e6 and "confusion" in results
+    status, shown, err = cli(
+        "predict", weights, data / "val" / "0.png", "--out", tmp_path / "found", "--threshold",
+        "0.1", *how, "--tta",
+    )  # fmt: skip
+    assert status == 0, err
+    assert "detections on 1 pictures" in shown
+    status, _, err = cli("eval", weights, "--data", data, "--split", "val", "--nms", "softer")
+    assert status == 1 and "nms must be one of hard, soft_linear, soft_gaussian" in err
+    status, _, err = cli("predict", weights, data / "val", "--vote-iou", "2")
+    assert status == 2 and "0<=x<=1" in err

@@ -78,6 +78,7 @@ class Reader(HTMLParser):
 
     def handle_startendtag(self, tag, attributes):
         self.tags.append(tag)
+        self.addresses += [v for k, v in attributes if k in ("src", "href")]
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -100,7 +101,7 @@ def html(report):
 
 def test_nothing_from_elsewhere(html):
     reader = Reader(html)
-    assert len(reader.addresses) == 10
+    assert len(reader.addresses) == 15  # five pictures twice, and five as the best ones
     assert all(a.startswith("data:image/jpeg;base64,") for a in reader.addresses)
     assert not {"script", "link", "iframe", "object"} & set(reader.tags)
     style = html[html.index("<style>") : html.index("</style>")]
@@ -125,6 +126,8 @@ def test_says_what_was_measured(html, report):
 
 def test_pictures(html, report):
     addresses = Reader(html).addresses
+    assert len(addresses) == 15
+    addresses = addresses[5:]  # the pairs come after the best
     images = [Image.open(io.BytesIO(base64.b64decode(a.split(",")[1]))) for a in addresses]
     assert {max(image.size) for image in images} == {LONGEST}
     # The box's left side is at 10: of 1200 pixels, now 480, and of 400.
@@ -138,7 +141,8 @@ def test_pictures(html, report):
 
 
 def test_as_many_pictures_as_wanted(report):
-    assert len(Reader(page(report, pictures=3)).addresses) == 6
+    assert len(Reader(page(report, pictures=3)).addresses) == 7
+    assert "Best pictures" in page(report) and "Best pictures" not in page(report, pictures=0)
     assert "3 of 5, spread evenly" in page(report, pictures=3)
     assert "All of them" in page(report)
     assert "<h2>Pictures</h2>" not in page(report, pictures=0)

@@ -87,6 +87,7 @@ FASTER_RCNN = [
 MASK_RCNN = [
     *FASTER_RCNN,
     (r"roi_heads\.mask_head\.(\d)\.0\.(weight|bias)", r"mask_head.convs.\1.\2"),
+    (rf"roi_heads\.mask_head\.(\d)\.1\.{NORM}", r"mask_head.convs.\1.norm.\2"),
     (r"roi_heads\.mask_predictor\.conv5_mask\.(weight|bias)", r"mask_head.up.\1"),
     (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(weight|bias)", r"mask_head.classes.\1"),
 ]
@@ -105,7 +106,6 @@ CLASSIFIER = [(rf"({BODY}|fc\.(?:weight|bias))", r"\1")]
 
 # Keys that tell a relative which is not read yet, and its name.
 UNREAD = [
-    (r"roi_heads\.mask_head\.\d\.1\.", "Mask R-CNN v2"),
     (r"roi_heads\.keypoint_head\.", "Keypoint R-CNN"),
     (r"head\.regression_head\.bbox_ctrness\.", "FCOS"),
     (r"backbone\.(features|extra)\.", "SSD"),
@@ -172,6 +172,8 @@ def _faster_rcnn(
                 raise EyelineError(f"{where}: {len(rows)} masks for {len(scores)} slots")
             ours[f"mask_head.classes.{kind}"] = rows[slots]  # (K, ...)
     options = _options(state, ours, where, len(slots)) | _box_head(ours)
+    if masks:
+        options["mask_norm"] = _norm(ours, "mask_head.convs.0")
     return Checkpoint("torchvision", name, where, options, classes, ours, renamed, dropped)
 
 

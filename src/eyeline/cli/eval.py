@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from eyeline.cli.options import ClassAgnostic, Nms, NmsIou, Tta, VoteIou
 from eyeline.errors import EyelineError
 
 
@@ -30,6 +31,11 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1)] = 1,
     workers: Annotated[int, typer.Option(min=0, help="processes that load pictures")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda ...")] = None,
+    nms: Nms = None,
+    nms_iou: NmsIou = None,
+    vote_iou: VoteIou = None,
+    class_agnostic: ClassAgnostic = False,
+    tta: Tta = False,
 ) -> None:
     """Measure a detector: COCO's twelve numbers (of masks too, where the model predicts and the
     data has some), VOC's AP, per class, pictures a second.
@@ -43,7 +49,9 @@ def evaluate(
     from eyeline.device import find_device
     from eyeline.evaluation import evaluate
     from eyeline.export import optimize
+    from eyeline.inference.options import set_suppression
     from eyeline.inference.predictor import load_model
+    from eyeline.inference.tta import Augmented
     from eyeline.training import load_recipe
     from eyeline.training.recipe import Data
 
@@ -61,15 +69,26 @@ def evaluate(
     )
     if getattr(model, "needs_masks", False) and dataset.has_masks:
         dataset.use_masks()
+    chosen = {
+        "nms": nms, "nms_iou": nms_iou, "vote_iou": vote_iou,
+        "class_agnostic_nms": class_agnostic or None,
+    }  # fmt: skip
+    fast: Any = optimize(model, precision)
+    set_suppression(fast, chosen)
     report = evaluate(
-        optimize(model, precision),
+        Augmented(fast) if tta else fast,
         dataset,
         batch_size=batch_size,
         device=found_device,
         workers=workers,
     )
     report.facts |= {"precision": precision, "date": date.today().isoformat()}
-    report.facts["command"] = f"eyeline eval {run} --data {path} --split {split}"
+    report.facts["split"] = split
+    report.facts["command"] = (
+        f"eyeline eval {run} --data {path} --split {split}{_flags(chosen, tta)}"
+    )
+    told = {key.replace("_", " "): str(v) for key, v in chosen.items() if v is not None}
+    report.facts |= told | ({"test-time augmentation": "twelve passes"} if tta else {})
     folder = new_folder(out, (folder if folder.is_dir() else Path()) / f"eval-{split}")
     report.to_json(folder / "results.json")
     report.detections_json(folder / "detections.json")
@@ -77,3 +96,13 @@ def evaluate(
     page = report.to_html(folder / "report.html", title=title)
     show(report.table())
     print(f"report: {page}")
+
+
+def _flags(chosen: dict[str, Any], tta: bool) -> str:
+    """The options that change what is detected, as they are typed."""
+    names = {"class_agnostic_nms": "--class-agnostic"}
+    told = ""
+    for key, value in chosen.items():
+        if value is not None:
+            told += " " + names.get(key, f"--{key.replace('_', '-')} {value}")
+    return told + (" --tta" if tta else "")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from eyeline import __version__
-from eyeline.cli import data, demo, eval, models, predict, train
+from eyeline.cli import compare, data, demo, eval, models, predict, train
 from eyeline.errors import EyelineError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("eval")(eval.evaluate)
+app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
 app.command("models")(models.models)
 app.command("demo")(demo.demo)

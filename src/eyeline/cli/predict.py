@@ -10,6 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
+from eyeline.cli.options import ClassAgnostic, Nms, NmsIou, Tta, VoteIou
+
 
 def predict(
     run: Annotated[str, typer.Argument(help="run folder, or weights file")],
@@ -24,6 +26,11 @@ def predict(
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1)] = 1,
     device: Annotated[str | None, typer.Option(help="cpu, cuda ...")] = None,
+    nms: Nms = None,
+    nms_iou: NmsIou = None,
+    vote_iou: VoteIou = None,
+    class_agnostic: ClassAgnostic = False,
+    tta: Tta = False,
 ) -> None:
     """Detect on a picture, a folder, a pattern or a URL.
 
@@ -39,7 +46,10 @@ def predict(
     from eyeline.inference.result import CSV_HEADER
 
     pictures, _ = find_pictures(source)
-    predictor = Predictor(run, device, precision, score_threshold=threshold)
+    predictor = Predictor(
+        run, device, precision, score_threshold=threshold, tta=tta, nms=nms, nms_iou=nms_iou,
+        vote_iou=vote_iou, class_agnostic_nms=class_agnostic or None,
+    )  # fmt: skip
     folder = new_folder(out, Path("predictions"))
     rows, coco = [], _coco(predictor.classes)
     console = Console(stderr=True)

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from eyeline.nn.anchors import AnchorPyramid
 from eyeline.nn.backbones import build_backbone
-from eyeline.nn.detector import Detector, Preprocess, make_config
+from eyeline.nn.detector import Detector, Preprocess, make_config, suppression
 from eyeline.nn.heads.roi import (
     BoxHead,
     RoIPooler,
@@ -101,6 +101,11 @@ class Config:
     score_threshold: float = 0.05
     nms_iou: float = 0.5
     max_detections: int = 100
+    nms: str = "hard"  # or "soft_linear", "soft_gaussian"; see eyeline.ops.suppression
+    nms_sigma: float = 0.5
+    nms_floor: float = 0.001
+    class_agnostic_nms: bool = False
+    vote_iou: float | None = None
 
 
 CONVENTIONS: dict[str, dict[str, Any]] = {
@@ -187,6 +192,7 @@ class FasterRCNN(Detector):
         return detect(
             scores.unflatten(0, (-1, count)), box_deltas.unflatten(0, (-1, count)), proposals,
             valid, batch.sizes, c.box_weights, c.score_threshold, c.nms_iou, c.max_detections,
+            suppression=suppression(c),
         )  # fmt: skip
 
     def losses(self, batch: Batch, targets: list[Target]) -> dict[str, Tensor]:

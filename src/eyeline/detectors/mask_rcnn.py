@@ -31,7 +31,7 @@ from torch import Tensor
 
 from eyeline.nn.anchors import AnchorPyramid
 from eyeline.nn.backbones import build_backbone
-from eyeline.nn.detector import Detector, Preprocess, make_config
+from eyeline.nn.detector import Detector, Preprocess, make_config, suppression
 from eyeline.nn.heads.mask import MaskHead, mask_loss, mask_targets, of_class
 from eyeline.nn.heads.roi import (
     BoxHead,
@@ -62,6 +62,7 @@ class Config:
     norm_epsilon: float = 1e-5
     in_channels: int = 3
     fpn_channels: int = 256  # P 3
+    fpn_norm: str = "none"  # or "batch", "frozen", "group", after each convolution
     # Pictures
     min_size: int = 800  # 3.1
     max_size: int = 1333
@@ -74,6 +75,7 @@ class Config:
     anchor_rounded: bool = False
     anchor_fitted: bool = False
     # Region proposal network
+    rpn_depth: int = 1  # F 3.1: 3x3 convolutions before its outputs
     objectness: str = "softmax"  # F 3.1.1: 2k scores; "sigmoid" is its footnote's k
     rpn_foreground_iou: float = 0.7  # F 3.1.2
     rpn_background_iou: float = 0.3  # F 3.1.2
@@ -88,6 +90,9 @@ class Config:
     sampling_ratio: int = 2  # 3: four points a bin
     roi_aligned: bool = True
     head_width: int = 1024  # Fig. 4, right
+    head_layers: int = 2  # Fig. 4, right: fully connected, 1 or 2;
+    head_convs: int = 0  # before them 3x3 convolutions,
+    head_norm: str = "none"  # each with such a norm
     head_samples: int = 512  # 3.1
     head_positive_fraction: float = 0.25  # 3.1: positives to negatives 1:3
     head_foreground_iou: float = 0.5  # 3.1
@@ -98,6 +103,7 @@ class Config:
     mask_pool_size: int = 14  # Fig. 4, right; masks have twice as many pixels a side
     mask_width: int = 256  # Fig. 4, right
     mask_depth: int = 4  # Fig. 4, right
+    mask_norm: str = "none"  # behind each of its 3x3 convolutions
     mask_targets_binary: bool = True  # 3.1; False: shares between 0 and 1
     mask_resize: str = "nearest-exact"  # of the annotated masks, to the network's picture
     mask_rounded: bool = False  # pasted into boxes of whole pixels
@@ -106,6 +112,11 @@ class Config:
     score_threshold: float = 0.05
     nms_iou: float = 0.5
     max_detections: int = 100  # 3.1
+    nms: str = "hard"  # or "soft_linear", "soft_gaussian"; see eyeline.ops.suppression
+    nms_sigma: float = 0.5
+    nms_floor: float = 0.001
+    class_agnostic_nms: bool = False
+    vote_iou: float | None = None
 
 
 CONVENTIONS: dict[str, dict[str, Any]] = {
@@ -141,20 +152,25 @@ class MaskRCNN(Detector):
         self.backbone = build_backbone(
             c.backbone, norm=c.norm, norm_epsilon=c.norm_epsilon, in_channels=c.in_channels
         )
-        self.fpn = FPN(self.backbone.channels, c.fpn_channels, extra="pool")
+        self.fpn = FPN(self.backbone.channels, c.fpn_channels, extra="pool", norm=c.fpn_norm)
         anchors = AnchorPyramid(
             [[size] for size in c.anchor_sizes], c.anchor_ratios, STRIDES,
             c.anchor_offset, c.anchor_rounded, c.anchor_fitted,
         )  # fmt: skip
         self.rpn = RPN(
             c.fpn_channels, anchors, c.objectness, c.rpn_foreground_iou, c.rpn_background_iou,
-            c.rpn_samples, c.rpn_positive_fraction, c.rpn_nms_iou, c.rpn_beta,
+            c.rpn_samples, c.rpn_positive_fraction, c.rpn_nms_iou, c.rpn_beta, c.rpn_depth,
         )  # fmt: skip
         align = (STRIDES[:4], "roi_align", c.sampling_ratio, c.roi_aligned)
         self.pool = RoIPooler(c.pool_size, *align)
-        self.head = BoxHead(c.fpn_channels, c.pool_size, c.num_classes, c.head_width)
+        self.head = BoxHead(
+            c.fpn_channels, c.pool_size, c.num_classes, c.head_width, c.head_convs, c.head_layers,
+            c.head_norm,
+        )  # fmt: skip
         self.mask_pool = RoIPooler(c.mask_pool_size, *align)
-        self.mask_head = MaskHead(c.fpn_channels, c.num_classes, c.mask_width, c.mask_depth)
+        self.mask_head = MaskHead(
+            c.fpn_channels, c.num_classes, c.mask_width, c.mask_depth, c.mask_norm
+        )
 
     def forward(
         self, images: Sequence[Tensor] | Batch, targets: Sequence[Target] | None = None
@@ -198,6 +214,7 @@ class MaskRCNN(Detector):
         found = detect(
             scores.unflatten(0, (-1, count)), box_deltas.unflatten(0, (-1, count)), proposals,
             valid, batch.sizes, c.box_weights, c.score_threshold, c.nms_iou, c.max_detections,
+            suppression=suppression(c),
         )  # fmt: skip
         # Sec. 3.1: the mask branch sees the detections, and of its K masks the class's is taken.
         regions = self.mask_pool(levels, found.boxes.flatten(0, 1), picture_index(found.boxes))

@@ -30,7 +30,7 @@ from eyeline.losses.iou import IOU_LOSSES
 from eyeline.losses.smooth_l1 import smooth_l1
 from eyeline.nn.anchors import AnchorPyramid, flatten_cells
 from eyeline.nn.backbones import build_backbone
-from eyeline.nn.detector import Detector, Preprocess, make_config
+from eyeline.nn.detector import Detector, Preprocess, make_config, suppression
 from eyeline.nn.layers import ConvNorm
 from eyeline.nn.necks.fpn import FPN
 from eyeline.note import note
@@ -38,7 +38,6 @@ from eyeline.ops.boxes import clip
 from eyeline.ops.deltas import decode, encode
 from eyeline.ops.iou import box_iou
 from eyeline.ops.matching import ignored_by, match
-from eyeline.ops.nms import nms_padded
 from eyeline.ops.select import slots, take
 from eyeline.registry import register
 from eyeline.structures import Batch, Padded, Prediction, Target
@@ -86,6 +85,11 @@ class Config:
     candidates: int = 1000  # sec. 4.1, a level
     nms_iou: float = 0.5  # sec. 4.1
     max_detections: int = 100
+    nms: str = "hard"  # or "soft_linear", "soft_gaussian"; see eyeline.ops.suppression
+    nms_sigma: float = 0.5
+    nms_floor: float = 0.001
+    class_agnostic_nms: bool = False
+    vote_iou: float | None = None
 
 
 CONVENTIONS: dict[str, dict[str, Any]] = {
@@ -201,10 +205,7 @@ class RetinaNet(Detector):
         boxes, top, labels = (torch.cat(part, 1) for part in zip(*parts, strict=True))
         scores = top.sigmoid()
         valid = note("candidates over the threshold, sec. 4.1", scores > c.score_threshold)
-        kept, valid = nms_padded(
-            boxes, scores, c.nms_iou, c.max_detections, groups=labels, valid=valid
-        )  # (B, D)
-        return Padded(take(boxes, kept), scores.gather(1, kept), labels.gather(1, kept), valid)
+        return suppression(c)(boxes, scores, labels, valid, c.nms_iou, c.max_detections)  # (B, D)
 
     def losses(self, batch: Batch, targets: list[Target]) -> dict[str, Tensor]:
         """Focal loss of all anchors but the ignored, the box loss of those with an object; each

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from eyeline.errors import EyelineError
+from eyeline.metrics.analysis import Analysis, analyse, as_json
 from eyeline.metrics.detection import COCO_NUMBERS, CocoMetric, Curve, VocMetric
 from eyeline.ops.segmentations import encode_rle
 from eyeline.structures import Prediction, Target
@@ -32,8 +35,8 @@ class Report:
 
     coco: dict[str, float]  # COCO's twelve numbers; -1 where nothing speaks for one
     voc: dict[str, float | None]  # AP_11point, AP_every_point, at IoU 0.5
-    # name -> AP, AP50, AP75, AR100 (COCO), AP_11point, AP_every_point (VOC), objects;
-    # None where the data has no object of the class
+    # name -> AP, AP50, AP75, APs, APm, APl, AR100 (COCO), AP_11point, AP_every_point (VOC),
+    # objects; None where the data has no such object of the class
     per_class: dict[str, dict[str, Any]]
     curves: dict[str, Curve]  # name -> precision and recall at IoU 0.5, VOC's matching
     pictures_per_second: float  # prepare, compute and finish; neither loading nor measuring
@@ -49,6 +52,12 @@ class Report:
     # they stand in per_class as mask_AP, mask_AP50 ...
     segm: dict[str, float] | None = None
     dataset: Dataset[Any] | None = field(default=None, repr=False)  # pictures for the page
+    parameters: int = 0  # of the model
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """Confusions, best thresholds, a score for every picture; worked out when asked for."""
+        return analyse(self.predictions, self.targets, len(self.classes))
 
     def table(self) -> Table:
         """The numbers for a terminal: `rich.print(report.table())`; str(report) is plain text."""
@@ -94,7 +103,8 @@ class Report:
 
     def to_json(self, path: str | Path) -> Path:
         """Write every number: coco, segm (null without masks), voc, per_class, pictures,
-        pictures_per_second, facts."""
+        pictures_per_second, facts, and thresholds, histograms, confusion and per_picture of
+        `analysis`."""
         return _write(
             path,
             {
@@ -105,7 +115,9 @@ class Report:
                 "classes": self.classes,
                 "pictures": len(self.predictions),
                 "pictures_per_second": self.pictures_per_second,
+                "parameters": self.parameters,
                 "facts": self.facts,
+                **as_json(self.analysis, self.classes, self.image_ids),
             },
             indent=2,
         )
@@ -232,6 +244,7 @@ def evaluate(
         },
         dataset=dataset,
         segm=None if segm is None else {name: segm[name] for name in COCO_NUMBERS},
+        parameters=sum(p.numel() for p in model.parameters()),
     )
 
 
@@ -323,5 +336,8 @@ def _bar(total: int, progress: bool) -> Iterator[Any]:
 def _write(path: str | Path, content: Any, indent: int | None = None) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=indent, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=indent, allow_nan=False)
+    # Rows of numbers on one line each.
+    text = re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda row: f"[{' '.join(row[1].split())}]", text)
+    path.write_text(text + "\n", encoding="utf-8")
     return path

@@ -3,5 +3,6 @@
 from eyeline.inference.draw import draw_boxes
 from eyeline.inference.predictor import Predictor
 from eyeline.inference.result import Result
+from eyeline.inference.tta import TTA
 
-__all__ = ["Predictor", "Result", "draw_boxes"]
+__all__ = ["TTA", "Predictor", "Result", "draw_boxes"]

@@ -21,7 +21,9 @@ from eyeline.device import find_device
 from eyeline.errors import EyelineError
 from eyeline.export.optimize import optimize
 from eyeline.inference.draw import to_pil
+from eyeline.inference.options import set_suppression
 from eyeline.inference.result import Result
+from eyeline.inference.tta import TTA, Augmented
 from eyeline.registry import create_model, list_models
 
 Picture = str | Path | np.ndarray | Image.Image | Tensor  # one picture, or where it lies
@@ -39,6 +41,8 @@ class Predictor:
         precision: "float32" or "bf16".
         score_threshold: detections with a lower score are left out.
         classes: names that replace the model's own.
+        tta: test-time augmentation: True for the twelve passes, or a `TTA`.
+        suppression: `nms="soft_linear"`, `vote_iou=0.5` ...; see `set_suppression`.
     """
 
     def __init__(
@@ -48,6 +52,8 @@ class Predictor:
         precision: str = "float32",
         score_threshold: float = 0.5,
         classes: Sequence[str] | None = None,
+        tta: bool | TTA = False,
+        **suppression: Any,
     ) -> None:
         if not 0.0 <= score_threshold <= 1.0:
             raise EyelineError(f"score_threshold is from 0 to 1, not {score_threshold}")
@@ -69,6 +75,9 @@ class Predictor:
         config: Any = getattr(model, "config", None)
         if score_threshold < getattr(config, "score_threshold", 0.0):
             self.model.config = replace(config, score_threshold=score_threshold)
+        set_suppression(self.model, suppression)
+        if tta:
+            self.model = Augmented(self.model, tta if isinstance(tta, TTA) else None)
 
     def __call__(
         self, source: Picture | Iterable[Picture], batch_size: int = 1

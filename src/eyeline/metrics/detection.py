@@ -90,7 +90,8 @@ class CocoMetric:
     def compute(self) -> dict[str, Any]:
         """The twelve numbers, in [0, 1], and `per_class`.
 
-        `per_class` maps a name to AP, AP50, AP75, AR100 and `objects`, their count without crowds.
+        `per_class` maps a name to AP, AP50, AP75, APs, APm, APl, AR100 and `objects`, their count
+        without crowds.
 
         A number nothing speaks for (APs where no object is small) is -1, as in the reference
         implementation; of a class without objects every number is None, and no mean has it.
@@ -138,6 +139,10 @@ class CocoMetric:
                 "AP50": _mean(precision[0, :, k]),
                 "AP75": _mean(precision[5, :, k]),
                 "AR100": _mean(recall[:, k]),
+                **{
+                    name: _mean(run.eval["precision"][:, :, k, size, -1])
+                    for size, name in enumerate(("APs", "APm", "APl"), 1)
+                },
                 "objects": int(counts[k]),
             }
             for k, name in enumerate(self.classes)

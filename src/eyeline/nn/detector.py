@@ -20,6 +20,7 @@ from eyeline.losses.iou import IOU_LOSSES
 from eyeline.nn.layers import NORMS, OPTIONAL_NORMS
 from eyeline.ops.boxes import check_boxes
 from eyeline.ops.resize import fitted_size, resize
+from eyeline.ops.suppression import KINDS, Suppression
 from eyeline.structures import Batch, Padded, Prediction, Target
 
 C = TypeVar("C")
@@ -29,11 +30,20 @@ CHOICES = {
     "norm": NORMS,
     "fpn_norm": OPTIONAL_NORMS,
     "head_norm": OPTIONAL_NORMS,
+    "mask_norm": OPTIONAL_NORMS,
     "box_loss": ("smooth_l1", *IOU_LOSSES),
     "objectness": ("softmax", "sigmoid"),
     "pooling": ("roi_align", "roi_pool"),
     "mask_resize": ("nearest-exact", "nearest"),
     "fpn_extra_from": ("backbone", "level"),
+    "nms": KINDS,
+}
+# Within which bounds an option has to lie, wherever a Config has it.
+BOUNDS = {
+    "nms_iou": (0.0, 1.0),
+    "nms_sigma": (1e-6, 1e6),
+    "nms_floor": (0.0, 1.0),
+    "vote_iou": (0.0, 1.0),
 }
 
 
@@ -226,17 +236,31 @@ def make_config(
             near = get_close_matches(key, [*fields, "size"], n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(fields)}"
             raise EyelineError(f"unknown model option {key!r}; {hint}")
+    merged = {**conventions[convention], **options}
+    merged = {k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()}
+    check_values(config, merged)
+    return config(**merged)
+
+
+def check_values(config: type[Any], options: Mapping[str, Any]) -> None:
+    """Raises EyelineError where a value is not what the field of a Config may hold."""
     for key, known in CHOICES.items():
         if key in options and options[key] not in known:
             raise EyelineError(f"{key} must be one of {', '.join(known)}, not {options[key]!r}")
-    merged = {**conventions[convention], **options}
-    merged = {k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()}
     hints = get_type_hints(config)
-    for key, value in merged.items():
+    for key, value in options.items():
         if not _fits(value, hints[key]):
             what = str(hints[key]).removeprefix("<class '").removesuffix("'>")
             raise EyelineError(f"{key} must be {what}, not {value!r}")
-    return config(**merged)
+        low, high = BOUNDS.get(key, (None, None))
+        if low is not None and value is not None and not low <= value <= high:
+            raise EyelineError(f"{key} must be from {low:g} to {high:g}, not {value!r}")
+
+
+def suppression(config: Any) -> Suppression:
+    """What a detector's Config says of its last step, besides `nms_iou` and `max_detections`."""
+    c = config
+    return Suppression(c.nms, c.nms_sigma, c.nms_floor, c.class_agnostic_nms, c.vote_iou)
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.nn.heads.roi import Sampled
+from eyeline.nn.layers import ConvNorm
 from eyeline.ops.masks import crop_masks
 from eyeline.structures import Target
 
@@ -20,19 +21,23 @@ from eyeline.structures import Target
 class MaskHead(nn.Module):
     """3x3 convolutions, one deconvolution that doubles the size, a mask a class (Fig. 4, right).
 
-    Initialised after He et al., 2015, as the authors' code is; the paper does not say.
+    Each of the first may have a `norm` behind it. Initialised after He et al., 2015, as the
+    authors' code is; the paper does not say.
     """
 
-    def __init__(self, channels: int, num_classes: int, width: int = 256, depth: int = 4) -> None:
+    def __init__(
+        self, channels: int, num_classes: int, width: int = 256, depth: int = 4, norm: str = "none"
+    ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
-            nn.Conv2d(channels if i == 0 else width, width, 3, padding=1) for i in range(depth)
+            ConvNorm(channels if i == 0 else width, width, 3, norm) for i in range(depth)
         )
         self.up = nn.ConvTranspose2d(width if depth else channels, width, 2, stride=2)
         self.classes = nn.Conv2d(width, num_classes, 1)
         for layer in (*self.convs, self.up, self.classes):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
     def forward(self, regions: Tensor) -> Tensor:
         """Regions (R, C, S, S) to logits (R, K, m, m), float32."""

@@ -24,10 +24,10 @@ from eyeline.ops.boxes import clip
 from eyeline.ops.deltas import decode, encode
 from eyeline.ops.iou import box_iou
 from eyeline.ops.matching import ignored_by, match
-from eyeline.ops.nms import nms_padded
 from eyeline.ops.roi_align import assign_levels, roi_align, roi_pool
 from eyeline.ops.sampling import balanced_sample
 from eyeline.ops.select import slots, take
+from eyeline.ops.suppression import HARD, Suppression
 from eyeline.structures import Padded, Target
 
 
@@ -226,6 +226,7 @@ def detect(
     nms_iou: float,
     max_detections: int,
     min_size: float = 1e-2,
+    suppression: Suppression = HARD,
 ) -> Padded:
     """Regions with class probabilities to detections: threshold, decode, NMS class by class.
 
@@ -244,5 +245,4 @@ def detect(
     boxes = clip(boxes, sizes[:, None])  # (B, C, 4)
     sides = boxes[..., 2:] - boxes[..., :2]
     good = (best > score_threshold) & (sides >= min_size).all(-1)
-    kept, good = nms_padded(boxes, best, nms_iou, max_detections, groups=labels, valid=good)
-    return Padded(take(boxes, kept), best.gather(1, kept), labels.gather(1, kept), good)
+    return suppression(boxes, best, labels, good, nms_iou, max_detections)

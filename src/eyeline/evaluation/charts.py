@@ -1,0 +1,223 @@
+"""Charts as inline SVG, in the colours of the style sheet."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+
+from eyeline.metrics.detection import Curve
+
+THRESHOLD = 0.5  # score of the dots on the curves
+DASHES = ("none", "9 4", "2 3", "12 3 2 3")
+COLOURS = 8  # curves with a colour of their own; the others are grey
+
+
+def curve_svg(curves: dict[str, Curve], width: int = 640, height: int = 420) -> str:
+    """Precision over recall, both 0 to 1, as an inline SVG: one line for each curve, in order.
+
+    The first `COLOURS` curves get the colours of the style sheet's --c0, --c1 ..., the rest grey.
+    """
+    left, top, right, bottom = 44, 34, width - 12, height - 46
+
+    def x(recall: float) -> float:
+        return round(left + recall * (right - left), 1)
+
+    def y(precision: float) -> float:
+        return round(bottom - precision * (bottom - top), 1)
+
+    parts = []
+    for tick in (0, 0.2, 0.4, 0.6, 0.8, 1):
+        parts.append(f'<path class="grid" d="M{x(tick)} {top}V{bottom}M{left} {y(tick)}H{right}"/>')
+        parts.append(f'<text x="{x(tick)}" y="{bottom + 20}" class="mid">{tick}</text>')
+        parts.append(f'<text x="{left - 7}" y="{y(tick) + 4}" class="end">{tick}</text>')
+    parts.append(f'<text x="{(left + right) / 2}" y="{height - 6}" class="mid">recall</text>')
+    parts.append(f'<text x="{left - 32}" y="16">precision</text>')
+    for i, (name, curve) in reversed(list(enumerate(curves.items()))):
+        if not curve.objects or not len(curve.recall):
+            continue
+        kind, colour = ("", f"var(--c{i})") if i < COLOURS else (" other", "var(--other)")
+        # Points in one column of pixels become its first and its last.
+        columns = np.round(left + curve.recall * (right - left)).astype(int)
+        first = np.flatnonzero(np.diff(columns, prepend=-1))
+        last = np.append(first[1:] - 1, len(columns) - 1)
+        keep = np.unique(np.concatenate([first, last]))
+        start = f"M{x(0)} {y(curve.precision[0])}"
+        line = "".join(f"L{x(curve.recall[j])} {y(curve.precision[j])}" for j in keep)
+        parts.append(
+            f'<path class="curve{kind}" style="stroke:{colour}" d="{start}{line}">'
+            f"<title>{escape(name)}</title></path>"
+        )
+        above = int((curve.scores >= THRESHOLD).sum())
+        if above and i < COLOURS:
+            cx, cy = x(curve.recall[above - 1]), y(curve.precision[above - 1])
+            parts.append(
+                f'<circle cx="{cx}" cy="{cy}" r="4.5" style="fill:{colour}">'
+                f"<title>{escape(name)} at a score of {THRESHOLD}</title></circle>"
+            )
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="Precision over recall, one line a class">{"".join(parts)}</svg>'
+    )
+
+
+def histogram_svg(
+    right: np.ndarray, false: np.ndarray, threshold: float | None, width: int = 320
+) -> str:
+    """Counts of right detections upwards and of false ones downwards, over a score of 0 to 1.
+
+    right and false (bins,); heights grow with the square root of the count. `threshold` is drawn
+    as a dashed line.
+    """
+    height, left, top, edge = 190, 40, 12, width - 8
+    bottom = height - 24
+    most = np.sqrt([max(1, right.max()), max(1, false.max())])
+    unit = (bottom - top) / most.sum()
+    middle = top + most[0] * unit
+    step = (edge - left) / len(right)
+    parts = []
+    for counts, kind, sign in ((right, "good", -1), (false, "bad", 1)):
+        fill = ' fill="url(#hatch)"' if kind == "bad" else ""
+        for i, count in enumerate(counts.tolist()):
+            if count:
+                tall = count**0.5 * unit
+                y = middle - tall if sign < 0 else middle
+                parts.append(
+                    f'<rect class="{kind}"{fill} x="{left + i * step + 0.75:.1f}" y="{y:.1f}" '
+                    f'width="{step - 1.5:.1f}" height="{tall:.1f}">'
+                    f"<title>{count:,} {'right' if sign < 0 else 'false'}</title></rect>"
+                )
+        if counts.max() > 0:
+            y = top if sign < 0 else bottom
+            parts.append(f'<text x="{left - 6}" y="{y + 4}" class="end">{counts.max():,}</text>')
+    parts.append(f'<text x="{left - 6}" y="{middle + 4:.1f}" class="end">0</text>')
+    parts.append(f'<path class="axis" d="M{left} {middle:.1f}H{edge}"/>')
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        x = left + tick * (edge - left)
+        parts.append(f'<path class="grid" d="M{x} {bottom}v4"/>')
+        parts.append(f'<text x="{x}" y="{height - 6}" class="mid">{tick:g}</text>')
+    if threshold is not None:
+        x = left + min(1.0, threshold) * (edge - left)
+        parts.append(f'<path class="threshold" d="M{x:.1f} {top - 6}V{bottom}"/>')
+    label = f"Scores of {right.sum():,} right and {false.sum():,} false detections"
+    return (
+        f'<svg class="histogram" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{label}">{"".join(parts)}</svg>'
+    )
+
+
+WIDTH, HEIGHT = 640, 400
+FIELD = (62, 34, WIDTH - 16, HEIGHT - 48)  # left, top, right, bottom of the axes
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """About `count` round numbers that enclose low to high."""
+    if high <= low:
+        low, high = low - 0.05 * abs(low) - 0.01, high + 0.05 * abs(high) + 0.01
+    rough = (high - low) / count
+    power = 10.0 ** np.floor(np.log10(rough))
+    step = power * min(m for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+    first, last = int(np.floor(low / step + 1e-9)), int(np.ceil(high / step - 1e-9))
+    return [float(np.round(i * step, 10)) for i in range(first, last + 1)]
+
+
+def scatter_svg(points: dict[str, tuple[float, float]], x_name: str, y_name: str) -> str:
+    """Named points (x, y); both axes begin where it is useful, x at 0 or above."""
+    if not points:
+        return "<p>No numbers to draw.</p>"
+    xs, ys = zip(*points.values(), strict=True)
+    x_ticks, y_ticks = ticks(0.0, max(xs) * 1.05), _unit_ticks(ys)
+    left, top, right, bottom = FIELD
+    parts = [_axes(x_ticks, y_ticks, x_name, y_name)]
+    taken: list[tuple[float, float, float, float]] = []
+    for i, (name, (x, y)) in enumerate(points.items()):
+        cx, cy = _place(x, x_ticks, left, right), _place(y, y_ticks, bottom, top)
+        colour = f"var(--c{i})" if i < COLOURS else "var(--other)"
+        parts.append(
+            f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="6" style="fill:{colour}">'
+            f"<title>{escape(name)}: {x_name} {x:.3g}, {y_name} {y:.3f}</title></circle>"
+        )
+        wide = 11.5 * len(name)  # as wide as letters get on a phone
+        begins = cx + 11 if cx + 11 + wide < right else cx - 11 - wide
+        begins = max(float(left), begins)
+        for shift in (6, -14, 26, -34, 46):  # the first place that no other name has
+            box = (begins, cy + shift - 16, begins + wide, cy + shift + 4)
+            if not any(_overlap(box, other) for other in taken):
+                break
+        taken.append(box)
+        at_left = begins < cx
+        anchor = ' text-anchor="end"' if at_left else ""
+        tx = cx - 11 if at_left else cx + 11
+        parts.append(
+            f'<text class="name" x="{tx:.1f}" y="{cy + shift:.1f}"{anchor}>{escape(name)}</text>'
+        )
+    return _svg(parts, f"{y_name} against {x_name}, one dot a run")
+
+
+def lines_svg(lines: dict[str, list[tuple[int, float]]], x_name: str, y_name: str) -> str:
+    """One line a name through its points (x, y), in the order of the names' colours."""
+    every = [point for points in lines.values() for point in points]
+    if not every:
+        return "<p>No numbers to draw.</p>"
+    xs, ys = zip(*every, strict=True)
+    x_ticks, y_ticks = ticks(0.0, max(xs)), _unit_ticks(ys)
+    x_ticks = [x for x in x_ticks if x == int(x)]
+    left, top, right, bottom = FIELD
+    parts = [_axes(x_ticks, y_ticks, x_name, y_name)]
+    for i, (name, points) in reversed(list(enumerate(lines.items()))):
+        if not points:
+            continue
+        at = [(_place(x, x_ticks, left, right), _place(y, y_ticks, bottom, top)) for x, y in points]
+        path = "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
+        parts.append(
+            f'<path class="curve" style="{line_style(i)}" d="M{path}">'
+            f"<title>{escape(name)}</title></path>"
+        )
+        colour = f"var(--c{i})" if i < COLOURS else "var(--other)"
+        x, y = at[max(range(len(points)), key=lambda j: points[j][1])]
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" style="fill:{colour}"/>')
+    return _svg(parts, f"{y_name} against {x_name}, one line a run, a dot on the best")
+
+
+def line_style(i: int) -> str:
+    """Colour and dashes of the i-th line: told apart without colours too."""
+    colour = f"var(--c{i})" if i < COLOURS else "var(--other)"
+    return f"stroke:{colour};stroke-dasharray:{DASHES[i % len(DASHES)]}"
+
+
+def _unit_ticks(values: tuple[float, ...]) -> list[float]:
+    """Ticks for numbers of merit: about them, and never outside 0 to 1."""
+    low, high = min(values), max(values)
+    room = max(0.02, 0.15 * (high - low))
+    return [t for t in ticks(max(0.0, low - room), min(1.0, high + room)) if 0 <= t <= 1]
+
+
+def _place(value: float, on: list[float], start: float, end: float) -> float:
+    return start + (value - on[0]) / (on[-1] - on[0]) * (end - start)
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _axes(x_ticks: list[float], y_ticks: list[float], x_name: str, y_name: str) -> str:
+    left, top, right, bottom = FIELD
+    parts = []
+    for tick in x_ticks:
+        x = _place(tick, x_ticks, left, right)
+        parts.append(f'<path class="grid" d="M{x:.1f} {top}V{bottom}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 21}" class="mid">{tick:g}</text>')
+    for tick in y_ticks:
+        y = _place(tick, y_ticks, bottom, top)
+        parts.append(f'<path class="grid" d="M{left} {y:.1f}H{right}"/>')
+        parts.append(f'<text x="{left - 8}" y="{y + 5:.1f}" class="end">{tick:g}</text>')
+    parts.append(f'<text x="{(left + right) / 2}" y="{HEIGHT - 5}" class="mid">{x_name}</text>')
+    parts.append(f'<text x="4" y="18">{y_name}</text>')
+    return "".join(parts)
+
+
+def _svg(parts: list[str], label: str) -> str:
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
+        f"{''.join(parts)}</svg>"
+    )

@@ -1,0 +1,231 @@
+"""Evaluated runs side by side: a table, and a page with speed against accuracy."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eyeline.errors import EyelineError
+from eyeline.evaluation.charts import COLOURS, line_style, lines_svg, scatter_svg
+from eyeline.evaluation.evaluate import rate, show
+from eyeline.evaluation.html import document
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NUMBERS = ("AP", "AP50", "AP75")
+
+
+@dataclass
+class Evaluated:
+    """What a run's evaluation says of it."""
+
+    name: str  # what it is called beside the others
+    path: Path  # of its results.json
+    coco: dict[str, float]
+    pictures_per_second: float
+    parameters: float | None
+    facts: dict[str, str]
+    epochs: list[tuple[int, float]] = field(default_factory=list)  # validation AP after each
+
+    @property
+    def measured_on(self) -> str:
+        """Data and split, as far as they are known."""
+        folder = self.path.parent.name
+        split = self.facts.get("split") or folder.partition("eval-")[2] or "?"
+        data = self.facts.get("data", "?")
+        return data if data.endswith(split) else f"{data}, {split}"
+
+    def row(self) -> list[str]:
+        """Model, AP, AP50, AP75, pictures a second, parameters, precision."""
+        count = "-" if self.parameters is None else f"{self.parameters / 1e6:.1f} M"
+        return [
+            self.facts.get("model", "?"),
+            *(show(self.coco.get(key)) for key in NUMBERS),
+            rate(self.pictures_per_second),
+            count,
+            self.facts.get("precision", "?"),
+        ]
+
+
+HEADER = ("model", *NUMBERS, "pictures/s", "parameters", "precision")
+
+
+def read_runs(sources: Sequence[str | Path]) -> list[Evaluated]:
+    """The evaluations of run folders (of each the newest), of eval folders or results.json files.
+
+    Raises:
+        EyelineError: naming what holds no evaluation, and the command that makes one.
+    """
+    paths = [_results(Path(source)) for source in sources]
+    names = [_run_folder(path).name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(source) for source in sources]
+    return [_read(path, name) for path, name in zip(paths, names, strict=True)]
+
+
+def _results(source: Path) -> Path:
+    if source.is_file():
+        return source
+    if not source.is_dir():
+        raise EyelineError(f"{source}: no such run; give run folders, or results.json files")
+    found = [source / "results.json", *source.glob("eval-*/results.json")]
+    found = [path for path in found if path.is_file()]
+    if not found:
+        raise EyelineError(f"{source}: not evaluated yet; run first: eyeline eval {source}")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def _run_folder(results: Path) -> Path:
+    folder = results.resolve().parent
+    return folder.parent if folder.name.startswith("eval-") else folder
+
+
+def _read(path: Path, name: str) -> Evaluated:
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        facts = {str(key): str(value) for key, value in content.get("facts", {}).items()}
+        parameters = content.get("parameters")
+        if not parameters and facts.get("parameters", "").endswith(" million"):
+            parameters = float(facts["parameters"].removesuffix(" million")) * 1e6
+        return Evaluated(
+            name, path, dict(content["coco"]), float(content["pictures_per_second"]),
+            parameters or None, facts, _epochs(_run_folder(path) / "metrics.jsonl"),
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EyelineError(f"{path}: not the results of `eyeline eval` ({error!r})") from None
+
+
+def _epochs(path: Path) -> list[tuple[int, float]]:
+    """Validation AP after each epoch that was evaluated, from a run's log; empty without one."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:  # the last line of a run that is being written
+            continue
+    return [
+        (int(record["epoch"]), float(record["metrics"]["AP"]))
+        for record in records
+        if record.get("event") == "epoch" and (record.get("metrics") or {}).get("AP") is not None
+    ]
+
+
+def doubts(runs: Sequence[Evaluated]) -> list[str]:
+    """Why the numbers may not be comparable; empty where nothing speaks against it."""
+    found = []
+    data = {run.measured_on for run in runs}
+    if len(data) > 1:
+        told = "; ".join(f"{run.name} on {run.measured_on}" for run in runs)
+        found.append(f"the runs were measured on different pictures: {told}")
+    for key in ("device", "batch size", "test-time augmentation"):
+        if len({run.facts.get(key, "") for run in runs}) > 1:
+            told = "; ".join(f"{run.name} {run.facts.get(key, 'none')}" for run in runs)
+            found.append(f"speeds differ by {key} too: {told}")
+    return found
+
+
+def table(runs: Sequence[Evaluated]) -> Table:
+    """For a terminal: one line a run, best AP first."""
+    from rich import box
+    from rich.markup import escape as plain
+    from rich.table import Table
+
+    result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    result.add_column("run", overflow="fold")
+    for i, name in enumerate(HEADER):
+        result.add_column(name, justify="right" if 1 <= i <= 5 else "left", no_wrap=True)
+    for run in _best_first(runs):
+        result.add_row(plain(run.name), *map(plain, run.row()))
+    return result
+
+
+def _best_first(runs: Sequence[Evaluated]) -> list[Evaluated]:
+    return sorted(runs, key=lambda run: -run.coco.get("AP", -1.0))
+
+
+def page(runs: Sequence[Evaluated], title: str = "Comparison") -> str:
+    """The same as HTML, with speed against accuracy, and AP against epochs where logs tell it."""
+    runs = _best_first(runs)
+    top = {key: max(run.coco.get(key, -1.0) for run in runs) for key in NUMBERS}
+    fastest = max(run.pictures_per_second for run in runs)
+    rows = []
+    for i, run in enumerate(runs):
+        best = [run.coco.get(key, -1.0) == top[key] for key in NUMBERS]
+        best = [False, *best, run.pictures_per_second == fastest, False, False]
+        cells = "".join(
+            f'<td class="{"num" if 1 <= j <= 5 else ""}{" best" if strong else ""}">'
+            f"{escape(value)}</td>"
+            for j, (value, strong) in enumerate(zip(run.row(), best, strict=True))
+        )
+        name = re.sub(r"([-_/])", r"\1<wbr>", escape(run.name))  # where a long one may break
+        rows.append(f'<tr><th scope="row">{_dot(i)}{name}</th>{cells}</tr>')
+    header = "".join(
+        f'<th scope="col" class="{"num" if 1 <= j <= 5 else ""}">{name}</th>'
+        for j, name in enumerate(HEADER)
+    )
+    warned = "".join(f"<li>{escape(doubt)}</li>" for doubt in doubts(runs))
+    points = {
+        run.name: (run.pictures_per_second, run.coco["AP"])
+        for run in runs
+        if run.coco.get("AP", -1.0) >= 0 and math.isfinite(run.pictures_per_second)
+    }
+    lines = {run.name: run.epochs for run in runs}
+    learnt = ""
+    if any(len(points) > 1 for points in lines.values()):
+        learnt = f"""<section>
+<h2>AP against epochs</h2>
+<p>On the validation pictures, after each epoch of training.</p>
+<figure class="chart">{lines_svg(lines, "epoch", "AP")}{_keys(lines)}</figure>
+</section>"""
+    measured = ", ".join(sorted({run.measured_on for run in runs}))
+    return document(
+        title,
+        f"""<header>
+<h1>{escape(title)}</h1>
+<p>{len(runs)} runs, measured on {escape(measured)}. Scores lie between 0 and 1; the best of each
+column is underlined.</p>
+{f'<ul class="doubts">{warned}</ul>' if warned else ""}
+</header>
+<main>
+<section>
+<h2>Numbers</h2>
+<div class="scroll"><table class="classes"><thead><tr><th scope="col">run</th>{header}</tr></thead>
+<tbody>{"".join(rows)}</tbody></table></div>
+</section>
+<section>
+<h2>Speed and accuracy</h2>
+<p>Up is more accurate, right is faster.</p>
+<figure class="chart one">{scatter_svg(points, "pictures a second", "AP")}</figure>
+</section>
+{learnt}
+</main>
+""",
+    )
+
+
+def _dot(i: int) -> str:
+    colour = f"var(--c{i})" if i < COLOURS else "var(--other)"
+    return f'<i class="dot" style="background:{colour}"></i>'
+
+
+def _keys(lines: dict[str, list[tuple[int, float]]]) -> str:
+    keys = []
+    for i, (name, points) in enumerate(lines.items()):
+        if points:
+            best = max(points, key=lambda point: point[1])
+            line = f'<path class="curve" style="{line_style(i)}" d="M0 4H30"/>'
+            keys.append(
+                f'<li class="line"><svg viewBox="0 0 30 8" aria-hidden="true">{line}</svg>'
+                f"<b>{escape(name)}</b> "
+                f"<span>best {best[1]:.3f} after epoch {best[0]}</span></li>"
+            )
+    return f"<ul>{''.join(keys)}</ul>"

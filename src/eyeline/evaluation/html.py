@@ -1,0 +1,52 @@
+"""What every page is made of."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+
+from PIL import Image
+
+from eyeline.evaluation.style import CSS
+
+LONGEST = 480  # pixels of a picture's longer side on a page
+
+
+def document(title: str, body: str) -> str:
+    """A page that needs no other file and runs no script."""
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escape(title)}</title>
+<style>{CSS}</style>
+</head>
+<body>
+{body}</body>
+</html>
+"""
+
+
+def facts(rows: dict[str, str]) -> str:
+    """Names and values, one a line."""
+    items = (f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in rows.items())
+    return f'<dl class="facts">{"".join(items)}</dl>'
+
+
+def data_uri(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def bar(value: float | None) -> str:
+    if value is None or value < 0:
+        return '<i class="bar"></i>'
+    return f'<i class="bar"><b style="width:{100 * value:.1f}%"></b></i>'
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
