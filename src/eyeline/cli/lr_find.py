@@ -48,8 +48,8 @@ def lr_find(
             advance=lambda: bar.advance(task),
         )  # fmt: skip
     lines = [
-        f"loss lowest at {curve.lowest:.1e}, falling fastest at {curve.steepest:.1e}, "
-        + ("ran away from there on" if curve.diverged else f"never ran away up to {end:g}")
+        f"loss lowest at {curve.lowest:.1e}, "
+        + ("above it the loss ran away" if curve.diverged else f"no running away up to {end:g}")
     ]
     if curve.suggestion is None:
         lines.append(f"no suggestion: the loss did not fall between {start:g} and {end:g}")

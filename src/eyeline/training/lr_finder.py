@@ -54,13 +54,6 @@ class LrCurve:
         return self.rates[int(np.argmin(self.smoothed))]
 
     @property
-    def steepest(self) -> float:
-        """The rate, up to the lowest, at which it fell fastest over the rate's logarithm."""
-        until = max(int(np.argmin(self.smoothed)) + 1, 2)
-        fall = np.gradient(self.smoothed[:until])
-        return self.rates[int(np.argmin(fall))]
-
-    @property
     def suggestion(self) -> float | None:
         """A tenth of `lowest`, in two digits; None if the loss did not fall."""
         start = float(np.median(self.smoothed[: max(len(self.smoothed) // 10, 1)]))
@@ -127,7 +120,9 @@ def lr_find(
     relative = [group["lr"] / recipe.optimizer.lr for group in optimizer.param_groups]
     scaler = loss_scaler(device, recipe.precision)
     groups = _groups(trial, dataset, recipe)
-    rates, losses, smoothed = [], [], []
+    rates: list[float] = []
+    losses: list[float] = []
+    smoothed: list[float] = []
     average, diverged = 0.0, False
     trial.train()
     with recomputing(trial, recipe.checkpoint_activations):

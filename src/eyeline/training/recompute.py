@@ -67,12 +67,12 @@ def _forward(block: nn.Module, *inputs: Any) -> Any:
 @contextmanager
 def _statistics_rest(block: nn.Module) -> Iterator[None]:
     """Within, norms in train mode normalise as ever and leave their running statistics alone."""
-    norms = [m for m in block.modules() if isinstance(m, _NormBase) and m.track_running_stats]
-    norms = [norm for norm in norms if norm.training]
+    norms = [m for m in block.modules() if isinstance(m, _NormBase) and m.training]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
