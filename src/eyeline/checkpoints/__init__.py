@@ -52,10 +52,17 @@ class LoadReport:
     converted: dict[str, str]  # of these, those that the file calls otherwise: ours -> the file's
     left_out: tuple[str, ...]  # the file's names that were not used
     missing: tuple[str, ...]  # the model's names that keep the values they had
+    replaced: tuple[str, ...] = ()  # of these, those that the file has: other classes, or `skip`
+    unused: tuple[str, ...] = ()  # of `left_out`, those for which the model has no place
 
     def __str__(self) -> str:
         text = f"{len(self.loaded)} tensors loaded, {len(self.converted)} of them renamed"
-        for what, names in (("left out", self.left_out), ("not in the file", self.missing)):
+        absent = [name for name in self.missing if name not in self.replaced]
+        for what, names in (
+            ("replaced by initial values", self.replaced),
+            ("not in the file, at initial values", absent),
+            ("of the file not used", self.unused),
+        ):
             text += f"; {what}: {some(names)}" if names else ""
         return text
 
@@ -227,10 +234,13 @@ def fill(
 
     left_out = list(checkpoint.dropped)
     taken: dict[str, Tensor] = {}
-    over, shapes = [], []
+    over, shapes, replaced = [], [], []
+    unused = list(checkpoint.dropped)
     for name, tensor in checkpoint.state.items():
         if skipped(name) or (name.endswith(COUNTER) and name not in own):
             left_out.append(file_name(name))
+            replaced += [name] if name in own else []
+            unused += [file_name(name)] if name not in own else []
         elif name not in own:
             over.append(file_name(name))
         elif own[name].shape != tensor.shape:
@@ -253,7 +263,9 @@ def fill(
     model.load_state_dict(taken, strict=False)  # all checked above
     converted = {name: file_name(name) for name in taken if name in checkpoint.renamed}
     loaded = tuple(name for name in own if name in taken)
-    return LoadReport(loaded, converted, tuple(sorted(left_out)), tuple(missing))
+    return LoadReport(
+        loaded, converted, tuple(sorted(left_out)), tuple(missing), tuple(replaced), tuple(unused)
+    )
 
 
 def _by(tensor: Tensor) -> str:

@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from eyeline import __version__
-from eyeline.cli import compare, data, demo, eval, models, predict, train
+from eyeline.cli import (
+    batch_find,
+    compare,
+    data,
+    demo,
+    eval,
+    lr_find,
+    models,
+    predict,
+    train,
+)
 from eyeline.errors import EyelineError
 
 app = typer.Typer(
@@ -19,6 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(train.train)
+app.command("lr-find")(lr_find.lr_find)
+app.command("batch-find")(batch_find.batch_find)
 app.command("eval")(eval.evaluate)
 app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)

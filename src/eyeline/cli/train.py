@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from eyeline.errors import EyelineError
+
+if TYPE_CHECKING:
+    from eyeline.training import Recipe
 
 
 def train(
@@ -71,3 +74,19 @@ def train(
             raise EyelineError("which pictures? give --data PATH, a folder in COCO or VOC form")
         recipe = load_recipe({"model": {"name": find(what).name}}, overrides)
     train_recipe(recipe, resume=resume)
+
+
+def named_recipe(what: str, settings: list[str] | None, data: str | None) -> Recipe:
+    """The recipe of a file, or a model's name with all defaults; validation data is left out."""
+    from eyeline.registry import find_entry
+    from eyeline.training import load_recipe
+
+    overrides = [*(settings or []), "data.val=null"]
+    if data is not None:
+        overrides.append(f"data.path={json.dumps(data)}")
+    if Path(what).suffix in (".yaml", ".yml"):
+        return load_recipe(what, overrides)
+    if data is None and not any(o.startswith("data.path=") for o in overrides):
+        raise EyelineError("which pictures? give --data PATH, a folder in COCO or VOC form")
+    name = what if what.endswith(".py") else find_entry(what).name
+    return load_recipe({"model": {"name": name}}, overrides)

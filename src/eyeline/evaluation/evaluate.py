@@ -26,7 +26,7 @@ from eyeline.structures import Prediction, Target
 if TYPE_CHECKING:
     from rich.table import Table
 
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -169,7 +169,7 @@ def evaluate(
             `annotations` are read from it where it has them.
         batch_size: pictures a call. The speed reported is that of this batch size.
         device: where the model is moved to; None: where it is.
-        precision: "float32", or "bf16" for autocast.
+        precision: "float32", or "bf16" or "fp16" for autocast.
         progress: a bar with the remaining time, on a terminal.
         workers: processes that load pictures.
 
@@ -191,7 +191,8 @@ def evaluate(
     predictions: list[Prediction] = []
     targets: list[Target] = []
     seconds: list[float] = []  # a picture, batch by batch
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    half = precision != "float32"
+    autocast = torch.autocast(device.type, PRECISIONS[precision] if half else None, enabled=half)
     with eval_mode(model), torch.inference_mode(), autocast, _bar(count, progress) as advance:
         for images, batch_targets in loader:
             images = [image.to(device) for image in images]

@@ -11,6 +11,8 @@ from torch.utils.data import Dataset
 from eyeline.errors import EyelineError
 from eyeline.structures import Batch
 
+SKIPS = 30  # steps in a row; the scale has halved as often, from 65536 on
+
 
 def check_data(model: nn.Module, dataset: Dataset[Any], val_dataset: Dataset[Any] | None) -> None:
     """Do model, training and validation data agree?
@@ -59,6 +61,26 @@ def _check_records(records: Any, num_classes: int) -> None:
             i = int(outside.argmax())
             raise EyelineError(
                 f"{record.where[i]}: label {record.labels[i]} is not in 0 .. {num_classes - 1}"
+            )
+
+
+def check_overflow(
+    model: nn.Module, losses: dict[str, float], skipped_running: int, where: str
+) -> None:
+    """After a step of fp16 that was skipped: raise where a smaller loss scale cannot help."""
+    advice = "lower optimizer.lr, or take precision=bf16 or float32"
+    if skipped_running >= SKIPS:
+        raise EyelineError(
+            f"{where}: gradients are not finite for {SKIPS} steps in a row, whatever the loss "
+            f"scale; {advice}"
+        )
+    if all(map(math.isfinite, losses.values())):
+        return
+    for name, buffer in model.named_buffers():
+        if buffer.is_floating_point() and not buffer.isfinite().all():
+            raise EyelineError(
+                f"{where}: the forward pass overflowed half precision and {name} with it, which "
+                f"cannot be undone; {advice}"
             )
 
 

@@ -77,8 +77,18 @@ class Log:
         self.began = time.perf_counter()
         self.step_before, self.pictures_before = self.at.step, self.at.pictures
 
-    def step(self, losses: dict[str, float], lr: float, norm: float, device: torch.device) -> None:
-        """After each step; every `log.every`-th is written down, and the last of an epoch."""
+    def step(
+        self,
+        losses: dict[str, float],
+        lr: float,
+        norm: float,
+        device: torch.device,
+        scale: float | None = None,
+    ) -> None:
+        """After each step; every `log.every`-th is written down, and the last of an epoch.
+
+        `scale` is that of the loss in half precision; then the steps skipped so far are told too.
+        """
         if self.folder is None:
             return
         at, losses = self.at, {"loss": sum(losses.values()), **losses}
@@ -99,6 +109,7 @@ class Log:
             seconds=seconds,
             pictures_per_second=speed,
             memory_mb=memory_mb(device),
+            **({} if scale is None else {"loss_scale": scale, "skipped": at.skipped}),
         )
         if not self.bar:
             remaining = timedelta(seconds=round(left))
@@ -123,9 +134,10 @@ class Log:
         )
         shown = {name: metrics[name] for name in ("AP", "AP50", "AP75") if name in metrics}
         shown = {"val loss": metrics["loss"], **shown} if metrics else {}
+        skipped = f"  {self.at.skipped} steps skipped (overflow)" if self.at.skipped else ""
         self.say(
             f"epoch {self.at.epoch + 1}/{self.recipe.epochs} done in {seconds:.0f} s  "
-            f"{_text({'train loss': sum(losses.values()), **shown})}"
+            f"{_text({'train loss': sum(losses.values()), **shown})}{skipped}"
         )
 
     def say(self, text: str) -> None:

@@ -9,37 +9,45 @@ mean over the batch, and their sum is made small. Several GPUs and machines run 
 from __future__ import annotations
 
 import math
-import random
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from eyeline.data.datasets import open_dataset
 from eyeline.data.loader import Loader, build_loader
-from eyeline.data.transforms import from_names
 from eyeline.errors import EyelineError
 from eyeline.evaluation.evaluate import eval_mode, evaluate
 from eyeline.metrics.detection import COCO_NUMBERS
-from eyeline.registry import create_model, find_entry
-from eyeline.structures import Batch
-from eyeline.training.checks import check_data, check_finite
+from eyeline.training.build import build
+from eyeline.training.checks import check_data, check_overflow
+from eyeline.training.ema import AveragedModel
+from eyeline.training.freezing import freeze
 from eyeline.training.logs import Log
 from eyeline.training.optimizers import build_optimizer
 from eyeline.training.parallel import any_process, share_gradients, start_processes
 from eyeline.training.recipe import Recipe, load_recipe, merge
+from eyeline.training.recompute import recomputing
 from eyeline.training.saving import Position, RunFolder
 from eyeline.training.schedules import build_schedule
+from eyeline.training.step import (
+    autocast,
+    backward,
+    clip_gradients,
+    loss_scaler,
+    move,
+    seed_generators,
+    size,
+    take_step,
+)
 
 MASK_NUMBERS = tuple(f"mask_{name}" for name in COCO_NUMBERS)
 Metrics = Mapping[str, float | None]
@@ -57,33 +65,7 @@ class Run:
 
 def train_recipe(recipe: Recipe, resume: bool = False) -> Run:
     """Open the data and build the model that a recipe names, and train."""
-    if recipe.model is None or recipe.data.path is None:
-        raise EyelineError("a recipe needs model.name and data.path")
-    entry = find_entry(recipe.model.name)
-    if entry.task != "detection":
-        raise EyelineError(f"{entry.name} is for {entry.task}; only detectors can be trained yet")
-    data, path = recipe.data, recipe.data.path
-    if data.val is not None and Path(path).is_file():
-        raise EyelineError(
-            f"{path} is one split: give the folder that holds train and val, or data.val=null"
-        )
-    common: dict[str, Any] = {"masks": data.masks, "bad_boxes": data.bad_boxes, "seed": recipe.seed}
-    transforms = from_names(data.transforms)
-    dataset = open_dataset(path, data.train, recipe.classes, transforms, **common)
-    val_dataset = None
-    if data.val is not None:
-        val_dataset = open_dataset(path, data.val, dataset.classes, **common)
-    seed_generators(recipe.seed)  # for the first weights
-    model = create_model(
-        recipe.model.name, classes=dataset.classes, weights=recipe.weights, **recipe.model.options
-    )
-    if getattr(model, "needs_masks", False) and not data.masks:
-        recipe = recipe.model_copy(update={"data": data.model_copy(update={"masks": True})})
-        for one in (dataset, val_dataset):
-            if one is not None:
-                one.use_masks()
-    if recipe.weights is not None:
-        print(f"{recipe.weights}: {model.load_report}", flush=True)
+    model, dataset, val_dataset = build(recipe)
     return train(model, dataset, val_dataset, recipe, resume=resume)
 
 
@@ -101,7 +83,8 @@ def train(
 
     Args:
         model: model(images, targets) -> dictionary of scalar losses. If it has `prepare`, that
-            runs in the loader's workers, and the model gets the Batch.
+            runs in the loader's workers, and the model gets the Batch. With `ema` it keeps the
+            weights of the last step; the averaged ones are in the run folder.
         dataset: yields (image (3, H, W), target).
         val_dataset: the same, for the losses and the metrics after each epoch.
         recipe: how; its `model`, `weights`, `classes` and `data.path` are not used here.
@@ -111,7 +94,7 @@ def train(
 
     Raises:
         EyelineError: model, data and recipe disagree; the run folder exists; a loss that is not
-            finite.
+            finite (of fp16: for so long that a smaller scale cannot mend it).
         KeyboardInterrupt: Ctrl-C, after the step is finished and the state saved.
     """
     recipe = load_recipe(merge(recipe.model_dump() if recipe else {}, fields))
@@ -126,19 +109,35 @@ def train(
         val_loader = build_loader(val_dataset, recipe.eval.batch_size, prepare, False, workers)
     if measure is None and val_dataset is not None:
         measure = _detection_metrics(val_dataset, recipe)
+    if recipe.stop_after and (val_loader is None or not recipe.eval.every):
+        raise EyelineError(
+            "stop_after waits for a better eval.metric: it needs validation data and eval.every"
+        )
     steps_per_epoch = math.ceil(len(loader) / recipe.accumulate)
+    frozen = freeze(model, recipe.freeze)
     optimizer = build_optimizer(model, recipe.optimizer)
     schedule = build_schedule(optimizer, recipe.schedule, recipe.epochs, steps_per_epoch)
+    scaler = loss_scaler(device, recipe.precision)
+    state: dict[str, Any] = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    if scaler.is_enabled():
+        state["scaler"] = scaler
+    ema = AveragedModel(model, recipe.ema) if recipe.ema else None
+    if ema:
+        state["ema"] = ema
+    result = ema.model if ema else model  # what is evaluated and kept
 
     folder = RunFolder(recipe, getattr(model, "name", "model"), resume, writes=rank == 0)
     at = Position(batches=len(loader))
     if resume:
-        at = folder.load_state(model, optimizer, schedule, len(loader))
+        at = folder.load_state(state, len(loader))
     shared = share_gradients(model, device)
     log = Log(folder, recipe, recipe.epochs * steps_per_epoch, at)
     metrics: Metrics = {}
+    recomputed = recomputing(model, recipe.checkpoint_activations)
 
-    with folder, log, Interrupt() as interrupt:
+    with recomputed, folder, log, Interrupt() as interrupt:
+        if frozen:
+            log.say(f"frozen: {frozen:,} of {_parameters(model):,} parameters")
         while at.epoch < recipe.epochs:
             loader.set_epoch(at.epoch, start=at.batch)
             model.train()
@@ -146,67 +145,43 @@ def train(
             for group in _groups(iter(loader), recipe.accumulate):
                 seed_generators(recipe.seed, at.epoch, at.step, rank)
                 where = f"epoch {at.epoch + 1}, step {at.step + 1}"
-                losses = _backward(shared, group, device, recipe.precision, where)
-                norm = _clip_gradients(model, recipe.clip_norm, group, where)
-                optimizer.step()
-                optimizer.zero_grad()
+                losses = backward(shared, group, device, recipe.precision, scaler, where)
+                scaler.unscale_(optimizer)
+                norm = clip_gradients(model, recipe.clip_norm, group, scaler, where)
+                taken = take_step(optimizer, scaler)
+                if ema and taken:
+                    ema.update(model)
                 lr = float(schedule.get_last_lr()[-1])
                 schedule.step()
-                at.advance(len(group), sum(map(_size, group)), losses)
-                log.step(losses, lr, norm, device)
+                at.advance(len(group), sum(map(size, group)), losses, taken)
+                scale = scaler.get_scale() if scaler.is_enabled() else None
+                log.step(losses, lr, norm, device, scale)
+                if not taken:
+                    check_overflow(model, losses, at.skipped_running, where)
                 if any_process(interrupt.wanted, device):
-                    folder.save_weights(model, "last")
-                    folder.save_state(model, optimizer, schedule, at)
+                    folder.save_weights(result, "last")
+                    folder.save_state(state, at)
                     raise KeyboardInterrupt
 
-            val_losses, now = {}, {}
+            val_losses, now, enough = {}, {}, False
             if folder.writes and measure and val_loader and _due(at.epoch + 1, recipe):
-                folder.save_state(model, optimizer, schedule, at)
+                folder.save_state(state, at)
                 with interrupt.at_once():  # nothing to wait for: the state is saved
-                    val_losses = _validation_losses(model, val_loader, device, recipe.precision)
-                    metrics = now = {**measure(model), "loss": sum(val_losses.values())}
+                    val_losses = _validation_losses(result, val_loader, device, recipe.precision)
+                    metrics = now = {**measure(result), "loss": sum(val_losses.values())}
                 if _better(metrics, recipe.eval.metric, at.best):
-                    at.best = metrics[recipe.eval.metric]
-                    folder.save_weights(model, "best")
+                    at.best, at.best_epoch = metrics[recipe.eval.metric], at.epoch + 1
+                    folder.save_weights(result, "best")
+                enough = at.epoch + 1 - at.best_epoch >= (recipe.stop_after or math.inf)
             log.epoch(val_losses, now)
             at.next_epoch()
-            folder.save_weights(model, "last")
-            folder.save_state(model, optimizer, schedule, at)
+            at.stopped = recipe.stop_after is not None and any_process(enough, device)
+            folder.save_weights(result, "last")
+            folder.save_state(state, at)
+            if at.stopped and at.epoch < recipe.epochs:
+                log.say(f"stopped: {recipe.eval.metric} was best after epoch {at.best_epoch}")
+                break
     return Run(folder.path, metrics, at.best)
-
-
-def _backward(
-    model: nn.Module, group: list[Any], device: torch.device, precision: str, where: str
-) -> dict[str, float]:
-    """Add the gradients of a step, split into batches, as if it were one; gives its losses."""
-    pictures = sum(map(_size, group))
-    losses: dict[str, float] = {}
-    for batch in group:
-        share = _size(batch) / pictures
-        alone = batch is group[-1] or not hasattr(model, "no_sync")
-        # Processes exchange gradients once a step, with its last batch.
-        with nullcontext() if alone else model.no_sync():  # type: ignore[operator]
-            with _autocast(device, precision):
-                parts: dict[str, Tensor] = model(*_move(batch, device))
-            each = torch.stack([value.float() for value in parts.values()])
-            values = dict(zip(parts, each.tolist(), strict=True))
-            check_finite(values, [batch], where)
-            (each.sum() * share).backward()
-        losses = {name: losses.get(name, 0.0) + share * values[name] for name in values}
-    return losses
-
-
-def _clip_gradients(
-    model: nn.Module, clip_norm: float | None, group: list[Any], where: str
-) -> float:
-    """Scale the gradients down to a norm of `clip_norm`; gives the norm they had."""
-    parameters = [p for p in model.parameters() if p.grad is not None]
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    value = norm.item()
-    check_finite({"the gradients' norm": value}, group, where)
-    if clip_norm is not None:
-        nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
-    return value
 
 
 @torch.no_grad()
@@ -215,10 +190,10 @@ def _validation_losses(
 ) -> dict[str, float]:
     """Mean of each loss over the pictures, in eval mode."""
     at = Position()
-    with eval_mode(model), _autocast(device, precision):
+    with eval_mode(model), autocast(device, precision):
         for batch in loader:
-            parts: dict[str, Tensor] = model(*_move(batch, device))
-            at.advance(1, _size(batch), {name: value.item() for name, value in parts.items()})
+            parts: dict[str, Tensor] = model(*move(batch, device))
+            at.advance(1, size(batch), {name: value.item() for name, value in parts.items()})
     return at.mean_losses()
 
 
@@ -246,6 +221,10 @@ def _detection_metrics(dataset: Dataset[Any], recipe: Recipe) -> Measure:
     return measure
 
 
+def _parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
 def _due(epoch: int, recipe: Recipe) -> bool:
     """Is there an evaluation after this epoch, from 1? After the last one there always is."""
     every = recipe.eval.every
@@ -265,32 +244,6 @@ def _groups(batches: Iterator[Any], count: int) -> Iterator[list[Any]]:
     """The batches of each step; the last one may have fewer."""
     while group := list(islice(batches, count)):
         yield group
-
-
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-def _size(batch: Any) -> int:
-    """Pictures in a batch of the loader."""
-    return len(batch) if isinstance(batch, Batch) else len(batch[0])
-
-
-def _move(batch: Any, device: torch.device) -> tuple[Any, ...]:
-    """The model's arguments, on its device: (Batch,) or (images, targets)."""
-    if isinstance(batch, Batch):
-        return (batch.to(device, non_blocking=True),)
-    images, targets = batch
-    images = [image.to(device, non_blocking=True) for image in images]
-    return images, [{k: v.to(device, non_blocking=True) for k, v in t.items()} for t in targets]
-
-
-def seed_generators(*key: int) -> None:
-    """What is drawn from here on depends on nothing but the key: a resumed run draws the same."""
-    a, b, c = (int(word) for word in np.random.SeedSequence(key).generate_state(3))
-    random.seed(a)
-    np.random.seed(b)
-    torch.manual_seed(c)
 
 
 class Interrupt:

@@ -95,6 +95,19 @@ class Schedule(Section):
         return self
 
 
+class Ema(Section):
+    """An average of the weights over the last steps; a number alone is its decay."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.9998
+    warmup: Positive = 10.0  # at step t the decay is at most (1 + t) / (warmup + t); 1 for none
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_number_is_the_decay(cls, value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return {"decay": float(value)} if number else value
+
+
 class Eval(Section):
     every: Natural = 1  # epochs; 0 for never
     batch_size: Count = 1
@@ -110,17 +123,21 @@ class Recipe(Section):
     model: Model | None = None
     weights: str | None = None  # file, URL or hub id to start from
     classes: list[str] | None = None  # None: those of the training data
+    freeze: list[str] = []  # parts that do not learn: names or their beginnings, at a dot
     data: Data = Data()
     seed: Natural = 0
     epochs: Count = 25
     batch_size: Count = 2  # pictures of one forward pass, of one process
     accumulate: Count = 1  # forward passes of one step
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    checkpoint_activations: bool = False  # recompute the backbone's blocks: less memory, slower
     device: str | None = None  # None: the GPU if there is one
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     clip_norm: Positive | None = None
+    ema: Ema | None = None  # where set, the averaged weights are evaluated and kept
     eval: Eval = Eval()
+    stop_after: Count | None = None  # epochs without a better eval.metric
     log: Log = Log()
     out: str | None = None  # the run folder; None: the first free one of runs/NAME, runs/NAME-2 ...
 

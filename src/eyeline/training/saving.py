@@ -6,10 +6,11 @@ state stays readable.
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import count
@@ -19,14 +20,17 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from eyeline.checkpoints.eyeline import is_described, run_weights, save_weights
 from eyeline.errors import EyelineError
 from eyeline.training.recipe import Recipe, load_recipe, save_recipe
 
 STATE = "state.pt"
+# Keys of the recipe that a resumed run must have as they were.
+UNCHANGED = (
+    "optimizer", "schedule", "accumulate", "clip_norm", "seed", "precision", "freeze", "ema",
+    "eval.metric",
+)  # fmt: skip
 
 
 @dataclass
@@ -40,11 +44,22 @@ class Position:
     pictures: int = 0  # of this epoch, so far
     sums: dict[str, float] = field(default_factory=dict)  # of its losses, over these pictures
     best: float | None = None  # the best value so far of the metric that decides
+    best_epoch: int = 0  # after which, from 1; 0: none yet
+    stopped: bool = False  # before its last epoch, by stop_after
+    skipped: int = 0  # steps not taken, as numbers of half precision overflowed
+    skipped_running: int = 0  # the last of them, in a row
 
-    def advance(self, batches: int, pictures: int, losses: dict[str, float]) -> None:
-        """One step done: its batches, its pictures and their mean losses."""
+    def advance(
+        self, batches: int, pictures: int, losses: dict[str, float], taken: bool = True
+    ) -> None:
+        """One step done: its batches, its pictures and their mean losses; if it was not taken,
+        these count only where they are numbers."""
         self.batch += batches
         self.step += 1
+        self.skipped += not taken
+        self.skipped_running = 0 if taken else self.skipped_running + 1
+        if not taken and not all(map(math.isfinite, losses.values())):
+            return
         self.pictures += pictures
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + value * pictures
@@ -109,33 +124,24 @@ class RunFolder:
             state = {key: value.contiguous() for key, value in model.state_dict().items()}
             write_whole(path, partial(save_file, state))
 
-    def save_state(
-        self, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, at: Position
-    ) -> None:
-        """Everything that decides how the run goes on, readable with weights_only=True. (No state
-        of the random generators: every picture and every step seeds them.)"""
+    def save_state(self, parts: Mapping[str, Any], at: Position) -> None:
+        """Everything that decides how the run goes on, readable with weights_only=True: the state
+        of each of `parts` (model, optimizer ...). (No state of the random generators: every
+        picture and every step seeds them.)"""
         if not self.writes:
             return
-        state = {
-            "position": asdict(at),
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-        }
-        write_whole(self.path / STATE, partial(torch.save, state))
+        state = {name: part.state_dict() for name, part in parts.items()}
+        write_whole(self.path / STATE, partial(torch.save, {"position": asdict(at), **state}))
 
-    def load_state(
-        self, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, batches: int
-    ) -> Position:
+    def load_state(self, parts: Mapping[str, Any], batches: int) -> Position:
         """Restore what `save_state` wrote, for a run whose epochs have `batches`."""
         self._check_unchanged()
         path = self.path / STATE
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             at = Position(**state["position"])
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            schedule.load_state_dict(state["schedule"])
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
         except (RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
             reason = " ".join(str(error).split())[:200]
             raise EyelineError(f"{path}: no state of this model and recipe: {reason}") from error
@@ -143,6 +149,14 @@ class RunFolder:
             raise EyelineError(
                 f"{self.path}: the run has finished its {at.epoch} epochs; set epochs= to go on"
             )
+        if at.stopped:
+            without, patience = at.epoch - at.best_epoch, self.recipe.stop_after
+            if patience is not None and without >= patience:
+                raise EyelineError(
+                    f"{self.path}: the run has stopped after {without} epochs without a better "
+                    f"{self.recipe.eval.metric}; raise stop_after= to go on"
+                )
+            at.stopped = False
         if at.batches != batches:
             raise EyelineError(
                 f"{self.path}: an epoch had {at.batches} batches and now has {batches}; resume "
@@ -155,7 +169,9 @@ class RunFolder:
         if not (self.path / "recipe.yaml").is_file():
             return
         before, now = load_recipe(self.path / "recipe.yaml").model_dump(), self.recipe.model_dump()
-        for key in ("optimizer", "schedule", "accumulate", "clip_norm", "seed"):
+        for values in (before, now):  # what was best by one metric is not by another
+            values["eval.metric"] = values["eval"]["metric"]
+        for key in UNCHANGED:
             if before[key] != now[key]:
                 raise EyelineError(
                     f"{self.path}: {key} was {_short(before[key], now[key])} and is now "
@@ -166,7 +182,7 @@ class RunFolder:
 
 def _short(value: Any, other: Any) -> Any:
     """A value, of a section only the entries in which it differs from the other."""
-    if isinstance(value, dict):
+    if isinstance(value, dict) and isinstance(other, dict):
         return {k: v for k, v in value.items() if v != other.get(k)}
     return value
 

@@ -1,0 +1,122 @@
+"""One step of training, in the parts that the loop and its trials share."""
+
+from __future__ import annotations
+
+import math
+import random
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.amp import GradScaler
+
+from eyeline.errors import EyelineError
+from eyeline.structures import Batch
+from eyeline.training.checks import check_finite
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    half = precision != "float32"
+    return torch.autocast(device.type, DTYPES[precision] if half else None, enabled=half)
+
+
+def loss_scaler(device: torch.device, precision: str) -> GradScaler:
+    """Of fp16, whose small gradients would vanish: losses are multiplied by a scale that halves
+    when gradients overflow and doubles after 2000 good steps (Micikevicius et al., "Mixed
+    Precision Training", ICLR 2018, sec. 3.2). Disabled, it passes everything on, for the others.
+
+    Raises:
+        EyelineError: the device cannot compute in half precision.
+    """
+    if precision == "fp16":
+        try:
+            x = torch.ones(1, 1, 3, 3, device=device, dtype=torch.float16, requires_grad=True)
+            F.conv2d(x, x).sum().backward()
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise EyelineError(
+                f"precision: fp16 does not work on {device.type} ({reason}); take bf16 or float32"
+            ) from error
+    return GradScaler(device.type, enabled=precision == "fp16")
+
+
+def backward(
+    model: nn.Module,
+    group: list[Any],
+    device: torch.device,
+    precision: str,
+    scaler: GradScaler,
+    where: str,
+) -> dict[str, float]:
+    """Add the gradients of a step, split into batches, as if it were one; gives its losses.
+
+    A loss that is not finite raises an EyelineError; under loss scaling all gradients become NaN
+    instead, on which the step is skipped, in every process.
+    """
+    pictures = sum(map(size, group))
+    losses: dict[str, float] = {}
+    for batch in group:
+        share = size(batch) / pictures
+        alone = batch is group[-1] or not hasattr(model, "no_sync")
+        # Processes exchange gradients once a step, with its last batch.
+        with nullcontext() if alone else model.no_sync():  # type: ignore[operator]
+            with autocast(device, precision):
+                parts: dict[str, Tensor] = model(*move(batch, device))
+            each = torch.stack([value.float() for value in parts.values()])
+            values = dict(zip(parts, each.tolist(), strict=True))
+            if not scaler.is_enabled():
+                check_finite(values, [batch], where)
+            overflow = not all(map(math.isfinite, values.values()))
+            scaler.scale(each.sum() * (math.nan if overflow else share)).backward()
+        losses = {name: losses.get(name, 0.0) + share * values[name] for name in values}
+    return losses
+
+
+def clip_gradients(
+    model: nn.Module, clip_norm: float | None, group: list[Any], scaler: GradScaler, where: str
+) -> float:
+    """Scale the gradients down to a norm of `clip_norm`; gives the norm they had."""
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    value = norm.item()
+    if not scaler.is_enabled():
+        check_finite({"the gradients' norm": value}, group, where)
+    if clip_norm is not None:
+        nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+    return value
+
+
+def take_step(optimizer: torch.optim.Optimizer, scaler: GradScaler) -> bool:
+    """Step, unless scaled gradients overflowed; says whether it did. Then no gradient is left."""
+    before = scaler.get_scale()
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad()
+    return scaler.get_scale() >= before
+
+
+def size(batch: Any) -> int:
+    """Pictures in a batch of the loader."""
+    return len(batch) if isinstance(batch, Batch) else len(batch[0])
+
+
+def move(batch: Any, device: torch.device) -> tuple[Any, ...]:
+    """The model's arguments, on its device: (Batch,) or (images, targets)."""
+    if isinstance(batch, Batch):
+        return (batch.to(device, non_blocking=True),)
+    images, targets = batch
+    images = [image.to(device, non_blocking=True) for image in images]
+    return images, [{k: v.to(device, non_blocking=True) for k, v in t.items()} for t in targets]
+
+
+def seed_generators(*key: int) -> None:
+    """What is drawn from here on depends on nothing but the key: a resumed run draws the same."""
+    a, b, c = (int(word) for word in np.random.SeedSequence(key).generate_state(3))
+    random.seed(a)
+    np.random.seed(b)
+    torch.manual_seed(c)

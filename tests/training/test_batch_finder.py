@@ -1,0 +1,104 @@
+"""The search for a batch size: where it ends, and what it picks."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from toys import ToyData, ToyDetector
+
+from eyeline.errors import EyelineError
+from eyeline.training import batch_finder, find_batch_size
+
+QUICK = {"data": {"workers": 0}, "optimizer": {"name": "sgd"}}
+
+
+class Costly(ToyDetector):
+    """Takes a time and holds so many pictures."""
+
+    holds, seconds, each, error = 1000, 0.0, 0.0, torch.OutOfMemoryError("out of memory")
+
+    def forward(self, images, targets=None):
+        if len(images) > self.holds:
+            raise self.error
+        time.sleep(self.seconds + self.each * len(images))
+        return super().forward(images, targets)
+
+
+def costly(**options) -> Costly:
+    return type("Now", (Costly,), options)()
+
+
+def sizes(found) -> list[int]:
+    return [trial.batch_size for trial in found.trials]
+
+
+def test_ends_with_the_pictures_or_at_the_largest():
+    model = ToyDetector()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    told = []
+    found = find_batch_size(model, ToyData(11), tell=told.append, **QUICK)
+    assert sizes(found) == [1, 2, 4, 8] and told == found.trials
+    assert found.ended == "there are 11 pictures"
+    assert all(t.pictures_per_second > 0 and t.memory > 1e6 for t in found.trials)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    found = find_batch_size(ToyDetector(), ToyData(64), largest=4, **QUICK)
+    assert sizes(found) == [1, 2, 4] and found.ended == "4 was the largest to try"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    ],
+)
+def test_memory_that_is_exhausted(error):
+    found = find_batch_size(costly(holds=5, error=error), ToyData(64), **QUICK)
+    assert sizes(found) == [1, 2, 4] and found.ended == "8 pictures do not fit in memory"
+    with pytest.raises(EyelineError, match="1 pictures do not fit in memory; make the pictures"):
+        find_batch_size(costly(holds=0, error=error), ToyData(64), **QUICK)
+
+
+def test_other_errors_are_not_taken_for_it():
+    with pytest.raises(RuntimeError, match="shapes"):
+        find_batch_size(costly(holds=2, error=RuntimeError("shapes")), ToyData(64), **QUICK)
+
+
+def test_a_computer_is_not_filled(monkeypatch):
+    """10 MB a picture beside 100 MB, with 100 MB free: 16 pictures would need 160."""
+    monkeypatch.setattr(batch_finder, "free_memory", lambda: 100e6)
+    monkeypatch.setattr(batch_finder, "_resident", lambda: 100e6)
+    largest = []
+
+    class Memory(costly().__class__):
+        def forward(self, images, targets=None):
+            largest.append(len(images))
+            return super().forward(images, targets)
+
+    monkeypatch.setattr(batch_finder, "memory_mb", lambda device: 100 + 10 * max(largest))
+    found = find_batch_size(Memory(), ToyData(64), memory_fraction=0.9, device="cpu", **QUICK)
+    assert max(largest) == 8 == sizes(found)[-1]
+    assert found.ended == "16 pictures would need more than 90% of the memory"
+
+
+def test_slow_steps_end_it():
+    found = find_batch_size(costly(each=0.02), ToyData(64), seconds=0.05, **QUICK)
+    assert sizes(found)[-1] < 8
+    assert found.ended == f"a step of {sizes(found)[-1]} pictures takes over 0.05 s"
+
+
+def test_picks_the_smallest_that_is_nearly_fastest():
+    # A fixed 30 ms a step: each doubling gains; a fixed time a picture: none does.
+    found = find_batch_size(costly(seconds=0.03), ToyData(64), largest=4, **QUICK)
+    assert found.batch_size == 4
+    found = find_batch_size(costly(each=0.05), ToyData(64), largest=4, **QUICK)
+    assert found.batch_size == 1
+
+
+def test_free_memory():
+    assert 1e6 < batch_finder.free_memory() < 1e14
+    assert batch_finder._resident() > 1e7
