@@ -53,7 +53,7 @@ class BrightBox(nn.Module):
         return Padded(found, scores, labels, torch.ones_like(labels, dtype=torch.bool))
 
     def finish(self, padded: Padded, batch: Batch) -> list[Prediction]:
-        boxes, scores, labels, _ = padded
+        boxes, scores, labels, *_ = padded
         return [
             {"boxes": boxes[i], "scores": scores[i], "labels": labels[i]} for i in range(len(boxes))
         ]
