@@ -142,7 +142,8 @@ class Augmented(nn.Module):
     def merge(self, looks: list[Padded]) -> Padded:
         """What several passes found to one: NMS, then the vote."""
         columns: Any = zip(*looks, strict=True)
-        joined = Padded(*(None if part[0] is None else torch.cat(part, 1) for part in columns))
+        whole: Any = (None if part[0] is None else torch.cat(part, 1) for part in columns)
+        joined = Padded(*whole)
         config = self.config
         how = replace(suppression(config), vote_iou=self.tta.vote_iou)
         merged, index = how.select(*joined[:4], self.tta.nms_iou, config.max_detections)
