@@ -28,7 +28,7 @@ def set_suppression(model: Any, options: Mapping[str, Any]) -> None:
         EyelineError: an unknown option, a value that it cannot have, or a model without it.
     """
     options = {key: value for key, value in options.items() if value is not None}
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     has = {field.name for field in dataclasses.fields(config)} if options and config else set()
     for key in options:
         if key not in SUPPRESSION:

@@ -141,12 +141,9 @@ class Augmented(nn.Module):
 
     def merge(self, looks: list[Padded]) -> Padded:
         """What several passes found to one: NMS, then the vote."""
-        joined = Padded(
-            *(
-                None if parts[0] is None else torch.cat(parts, 1)
-                for parts in zip(*looks, strict=True)
-            )
-        )
+        columns: Any = zip(*looks, strict=True)
+        whole: Any = (None if part[0] is None else torch.cat(part, 1) for part in columns)
+        joined = Padded(*whole)
         config = self.config
         how = replace(suppression(config), vote_iou=self.tta.vote_iou)
         merged, index = how.select(*joined[:4], self.tta.nms_iou, config.max_detections)
@@ -155,7 +152,10 @@ class Augmented(nn.Module):
 
     def finish(self, padded: Padded, passes: Passes) -> list[Prediction]:
         """Detections without the empty slots, as the detector gives them."""
-        return self.model.finish(padded, replace(passes[0], sizes=passes.original_sizes))
+        found: list[Prediction] = self.model.finish(
+            padded, replace(passes[0], sizes=passes.original_sizes)
+        )
+        return found
 
     def forward(
         self, images: Sequence[Tensor] | Passes, targets: Sequence[Target] | None = None
@@ -171,12 +171,13 @@ def in_picture(padded: Padded, one: Pass, batch: Batch) -> Padded:
     """What a pass found, in the pixels of the caller's pictures, without what it may not report."""
     sizes = batch.original_sizes
     boxes = padded.boxes * (sizes / batch.sizes).flip(1).repeat(1, 2)[:, None]  # (B, D, 4)
+    rest: dict[str, Tensor] = {}
     if one.flip:
         x1, y1, x2, y2 = boxes.unbind(-1)
         width = sizes[:, 1, None]
         boxes = torch.stack([width - x2, y1, width - x1, y2], -1)
-        if (masks := getattr(padded, "masks", None)) is not None:  # (B, D, m, m), over their boxes
-            padded = padded._replace(masks=masks.flip(-1))
+        if (masks := getattr(padded, "masks", None)) is not None:
+            rest["masks"] = masks.flip(-1)  # (B, D, m, m), each over its box
     sides = (boxes[..., 2:] - boxes[..., :2]) / sizes.amax(1)[:, None, None]
     reported = (sides.amax(-1) >= one.smallest) & (sides.amin(-1) < one.largest)
-    return padded._replace(boxes=boxes, valid=padded.valid & reported)
+    return padded._replace(boxes=boxes, valid=padded.valid & reported, **rest)

@@ -224,7 +224,7 @@ def confusion(
             matrix[object_labels[j], labels[i]] += 1
         else:
             matrix[k, labels[i]] += 1
-    np.add.at(matrix, (object_labels[left], k), 1)
+    matrix[:, k] += np.bincount(object_labels[left], minlength=k + 1)
     return matrix
 
 
