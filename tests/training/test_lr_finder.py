@@ -39,8 +39,8 @@ def test_a_parabola_runs_away_at_the_rate_it_must():
     curve = find(toy(Slope), start=1e-3, end=100.0, steps=60)
     assert curve.diverged and len(curve.rates) < 60
     assert curve.rates[-1] > 1.0  # |1 - 2 lr| > 1
-    assert 0.1 < curve.lowest < 3.0
     assert curve.suggestion == pytest.approx(curve.lowest / 10, rel=0.05)
+    assert 0.05 < curve.suggestion < 1.0  # there it converges, and fast
 
 
 def test_rates_grow_by_one_factor_and_the_smoothing_is_unbiased():
