@@ -20,7 +20,8 @@ from eyeline.structures import Target
 class MaskHead(nn.Module):
     """3x3 convolutions, one deconvolution that doubles the size, a mask a class (Fig. 4, right).
 
-    Initialised after He et al., 2015, as the authors' code is; the paper does not say.
+    The paper does not say how it begins. Here after He et al., 2015, and the last layer near
+    zero, so that every pixel's probability begins at one half.
     """
 
     def __init__(self, channels: int, num_classes: int, width: int = 256, depth: int = 4) -> None:
@@ -33,6 +34,7 @@ class MaskHead(nn.Module):
         for layer in (*self.convs, self.up, self.classes):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        nn.init.normal_(self.classes.weight, std=0.001)
 
     def forward(self, regions: Tensor) -> Tensor:
         """Regions (R, C, S, S) to logits (R, K, m, m), float32."""
