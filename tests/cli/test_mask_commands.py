@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,11 +160,14 @@ def test_optimized_and_in_bfloat16(run, data):
     assert b.masks.dtype == torch.bool and b.masks.shape == (len(b), 64, 64)
     picture = torch.from_numpy(np.array(Image.open(image))).permute(2, 0, 1)
     with torch.no_grad():
-        [raw], [fast] = model([picture]), optimize(model)([picture])
-    torch.testing.assert_close(raw["boxes"], fast["boxes"], atol=1e-2, rtol=0)
-    assert (raw["masks"] != fast["masks"]).float().mean() < 1e-3
+        [fast] = optimize(model)([picture])
+        model.config = replace(model.config, mask_threshold=None)
+        [raw], [soft] = model([picture]), optimize(model)([picture])
+    torch.testing.assert_close(raw["boxes"], soft["boxes"], atol=1e-2, rtol=0)
+    # Where a box ends between two pixels a rounding error decides.
+    assert ((raw["masks"] - soft["masks"]).abs() > 1e-2).float().mean() < 1e-3
     # The predictor pastes only what it shows.
-    kept = raw["scores"] >= 0.01
+    kept = fast["scores"] >= 0.01
     assert torch.equal(a.masks, fast["masks"][kept])
 
 

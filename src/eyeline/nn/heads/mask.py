@@ -21,8 +21,9 @@ from eyeline.structures import Target
 class MaskHead(nn.Module):
     """3x3 convolutions, one deconvolution that doubles the size, a mask a class (Fig. 4, right).
 
-    Each of the first may have a `norm` behind it. Initialised after He et al., 2015, as the
-    authors' code is; the paper does not say.
+    Each of the first may have a `norm` behind it. The paper does not say how it begins. Here
+    after He et al., 2015, and the last layer near zero, so that every pixel's probability begins
+    at one half.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class MaskHead(nn.Module):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+        nn.init.normal_(self.classes.weight, std=0.001)
 
     def forward(self, regions: Tensor) -> Tensor:
         """Regions (R, C, S, S) to logits (R, K, m, m), float32."""
