@@ -254,7 +254,6 @@ def test_batch_norm_that_was_trained() -> None:
 @pytest.mark.parametrize(
     ("extra", "kind"),
     [
-        ("roi_heads.mask_head.0.1.weight", "Mask R-CNN v2"),
         ("roi_heads.keypoint_head.0.weight", "Keypoint R-CNN"),
         ("head.regression_head.bbox_ctrness.weight", "FCOS"),
         ("backbone.body.0.0.weight", "detector with a MobileNet"),
