@@ -40,7 +40,7 @@ bench:
 	@PYTHONPATH=src $(BENCH_PYTHON) benchmarks/bench_ops.py
 	@PYTHONPATH=src $(BENCH_PYTHON) benchmarks/bench_detectors.py $(BENCH_ARGS)
 
-EXTRAS := learn,log,dev
+EXTRAS := learn,log,video,dev
 
 # $(call install,ENVIRONMENT,WHAT); of pip's output only errors are shown.
 define install

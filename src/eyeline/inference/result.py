@@ -25,7 +25,9 @@ class Result:
     scores: Tensor  # (N,) float32 in [0, 1]
     labels: Tensor  # (N,) int64, indices into `classes`
     classes: list[str] = field(default_factory=list)
-    path: str | None = None  # file or URL the picture came from
+    path: str | None = None  # file, URL or camera the picture came from
+    frame: int | None = None  # of a video, from 0
+    time: float | None = None  # of a video: seconds from its first frame
 
     def __len__(self) -> int:
         return len(self.boxes)
