@@ -9,18 +9,18 @@ from typing import Annotated
 import typer
 
 from eyeline import __version__
-from eyeline.cli import data, demo, eval, models, predict, train
+from eyeline.cli import cp, data, demo, eval, models, predict, train
 from eyeline.errors import EyelineError
 
 app = typer.Typer(
     no_args_is_help=True,
     invoke_without_command=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("train")(train.train)
 app.command("eval")(eval.evaluate)
 app.command("predict")(predict.predict)
+app.command("cp")(cp.cp)
 app.command("models")(models.models)
 app.command("demo")(demo.demo)
 app.add_typer(data.app, name="data")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eyeline.checkpoints import read, run_weights
+from eyeline.checkpoints import read, run_model, run_weights
 from eyeline.device import find_device
 from eyeline.errors import EyelineError
 from eyeline.export.optimize import optimize
@@ -167,7 +167,9 @@ class Predictor:
 def load_model(source: str | Path) -> nn.Module:
     """The model of a run folder (its best weights, else its last) or of a weights file.
 
-    `source` may also be anything else that `create_model(weights=...)` takes.
+    A run of a model file of the user's own is built from the model.py in its folder, which is
+    code; from nowhere else is any run. `source` may also be anything else that
+    `create_model(weights=...)` takes.
 
     Raises:
         EyelineError: there is no such folder or file, or no weights in it.
@@ -177,6 +179,7 @@ def load_model(source: str | Path) -> nn.Module:
         if (weights := run_weights(path)) is None:
             raise EyelineError(f"{path}: no best.safetensors in it; give the folder of a run")
         checkpoint = read(weights)
+        return create_model(run_model(path, checkpoint), weights=checkpoint)
     elif not path.is_file() and str(source) in list_models():
         raise EyelineError(
             f"{source!r} is a model without weights; give a run folder or a weights file"

@@ -133,6 +133,7 @@ def train(
     metrics: Metrics = {}
 
     with folder, log, Interrupt() as interrupt:
+        folder.save_model_file(model)
         while at.epoch < recipe.epochs:
             loader.set_epoch(at.epoch, start=at.batch)
             model.train()
