@@ -114,7 +114,7 @@ class Predictor:
         if len(items) > 1 or (items and isinstance(items[0], Video)):
             live = any(isinstance(item, Video) and item.is_live for item in items)
             batches = ahead(batches, AHEAD, newest=live)
-        with closing(batches):
+        with closing(batches):  # type: ignore[type-var]
             for group in batches:
                 results = self._predict([(one.image, one.path) for one in group])
                 for one, result in zip(group, results, strict=True):
