@@ -92,7 +92,7 @@ class Result:
         ]
 
     def to_supervision(self) -> Any:
-        """The same as a `supervision.Detections`."""
+        """The same as a `supervision.Detections`, the class names among its data."""
         try:
             import supervision  # type: ignore[import-not-found]
         except ImportError:
@@ -105,3 +105,17 @@ class Result:
             class_id=self.labels.numpy(),
             data={"class_name": self.names},
         )
+
+    def to_torchmetrics(self) -> dict[str, Tensor]:
+        """A prediction as torchmetrics' MeanAveragePrecision takes it: boxes, scores, labels."""
+        return {"boxes": self.boxes, "scores": self.scores, "labels": self.labels}
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` of one row a detection, in the columns of `CSV_HEADER`."""
+        try:
+            import pandas  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        except ImportError:
+            raise EyelineError(
+                "to_pandas needs the package pandas; install it: pip install pandas"
+            ) from None
+        return pandas.DataFrame(self.rows(), columns=list(CSV_HEADER))
