@@ -209,11 +209,16 @@ def build(
     return model
 
 
-def load_backbone(model: nn.Module, source: Source) -> LoadReport:
-    """Classification weights into `model.backbone`, without their classifier."""
+def load_backbone(model: nn.Module, source: Source | bool) -> LoadReport:
+    """Classification weights into `model.backbone`, without their classifier; True: timm's own."""
     backbone = getattr(model, "backbone", None)
     if backbone is None:
         raise EyelineError(f"{model.name} has no backbone; load its weights with weights=")
+    if hasattr(backbone, "load_pretrained"):  # timm's, whose weights have timm's names
+        loaded = backbone.load_pretrained(None if source is True else _open(source)[0])
+        return LoadReport(tuple(loaded), {}, (), ())
+    if source is True:
+        raise EyelineError("pretrained=True is for backbones of timm; name a file or URL")
     checkpoint = read(source)
     wanted = getattr(model.config, "backbone", checkpoint.name)
     if checkpoint.name != wanted:
