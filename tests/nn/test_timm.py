@@ -99,7 +99,7 @@ def test_weights_of_a_classifier(timm: object, tmp_path: Path) -> None:
     assert torch.equal(model.backbone.body.layer4[1].conv2.weight, last)
     assert len(model.load_report.loaded) > 100
     torch.save({"other": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(EyelineError, match="resnet18 cannot be filled .*: 20 are missing"):
+    with pytest.raises(EyelineError, match=r"resnet18 cannot be filled .*: 20 are missing"):
         create_model("retinanet", pretrained=tmp_path / "other.pth", **options)
 
 

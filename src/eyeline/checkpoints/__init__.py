@@ -209,8 +209,9 @@ def build(
     return model
 
 
-def load_backbone(model: nn.Module, source: Source | bool) -> LoadReport:
-    """Classification weights into `model.backbone`, without their classifier; True: timm's own."""
+def load_backbone(model: nn.Module, source: Any) -> LoadReport:
+    """Classification weights of a `Source` into `model.backbone`, without their classifier; True:
+    timm's own."""
     backbone = getattr(model, "backbone", None)
     if backbone is None:
         raise EyelineError(f"{model.name} has no backbone; load its weights with weights=")
