@@ -6,7 +6,7 @@ import importlib
 import sys
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ class Entry:
     task: str  # "detection", "segmentation", "classification"
     paper: str  # 'Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv:1708.02002'
     build: Callable[..., nn.Module]  # build(num_classes=..., **options)
+    source: str | None = None  # the text of the file that registers it, where it is the user's
 
 
 _entries: dict[str, Entry] = {}
@@ -86,7 +87,8 @@ def find_own(path: str | Path) -> Entry:
     ours = dict(_entries)
     _entries.clear()
     try:
-        code = compile(path.read_bytes(), path, "exec", dont_inherit=True)
+        content = path.read_bytes()
+        code = compile(content, path, "exec", dont_inherit=True)
         exec(code, module.__dict__)
         own = list(_entries.values())
     finally:
@@ -95,7 +97,7 @@ def find_own(path: str | Path) -> Entry:
     if len(own) != 1:
         names = ", ".join(entry.name for entry in own) or "none"
         raise EyelineError(f"{path} must register one model, it registers {names}")
-    return own[0]
+    return replace(own[0], source=content.decode("utf-8"))
 
 
 def find_entry(name: str | Path) -> Entry:
@@ -121,7 +123,8 @@ def create_model(
             options (given ones win, where no shape changes) and the classes.
         classes: names of the classes; `num_classes` alone where they have none. With weights of
             other classes, the layers that depend on them stay as initialised; all others load.
-        pretrained: classification weights for the backbone, of any source that `weights` takes.
+        pretrained: classification weights for the backbone, of any source that `weights` takes;
+            True for timm's own of a backbone of timm.
         options: fields of the model's Config.
 
     The model has `name`, `task`, `classes` and, loaded, `load_report` (what was filled, what not).
@@ -161,3 +164,4 @@ def describe(
     """Give a built model what travels with it; unnamed classes are called by their numbers."""
     model.name, model.task = entry.name, entry.task  # type: ignore[assignment]
     model.classes = list(classes or map(str, range(num_classes)))  # type: ignore[assignment]
+    model.source = entry.source  # type: ignore[assignment]

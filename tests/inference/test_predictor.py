@@ -17,8 +17,9 @@ from torch import nn
 
 from eyeline.checkpoints import save_weights
 from eyeline.errors import EyelineError
-from eyeline.inference import Predictor, predictor
-from eyeline.inference.predictor import find_pictures, load_model
+from eyeline.inference import Predictor, sources
+from eyeline.inference.predictor import load_model
+from eyeline.inference.sources import find
 from eyeline.nn.detector import as_float
 from eyeline.registry import create_model
 from eyeline.structures import Batch, Padded, Prediction
@@ -197,12 +198,14 @@ def test_only_detectors() -> None:
     [
         ("missing.png", "missing.png: no such picture"),
         ("*.gif", "no file matches"),
-        ("notes.txt", "notes.txt: not a picture"),
+        ("notes.txt", r"notes\.txt:1: no such file: no picture"),
+        ("notes.md", "notes.md: not a picture"),
         ("empty", "no picture in this folder"),
     ],
 )
 def test_what_cannot_be_read_is_named(folder: Path, source: str, message: str) -> None:
     (folder / "empty").mkdir()
+    (folder / "notes.md").write_text("no picture")
     with pytest.raises(EyelineError, match=message.replace("*", r"\*")) as error:
         Predictor(BrightBox())(str(folder / source))
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
@@ -234,7 +237,7 @@ def test_a_server_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         def log_message(self, *args: Any) -> None:
             """Say nothing."""
 
-    monkeypatch.setattr(predictor, "URL_TIMEOUT", 0.2)
+    monkeypatch.setattr(sources, "URL_TIMEOUT", 0.2)
     servers = serve(Silent)
     url = next(servers)
     with pytest.raises(EyelineError, match="timed out"):
@@ -244,15 +247,15 @@ def test_a_server_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_url_that_gives_too_much(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictor, "URL_LIMIT", 50)
+    monkeypatch.setattr(sources, "URL_LIMIT", 50)
     with pytest.raises(EyelineError, match="larger than"):
         Predictor(BrightBox())(f"{server}/0.png")
 
 
-def test_find_pictures_keeps_a_name_with_brackets(folder: Path) -> None:
+def test_find_keeps_a_name_with_brackets(folder: Path) -> None:
     path = folder / "a[1].png"
     path.write_bytes((folder / "0.png").read_bytes())
-    assert find_pictures(str(path)) == ([path], True)
+    assert find(str(path)) == ([path], True)
 
 
 SMALL = {"backbone": "resnet18", "fpn_channels": 16, "tower_depth": 1, "size": 64}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from eyeline import registry
 from eyeline.checkpoints import eyeline, torchvision
-from eyeline.checkpoints.eyeline import run_weights, save_weights
+from eyeline.checkpoints.eyeline import run_model, run_weights, save_weights
 from eyeline.checkpoints.source import (
     COUNTER,
     Checkpoint,
@@ -30,8 +30,8 @@ from eyeline.checkpoints.source import (
 from eyeline.errors import EyelineError
 
 __all__ = [
-    "Checkpoint", "LoadReport", "Source", "fetch", "load_weights", "read", "run_weights",
-    "save_weights",
+    "Checkpoint", "LoadReport", "Source", "fetch", "load_weights", "read", "run_model",
+    "run_weights", "save_weights",
 ]  # fmt: skip
 
 # What the weights were trained for: with another value they would mean something else.
@@ -137,8 +137,18 @@ def _unknown(state: State, where: str) -> EyelineError:
     )
 
 
+def _check_own(checkpoint: Checkpoint, source: str | None) -> None:
+    """Weights of a model of the user's own go into no other, even of its name."""
+    if checkpoint.own and source is None:
+        raise EyelineError(
+            f"{checkpoint.where} holds a {checkpoint.name} of a model file of your own; give its "
+            'run folder, in which model.py lies, or create_model("FILE.py", weights=...)'
+        )
+
+
 def _check_same(model: nn.Module, checkpoint: Checkpoint, skip: Sequence[str]) -> None:
     """Whether the file's model, convention and class count are those of `model`."""
+    _check_own(checkpoint, getattr(model, "source", None))
     if checkpoint.name != model.name:
         raise EyelineError(
             f"{checkpoint.where} holds a {checkpoint.name}, the model is a {model.name}"
@@ -176,6 +186,7 @@ def build(
 ) -> nn.Module:
     """`create_model` with weights: the model that they need, filled."""
     checkpoint = read(weights, num_classes)
+    _check_own(checkpoint, entry.source if entry else None)
     if entry is None:
         entry = registry.find(checkpoint.name)
     if checkpoint.name != entry.name:
@@ -205,11 +216,17 @@ def build(
     return model
 
 
-def load_backbone(model: nn.Module, source: Source) -> LoadReport:
-    """Classification weights into `model.backbone`, without their classifier."""
+def load_backbone(model: nn.Module, source: Any) -> LoadReport:
+    """Classification weights of a `Source` into `model.backbone`, without their classifier; True:
+    timm's own."""
     backbone = getattr(model, "backbone", None)
     if backbone is None:
         raise EyelineError(f"{model.name} has no backbone; load its weights with weights=")
+    if hasattr(backbone, "load_pretrained"):  # timm's, whose weights have timm's names
+        loaded = backbone.load_pretrained(None if source is True else _open(source)[0])
+        return LoadReport(tuple(loaded), {}, (), ())
+    if source is True:
+        raise EyelineError("pretrained=True is for backbones of timm; name a file or URL")
     checkpoint = read(source)
     wanted = getattr(model.config, "backbone", checkpoint.name)
     if checkpoint.name != wanted:

@@ -14,6 +14,7 @@ from eyeline.checkpoints.source import Checkpoint, State
 from eyeline.errors import EyelineError
 
 KEY = "eyeline"  # of the header's entry
+MODEL_FILE = "model.py"  # in a run folder: the file of the user's that registers its model
 
 
 def is_described(model: nn.Module) -> bool:
@@ -36,6 +37,8 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
         "classes": list(model.classes),
         "config": dataclasses.asdict(model.config),
     }
+    if getattr(model, "source", None) is not None:
+        described["file"] = MODEL_FILE  # the weights alone do not tell what they belong to
     state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +56,14 @@ def run_weights(folder: Path) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
+def run_model(folder: Path, checkpoint: Checkpoint) -> str | Path:
+    """What `create_model` builds for a run's weights: a name, or the run's own model file.
+
+    Nothing but a run folder that the user names has its code run, and only its model.py.
+    """
+    return folder / MODEL_FILE if checkpoint.own else checkpoint.name
+
+
 def read(state: State, metadata: dict[str, str], where: str) -> Checkpoint | None:
     """The checkpoint, if its header is ours."""
     if KEY not in metadata:
@@ -63,7 +74,8 @@ def read(state: State, metadata: dict[str, str], where: str) -> Checkpoint | Non
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise EyelineError(f"{where} has a damaged header ({error!r}); save it again") from error
     options = {key: _tuples(value) for key, value in config.items()}
-    return Checkpoint("eyeline", name, where, options, classes, state)
+    own = "file" in described
+    return Checkpoint("eyeline", name, where, options, classes, state, own=own)
 
 
 def _tuples(value: Any) -> Any:

@@ -12,6 +12,7 @@ from eyeline import __version__
 from eyeline.cli import (
     batch_find,
     compare,
+    cp,
     data,
     demo,
     eval,
@@ -25,7 +26,6 @@ from eyeline.errors import EyelineError
 app = typer.Typer(
     no_args_is_help=True,
     invoke_without_command=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("train")(train.train)
@@ -34,6 +34,7 @@ app.command("batch-find")(batch_find.batch_find)
 app.command("eval")(eval.evaluate)
 app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
+app.command("cp")(cp.cp)
 app.command("models")(models.models)
 app.command("demo")(demo.demo)
 app.add_typer(data.app, name="data")

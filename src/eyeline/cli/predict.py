@@ -1,25 +1,41 @@
-"""eyeline predict: detections on pictures."""
+"""eyeline predict: detections on pictures and videos."""
 
 from __future__ import annotations
 
-import csv
-import json
+import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eyeline.cli.options import ClassAgnostic, Nms, NmsIou, Tta, VoteIou
 
+if TYPE_CHECKING:
+    from eyeline.inference.records import Records
+    from eyeline.inference.result import Result
+    from eyeline.inference.video import VideoWriter
+
+QUEUED = 8  # results that wait to be drawn and written
+
 
 def predict(
     run: Annotated[str, typer.Argument(help="run folder, or weights file")],
-    source: Annotated[str, typer.Argument(help="picture, folder, pattern or URL")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="picture, video, folder, pattern, list file (.txt), URL, or a camera's index"
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="a new folder; default predictions")
     ] = None,
     threshold: Annotated[float, typer.Option(help="lowest score shown")] = 0.5,
+    every: Annotated[int, typer.Option(min=1, help="of a video, every so manieth frame")] = 1,
+    json_lines: Annotated[
+        bool, typer.Option("--json-lines", help="print a line a picture or frame, as it goes")
+    ] = False,
+    draw: Annotated[bool, typer.Option(help="write the pictures with their boxes")] = True,
     precision: Annotated[str, typer.Option(help="float32 or bf16")] = "float32",
     polygons: Annotated[
         bool, typer.Option("--polygons", help="masks as polygons; without it as RLE")
@@ -32,66 +48,109 @@ def predict(
     class_agnostic: ClassAgnostic = False,
     tta: Tta = False,
 ) -> None:
-    """Detect on a picture, a folder, a pattern or a URL.
+    """Detect on pictures or on a video, a camera, a stream.
 
-    Writes each picture with its boxes (and masks) drawn, detections.json (COCO) and
-    detections.csv.
+    Writes each picture with its boxes (and masks) drawn, or an mp4 (H.264, without sound) of each
+    video, and detections.json (COCO) and detections.csv. Ctrl-C ends it and leaves all of these
+    whole.
     """
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
     from eyeline.cli.output import new_folder
     from eyeline.inference import Predictor
-    from eyeline.inference.predictor import find_pictures, is_url
-    from eyeline.inference.result import CSV_HEADER
+    from eyeline.inference.pipeline import Behind
+    from eyeline.inference.records import Records
+    from eyeline.inference.sources import find
+    from eyeline.inference.video import Video
 
-    pictures, _ = find_pictures(source)
+    items, _ = find(source)
+    videos = [item for item in items if isinstance(item, Video)]
     predictor = Predictor(
         run, device, precision, score_threshold=threshold, tta=tta, nms=nms, nms_iou=nms_iou,
         vote_iou=vote_iou, class_agnostic_nms=class_agnostic or None,
     )  # fmt: skip
     folder = new_folder(out, Path("predictions"))
-    rows, coco = [], _coco(predictor.classes)
     console = Console(stderr=True)
-    for result in track(
-        predictor.stream(pictures, batch_size),
-        "predicting",
-        total=len(pictures),
-        console=console,
-        disable=not console.is_terminal,
-    ):
-        name = Path(str(result.path)).name
-        if is_url(result.path):
-            name = unquote(Path(urlsplit(str(result.path)).path).name)
-        result.save(_unused(folder, Path(name).stem))
-        height, width = result.image.shape[1:]
-        image_id = len(coco["images"]) + 1
-        coco["images"].append(
-            {"id": image_id, "file_name": str(result.path), "width": width, "height": height}
-        )
-        form = "polygons" if polygons else "rle"
-        for record in result.to_coco(image_id, segmentation=form):
-            area = record["bbox"][2] * record["bbox"][3]
-            record = {"id": len(coco["annotations"]) + 1, "area": area, "iscrowd": 0} | record
-            coco["annotations"].append(record)
-        rows += result.rows()
-    (folder / "detections.json").write_text(json.dumps(coco) + "\n", encoding="utf-8")
-    with (folder / "detections.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(CSV_HEADER)
-        writer.writerows(rows)
-    print(f"{len(rows)} detections on {len(pictures)} pictures: {folder}")
+    lines = sys.stdout if json_lines else None
+    records = Records(folder, predictor.classes, lines, "polygons" if polygons else "rle")
+    try:
+        with (
+            Progress(console=console, disable=not console.is_terminal) as progress,
+            records,
+            Outputs(folder, records, videos, every, draw) as outputs,
+            Behind(outputs.add, QUEUED) as writing,
+        ):
+            task = progress.add_task("predicting", total=None if videos else len(items))
+            for result in predictor.stream(items, batch_size, every):
+                writing.put(result)
+                if len(items) == len(videos) == 1 and videos[0].count:
+                    progress.update(task, total=-(-videos[0].count // every))
+                progress.advance(task)
+    except KeyboardInterrupt:
+        print(f"stopped: {records}: {folder}", file=sys.stderr)
+        raise
+    finally:
+        if records.pictures + records.frames == 0:
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()
+    print(f"{records}: {folder}", file=sys.stderr if json_lines else sys.stdout)
 
 
-def _coco(classes: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """COCO's annotation file, empty but for the classes; each annotation will have a score too."""
-    categories = [{"id": i, "name": name} for i, name in enumerate(classes)]
-    return {"images": [], "categories": categories, "annotations": []}
+class Outputs:
+    """Results drawn and recorded, in their order; leaving the context ends the video's file.
 
+    Args:
+        videos: those the results come from, in their order.
+    """
 
-def _unused(folder: Path, stem: str) -> Path:
-    """A name that no picture of another folder or ending has taken."""
-    path, i = folder / f"{stem}.jpg", 1
-    while path.exists():
-        path, i = folder / f"{stem}-{i + 1}.jpg", i + 1
-    return path
+    def __init__(
+        self, folder: Path, records: Records, videos: list[Any], every: int, draw: bool
+    ) -> None:
+        self.folder, self.records, self.every, self.draw = folder, records, every, draw
+        self.videos = iter(videos)
+        self.writer: VideoWriter | None = None
+        self.open = ExitStack()
+        self.path: str | None = None  # of the video that is being written
+        self.frame = -1  # its last
+
+    def __enter__(self) -> Outputs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open.close()
+
+    def add(self, result: Result) -> None:
+        from eyeline.inference.sources import stem_of
+
+        stem = stem_of(str(result.path))
+        if result.frame is not None:  # a live source may have left out its first
+            if (result.path, True) != (self.path, result.frame > self.frame):
+                self._next_video(stem)
+            self.path, self.frame = result.path, result.frame
+        if self.draw and result.frame is None:
+            result.save(self._unused(stem, ".jpg"))
+        elif self.writer is not None and result.time is not None:
+            self.writer.write(result.plot(), result.time)
+        self.records.add(result)
+
+    def _next_video(self, stem: str) -> None:
+        from eyeline.inference.video import VideoWriter
+
+        self.open.close()
+        video = next(self.videos)
+        if self.draw:
+            rate = video.rate / self.every
+            path = self._unused(stem, ".mp4")
+            if video.has_sound:
+                print(f"{video.name}: its sound is left out", file=sys.stderr)
+            writer = VideoWriter(path, rate, video.time_base, video.pixel_aspect)
+            self.writer = self.open.enter_context(writer)
+
+    def _unused(self, stem: str, suffix: str) -> Path:
+        """A name that no picture of another folder or ending has taken."""
+        path, i = self.folder / f"{stem}{suffix}", 1
+        while path.exists():
+            path, i = self.folder / f"{stem}-{i + 1}{suffix}", i + 1
+        return path

@@ -19,7 +19,8 @@ def train(
         str,
         typer.Argument(
             metavar="MODEL|RECIPE|RUN",
-            help="name of a model (see `eyeline models`), a recipe (.yaml), or with --resume a run",
+            help="name of a model (see `eyeline models`) or a file of your own (.py), "
+            "a recipe (.yaml), or with --resume a run",
         ),
     ],
     settings: Annotated[
@@ -44,9 +45,12 @@ def train(
 
     eyeline train recipe.yaml optimizer.lr=1e-4 --out runs/second
 
+    eyeline train mine/retinanet.py --data cells
+
     eyeline train --resume runs/second
     """
-    from eyeline.registry import find
+    from eyeline.checkpoints.eyeline import MODEL_FILE
+    from eyeline.registry import find_entry
     from eyeline.training import load_recipe, train_recipe
 
     overrides = list(settings or [])
@@ -66,13 +70,17 @@ def train(
             raise EyelineError(f"--resume {path} goes on in that folder; leave out --out")
         if not (path / "recipe.yaml").is_file():
             raise EyelineError(f"{path}: no run folder, there is no recipe.yaml in it")
-        recipe = load_recipe(path / "recipe.yaml", [*overrides, f"out={json.dumps(str(path))}"])
+        overrides.append(f"out={json.dumps(str(path))}")
+        if (path / MODEL_FILE).is_file():  # the run's own copy: the file may be another by now
+            overrides.append(f"model.name={json.dumps(str(path / MODEL_FILE))}")
+        recipe = load_recipe(path / "recipe.yaml", overrides)
     else:
         if resume:
             raise EyelineError(f"{path}: no such run folder to resume")
         if data is None and not any(o.startswith("data.path=") for o in overrides):
             raise EyelineError("which pictures? give --data PATH, a folder in COCO or VOC form")
-        recipe = load_recipe({"model": {"name": find(what).name}}, overrides)
+        find_entry(what)
+        recipe = load_recipe({"model": {"name": what}}, overrides)
     train_recipe(recipe, resume=resume)
 
 

@@ -194,7 +194,7 @@ class MaskRCNN(Detector):
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """Padded pictures (B, C, H, W) to P2 .. P6, each (B, 256, H_l, W_l)."""
-        images = images.to(self.backbone.conv1.weight.dtype)
+        images = images.to(next(self.backbone.parameters()).dtype)
         return note("levels P2 to P6", self.fpn(self.backbone(images)))
 
     def compute(self, batch: Batch) -> Padded:

@@ -179,7 +179,7 @@ class RetinaNet(Detector):
     def heads(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Padded pictures (B, C, H, W) to logits (B, N_l, K), deltas (B, N_l, 4) and anchors
         (N_l, 4) of each level, float32."""
-        features = self.backbone(images.to(self.backbone.conv1.weight.dtype))
+        features = self.backbone(images.to(next(self.backbone.parameters()).dtype))
         levels = note("levels P3 to P7, sec. 4", self.fpn(features[1:]))
         anchors = note("anchors, sec. 4", self.anchors(levels, images.shape[2:]))
         classes = self.config.num_classes

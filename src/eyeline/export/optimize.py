@@ -82,9 +82,9 @@ def _pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def _is_fixed(norm: nn.Module) -> TypeGuard[nn.BatchNorm2d | FrozenBatchNorm2d]:
-    """Whether it is a batch norm that, in eval mode, uses stored statistics."""
-    stored = isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
-    return stored or isinstance(norm, FrozenBatchNorm2d)
+    """Whether it is a batch norm, and no more, that in eval mode uses stored statistics."""
+    stored = type(norm) is nn.BatchNorm2d and norm.running_mean is not None
+    return stored or type(norm) is FrozenBatchNorm2d
 
 
 def _cast_input(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:

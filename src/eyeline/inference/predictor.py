@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import glob
-import tempfile
-import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from eyeline.checkpoints import read, run_weights
-from eyeline.data.images import find_images, read_image
+from eyeline.checkpoints import read, run_model, run_weights
 from eyeline.device import find_device
 from eyeline.errors import EyelineError
 from eyeline.export.optimize import optimize
-from eyeline.inference.draw import to_pil
+from eyeline.inference.batches import Batches
 from eyeline.inference.options import set_suppression
+from eyeline.inference.pipeline import ahead
 from eyeline.inference.result import Result
+from eyeline.inference.sources import Anything, Picture, find, groups, load, name_of, read_picture
 from eyeline.inference.tta import TTA, Augmented
+from eyeline.inference.video import Video
 from eyeline.registry import create_model, list_models
 
-Picture = str | Path | np.ndarray | Image.Image | Tensor  # one picture, or where it lies
-URL_TIMEOUT = 20.0  # seconds without an answer
-URL_LIMIT = 256 * 2**20  # bytes
+AHEAD = 4  # batches that are read before they are needed
 
 
 class Predictor:
@@ -42,6 +39,8 @@ class Predictor:
         score_threshold: detections with a lower score are left out.
         classes: names that replace the model's own.
         tta: test-time augmentation: True for the twelve passes, or a `TTA`.
+        max_batch, max_wait: `apredict` computes at most so many callers' pictures at once, and
+            lets the first of them wait at most so many seconds for the others.
         suppression: `nms="soft_linear"`, `vote_iou=0.5` ...; see `set_suppression`.
     """
 
@@ -53,6 +52,8 @@ class Predictor:
         score_threshold: float = 0.5,
         classes: Sequence[str] | None = None,
         tta: bool | TTA = False,
+        max_batch: int = 8,
+        max_wait: float = 0.01,
         **suppression: Any,
     ) -> None:
         if not 0.0 <= score_threshold <= 1.0:
@@ -78,31 +79,84 @@ class Predictor:
         set_suppression(self.model, suppression)
         if tta:
             self.model = Augmented(self.model, tta if isinstance(tta, TTA) else None)
+        self.batches: Batches[tuple[Tensor, str | None], Result] = Batches(
+            self._predict, max_batch, max_wait
+        )
 
-    def __call__(
-        self, source: Picture | Iterable[Picture], batch_size: int = 1
-    ) -> Result | list[Result]:
+    def __call__(self, source: Anything, batch_size: int = 1) -> Result | list[Result]:
         """The detections of a picture (one Result), or of a folder, pattern or list (a list).
 
         A picture is a path, a URL, an array (H, W, 3), a tensor (C, H, W) (each uint8 or float
         in [0, 1]) or a PIL picture, RGB but for tensors for a model of other channels. Files and
-        PIL pictures are turned upright as their EXIF orientation says.
+        PIL pictures are turned upright as their EXIF orientation says. `find` in
+        `eyeline.inference.sources` tells what else a source can be.
 
         Raises:
             EyelineError: naming the picture that is missing or cannot be read.
         """
-        pictures, single = find_pictures(source)
-        results = list(self.stream(pictures, batch_size))
+        items, single = find(source)
+        results = list(self._stream(items, batch_size, 1))
         return results[0] if single else results
 
-    def stream(self, source: Picture | Iterable[Picture], batch_size: int = 1) -> Iterator[Result]:
-        """The same one by one, so that a folder of any size takes the memory of one batch."""
-        if batch_size < 1:
-            raise EyelineError(f"batch_size is at least 1, not {batch_size}")
-        pictures, _ = find_pictures(source)
-        for start in range(0, len(pictures), batch_size):
-            group = pictures[start : start + batch_size]
-            yield from self._predict([(_read(picture), _name(picture)) for picture in group])
+    def stream(self, source: Anything, batch_size: int = 1, every: int = 1) -> Iterator[Result]:
+        """The same one by one; a video, camera or stream gives a Result a frame, with its number
+        and its time.
+
+        While the network computes, a thread reads what comes next; memory is that of a few
+        batches, however long the source. Of a camera or a live stream frames are left out where
+        the network is slower.
+
+        Args:
+            every: of a video, take every so manieth frame.
+
+        Raises:
+            EyelineError: also where a video is damaged or broken off, after the frames that could
+                be read.
+        """
+        yield from self._stream(find(source)[0], batch_size, every)
+
+    def _stream(self, items: list[Any], batch_size: int, every: int) -> Iterator[Result]:
+        for name, number in (("batch_size", batch_size), ("every", every)):
+            if number < 1:
+                raise EyelineError(f"{name} is at least 1, not {number}")
+        batches = groups(load(items, every), batch_size)
+        if len(items) > 1 or (items and isinstance(items[0], Video)):
+            live = any(isinstance(item, Video) and item.is_live for item in items)
+            batches = ahead(batches, AHEAD, newest=live)
+        with closing(batches):  # type: ignore[type-var]
+            for group in batches:
+                results = self._predict([(one.image, one.path) for one in group])
+                for one, result in zip(group, results, strict=True):
+                    result.frame, result.time = one.frame, one.time
+                    yield result
+
+    async def apredict(self, picture: Picture) -> Result:
+        """The detections of one picture, for asyncio: what many callers ask for at the same time
+        is computed in batches.
+
+        Several event loops and threads may share a predictor. A caller that is cancelled leaves
+        its batch; a picture that cannot be read fails its own caller only. A picture that shares a
+        batch with larger ones is padded to their size, as in any batch.
+
+        Raises:
+            EyelineError: the picture is missing or cannot be read; the predictor is closed.
+        """
+        image = await asyncio.to_thread(read_picture, picture)
+        return await asyncio.wrap_future(self.batches.submit((image, name_of(picture))))
+
+    def close(self) -> None:
+        """Finish what `apredict` was asked for, and end its thread."""
+        self.batches.close()
+
+    async def aclose(self) -> None:
+        """The same, without blocking the event loop."""
+        await asyncio.to_thread(self.close)
+
+    async def __aenter__(self) -> Predictor:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     @torch.inference_mode()
     def _predict(self, pictures: list[tuple[Tensor, str | None]]) -> list[Result]:
@@ -126,7 +180,9 @@ class Predictor:
 def load_model(source: str | Path) -> nn.Module:
     """The model of a run folder (its best weights, else its last) or of a weights file.
 
-    `source` may also be anything else that `create_model(weights=...)` takes.
+    A run of a model file of the user's own is built from the model.py in its folder, which is
+    code; from nowhere else is any run. `source` may also be anything else that
+    `create_model(weights=...)` takes.
 
     Raises:
         EyelineError: there is no such folder or file, or no weights in it.
@@ -136,6 +192,7 @@ def load_model(source: str | Path) -> nn.Module:
         if (weights := run_weights(path)) is None:
             raise EyelineError(f"{path}: no best.safetensors in it; give the folder of a run")
         checkpoint = read(weights)
+        return create_model(run_model(path, checkpoint), weights=checkpoint)
     elif not path.is_file() and str(source) in list_models():
         raise EyelineError(
             f"{source!r} is a model without weights; give a run folder or a weights file"
@@ -143,67 +200,3 @@ def load_model(source: str | Path) -> nn.Module:
     else:
         checkpoint = read(source)
     return create_model(checkpoint.name, weights=checkpoint)
-
-
-def find_pictures(source: Picture | Iterable[Picture]) -> tuple[list[Picture], bool]:
-    """The pictures that `source` stands for, and whether it is a single one."""
-    if isinstance(source, (np.ndarray, Tensor, Image.Image)):
-        return [source], True
-    if not isinstance(source, (str, Path)):
-        return list(source), False
-    if is_url(source):
-        return [source], True
-    path = Path(source)
-    if path.is_dir():
-        files = find_images(path)
-        if not files:
-            raise EyelineError(f"{path}: no picture in this folder")
-        return list(files), False
-    if not path.exists() and glob.has_magic(str(source)):
-        names = sorted(n for n in glob.glob(str(source), recursive=True) if Path(n).is_file())
-        if not names:
-            raise EyelineError(f"{source}: no file matches this pattern")
-        return [Path(name) for name in names], False
-    return [path], True
-
-
-def _read(picture: Picture) -> Tensor:
-    """(C, H, W), uint8 or float in [0, 1]."""
-    if is_url(picture):
-        return _download(str(picture))
-    if isinstance(picture, (str, Path)):
-        return read_image(Path(picture))
-    if isinstance(picture, Tensor):
-        return picture
-    if isinstance(picture, Image.Image):
-        picture = ImageOps.exif_transpose(picture)
-    elif np.issubdtype(picture.dtype, np.floating) and picture.ndim == 3:
-        return torch.from_numpy(picture.copy()).permute(2, 0, 1).contiguous()
-    array = np.asarray(to_pil(picture))
-    return torch.from_numpy(array.copy()).permute(2, 0, 1).contiguous()
-
-
-def _download(url: str) -> Tensor:
-    request = urllib.request.Request(url, headers={"User-Agent": "eyeline"})
-    try:
-        with urllib.request.urlopen(request, timeout=URL_TIMEOUT) as answer:
-            data = answer.read(URL_LIMIT + 1)
-    except (OSError, ValueError) as error:  # URLError and timeouts are OSErrors
-        raise EyelineError(f"{url}: cannot be fetched ({error})") from None
-    if len(data) > URL_LIMIT:
-        raise EyelineError(f"{url}: larger than {URL_LIMIT // 2**20} MiB")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "picture")
-        file.write_bytes(data)
-        try:
-            return read_image(file)
-        except EyelineError as error:
-            raise EyelineError(str(error).replace(str(file), url)) from None
-
-
-def is_url(picture: Any) -> bool:
-    return isinstance(picture, str) and picture.startswith(("http://", "https://"))
-
-
-def _name(picture: Picture) -> str | None:
-    return str(picture) if isinstance(picture, (str, Path)) else None

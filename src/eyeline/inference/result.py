@@ -26,8 +26,10 @@ class Result:
     scores: Tensor  # (N,) float32 in [0, 1]
     labels: Tensor  # (N,) int64, indices into `classes`
     classes: list[str] = field(default_factory=list)
-    path: str | None = None  # file or URL the picture came from
+    path: str | None = None  # file, URL or camera the picture came from
     masks: Tensor | None = None  # (N, H, W) bool, where the model predicts some
+    frame: int | None = None  # of a video, from 0
+    time: float | None = None  # of a video: seconds from its first frame
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -106,7 +108,7 @@ class Result:
         ]
 
     def to_supervision(self) -> Any:
-        """The same as a `supervision.Detections`."""
+        """The same as a `supervision.Detections`, the class names among its data."""
         try:
             import supervision  # type: ignore[import-not-found]
         except ImportError:
@@ -120,3 +122,19 @@ class Result:
             mask=None if self.masks is None else self.masks.numpy(),
             data={"class_name": self.names},
         )
+
+    def to_torchmetrics(self) -> dict[str, Tensor]:
+        """A prediction as torchmetrics' MeanAveragePrecision takes it: boxes, scores, labels, and
+        masks where there are some."""
+        found = {"boxes": self.boxes, "scores": self.scores, "labels": self.labels}
+        return found if self.masks is None else found | {"masks": self.masks}
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` of one row a detection, in the columns of `CSV_HEADER`."""
+        try:
+            import pandas  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        except ImportError:
+            raise EyelineError(
+                "to_pandas needs the package pandas; install it: pip install pandas"
+            ) from None
+        return pandas.DataFrame(self.rows(), columns=list(CSV_HEADER))

@@ -136,6 +136,7 @@ def train(
     recomputed = recomputing(model, recipe.checkpoint_activations)
 
     with recomputed, folder, log, Interrupt() as interrupt:
+        folder.save_model_file(model)
         if frozen:
             log.say(f"frozen: {frozen:,} of {_parameters(model):,} parameters")
         while at.epoch < recipe.epochs:

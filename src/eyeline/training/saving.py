@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from eyeline.checkpoints.eyeline import is_described, run_weights, save_weights
+from eyeline.checkpoints.eyeline import MODEL_FILE, is_described, run_weights, save_weights
 from eyeline.errors import EyelineError
 from eyeline.training.recipe import Recipe, load_recipe, save_recipe
 
@@ -112,6 +112,12 @@ class RunFolder:
             shutil.rmtree(self.path)
         elif issubclass(kind, KeyboardInterrupt):
             print(f"stopped; to go on: eyeline train --resume {self.path}", flush=True)
+
+    def save_model_file(self, model: nn.Module) -> None:
+        """model.py, where the model comes from a file of the user's: the run needs no other."""
+        source, path = getattr(model, "source", None), self.path / MODEL_FILE
+        if self.writes and source is not None and not path.exists():
+            write_whole(path, partial(Path.write_text, data=source, encoding="utf-8", newline=""))
 
     def save_weights(self, model: nn.Module, name: str) -> None:
         """NAME.safetensors, with what `create_model(weights=)` needs if the model is one of its."""

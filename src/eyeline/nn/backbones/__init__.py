@@ -7,10 +7,17 @@ from typing import Any
 
 from eyeline.errors import EyelineError
 from eyeline.nn.backbones.resnet import VARIANTS, ResNet
+from eyeline.nn.backbones.timm import PREFIX, TimmBackbone
 
 
-def build_backbone(name: str, **options: Any) -> ResNet:
-    """A backbone whose call gives the feature maps C2..C5; `name` is one of `VARIANTS`."""
+def build_backbone(name: str, **options: Any) -> ResNet | TimmBackbone:
+    """A backbone whose call gives the feature maps C2..C5.
+
+    `name` is one of `VARIANTS`, or "timm:NAME" for a model of timm (`norm_epsilon` is its own).
+    """
+    if name.startswith(PREFIX):
+        options.pop("norm_epsilon", None)
+        return TimmBackbone(name.removeprefix(PREFIX), **options)
     if name not in VARIANTS:
         near = get_close_matches(name, VARIANTS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(VARIANTS)}"

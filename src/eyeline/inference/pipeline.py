@@ -1,0 +1,126 @@
+"""Steps that overlap: each in a thread of its own, with a bounded queue between it and the next.
+
+Order is kept, what a step raises is raised in its neighbour after everything before it, and memory
+is bounded by the queues.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = 10.0  # seconds to wait at the end for a thread that reads from a silent network
+
+
+class _Queue(Generic[T]):
+    """A bounded queue that either side can close: afterwards nothing goes in."""
+
+    def __init__(self, size: int, newest: bool = False) -> None:
+        self.size, self.newest, self.dropped = size, newest, 0
+        self.items: deque[T] = deque()
+        self.changed = threading.Condition()
+        self.closed = False
+
+    def put(self, item: T) -> bool:
+        """False where the queue is closed. Full, it waits, or with `newest` forgets the oldest."""
+        with self.changed:
+            while len(self.items) >= self.size and not self.closed:
+                if self.newest:
+                    self.items.popleft()
+                    self.dropped += 1
+                else:
+                    self.changed.wait()
+            if not self.closed:
+                self.items.append(item)
+                self.changed.notify_all()
+            return not self.closed
+
+    def get(self) -> list[T]:
+        """The next item in a list, which is empty once the queue is closed and has no more."""
+        with self.changed:
+            while not self.items and not self.closed:
+                self.changed.wait()
+            found = [self.items.popleft()] if self.items else []
+            self.changed.notify_all()
+            return found
+
+    def close(self, discard: bool = False) -> None:
+        with self.changed:
+            self.closed = True
+            if discard:
+                self.items.clear()
+            self.changed.notify_all()
+
+
+def ahead(items: Iterable[T], size: int, newest: bool = False) -> Iterator[T]:
+    """The same items, made in a thread that is up to `size` of them ahead.
+
+    Args:
+        newest: where the caller is slower than `items`, the oldest that wait are forgotten; for
+            a camera, which waits for nobody.
+    """
+    queue: _Queue[T] = _Queue(size, newest)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not queue.put(item):
+                    break
+        except BaseException as error:  # raised below, in the caller's thread
+            errors.append(error)
+        finally:
+            if callable(close := getattr(items, "close", None)):
+                close()
+            queue.close()
+
+    thread = threading.Thread(target=work, name="eyeline-ahead", daemon=True)
+    thread.start()
+    try:
+        while found := queue.get():
+            yield found[0]
+        if errors:
+            raise errors[0]
+    finally:
+        queue.close(discard=True)
+        thread.join(PATIENCE)
+
+
+class Behind(Generic[T]):
+    """A step done in a thread of its own: `put` hands it the next item and does not wait for it.
+
+    Leaving the context waits until everything that was put is done, whatever happened within. What
+    the step raises is raised by the next `put`, or on leaving.
+    """
+
+    def __init__(self, step: Callable[[T], object], size: int) -> None:
+        self.step, self.queue = step, _Queue[T](size)
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._work, name="eyeline-behind", daemon=True)
+
+    def __enter__(self) -> Behind[T]:
+        self.thread.start()
+        return self
+
+    def put(self, item: T) -> None:
+        if not self.queue.put(item):
+            assert self.error is not None, "used after its end"
+            raise self.error
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.queue.close()
+        self.thread.join()
+        if self.error is not None and kind is None:
+            raise self.error
+
+    def _work(self) -> None:
+        try:
+            while found := self.queue.get():
+                self.step(found[0])
+        except BaseException as error:  # raised in the caller's thread
+            self.error = error
+            self.queue.close(discard=True)

@@ -1,0 +1,115 @@
+"""Detections of any number of pictures and frames to files, written as they come."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from eyeline.inference.result import CSV_HEADER, Result
+
+
+def as_line(result: Result) -> dict[str, Any]:
+    """A picture or frame for JSON lines: source, frame and time (None but for videos), width,
+    height, and detections: class, label, score, box (xyxy in pixels) and, where there are masks,
+    their segmentation (run lengths, COCO's form), best first."""
+    height, width = result.image.shape[1:]
+    rows: list[dict[str, Any]] = [
+        {
+            "class": name,
+            "label": label,
+            "score": round(score, 6),
+            "box": [round(v, 3) for v in box],
+        }
+        for name, label, score, box in zip(
+            result.names,
+            result.labels.tolist(),
+            result.scores.tolist(),
+            result.boxes.tolist(),
+            strict=True,
+        )
+    ]
+    if result.masks is not None:
+        for row, record in zip(rows, result.to_coco(0), strict=True):
+            row["segmentation"] = record["segmentation"]
+    return {
+        "source": result.path,
+        "frame": result.frame,
+        "time": None if result.time is None else round(result.time, 6),
+        "width": width,
+        "height": height,
+        "detections": rows,
+    }
+
+
+class Records:
+    """detections.csv and detections.json (COCO's annotation form, with scores) in a folder.
+
+    Nothing is kept in memory. As a context, both files are whole when it is left, for whatever
+    reason.
+
+    Args:
+        lines: where JSON lines go too, one a picture or frame, each at once.
+        masks: how masks are written: "rle" or "polygons".
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        classes: Sequence[str],
+        lines: TextIO | None = None,
+        masks: Literal["rle", "polygons"] = "rle",
+    ) -> None:
+        self.lines, self.masks = lines, masks
+        self.pictures = self.frames = self.detections = 0
+        self.table = (folder / "detections.csv").open("w", encoding="utf-8", newline="")
+        self.rows = csv.writer(self.table)
+        self.rows.writerow((*CSV_HEADER, "frame", "time"))
+        categories = [{"id": i, "name": name} for i, name in enumerate(classes)]
+        self.coco = (folder / "detections.json").open("w", encoding="utf-8")
+        self.coco.write(f'{{"categories": {json.dumps(categories)}, "annotations": [')
+        # COCO's second list grows beside the first.
+        self.images = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
+
+    def add(self, result: Result) -> None:
+        if self.lines is not None:
+            print(json.dumps(as_line(result), ensure_ascii=False), file=self.lines, flush=True)
+        place = [result.frame, result.time] if result.frame is not None else ["", ""]
+        self.rows.writerows([*row, *place] for row in result.rows())
+        image_id = self.pictures + self.frames + 1
+        height, width = result.image.shape[1:]
+        image = {"id": image_id, "file_name": str(result.path), "width": width, "height": height}
+        if result.frame is None:
+            self.pictures += 1
+        else:
+            self.frames += 1
+            image |= {"frame": result.frame, "time": result.time}
+        self.images.write(_entry(image, image_id == 1))
+        for record in result.to_coco(image_id, segmentation=self.masks):
+            self.detections += 1
+            width, height = record["bbox"][2:]
+            extra = {"id": self.detections, "area": width * height, "iscrowd": 0}
+            self.coco.write(_entry(extra | record, self.detections == 1))
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.table, self.coco, self.images:
+            self.coco.write('\n], "images": [')
+            self.images.seek(0)
+            shutil.copyfileobj(self.images, self.coco)
+            self.coco.write("\n]}\n")
+
+    def __str__(self) -> str:
+        seen = [(self.pictures, "pictures"), (self.frames, "frames")]
+        counted = " and ".join(f"{count} {what}" for count, what in seen if count)
+        return f"{self.detections} detections on {counted or '0 pictures'}"
+
+
+def _entry(value: dict[str, Any], first: bool) -> str:
+    return ("" if first else ",") + "\n" + json.dumps(value)
