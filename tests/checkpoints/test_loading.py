@@ -84,6 +84,9 @@ def test_only_what_depends_on_the_classes_is_replaced(
     replaced = {n for n in new if new[n].shape != old[n].shape or not torch.equal(new[n], old[n])}
     expected = {n for n in new if n.startswith(other.class_dependent)}
     assert set(other.load_report.missing) == set(other.load_report.left_out) == expected
+    assert set(other.load_report.replaced) == expected and other.load_report.unused == ()
+    assert "replaced by initial values: " in str(other.load_report)
+    assert "not in the file" not in str(other.load_report)
     assert replaced <= expected and any(n.endswith("weight") for n in replaced)
 
 
