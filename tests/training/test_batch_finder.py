@@ -11,6 +11,7 @@ from toys import ToyData, ToyDetector
 
 from eyeline.errors import EyelineError
 from eyeline.training import batch_finder, find_batch_size
+from eyeline.training.batch_finder import Trial
 
 QUICK = {"data": {"workers": 0}, "optimizer": {"name": "sgd"}}
 
@@ -95,12 +96,19 @@ def test_slow_steps_end_it():
     assert found.ended == f"a step of {sizes(found)[-1]} pictures takes over 0.05 s"
 
 
-def test_picks_the_smallest_that_is_nearly_fastest():
-    # A fixed 30 ms a step: each doubling gains; a fixed time a picture: none does.
-    found = find_batch_size(costly(seconds=0.03), ToyData(64), largest=4, **QUICK)
-    assert found.batch_size == 4
-    found = find_batch_size(costly(each=0.05), ToyData(64), largest=4, **QUICK)
-    assert found.batch_size == 1
+@pytest.mark.parametrize(
+    ("speeds", "picked"), [([10, 20, 30, 31], 4), ([10, 10.2, 9, 8], 1), ([1, 2, 4, 8], 8)]
+)
+def test_picks_the_smallest_that_is_nearly_fastest(monkeypatch, speeds, picked):
+    trials = iter([Trial(2**i, speed, 1e6) for i, speed in enumerate(speeds)])
+    monkeypatch.setattr(batch_finder, "_measure", lambda *arguments: next(trials))
+    found = find_batch_size(costly(), ToyData(64), largest=8, **QUICK)
+    assert sizes(found) == [1, 2, 4, 8] and found.batch_size == picked
+
+
+def test_speed_is_of_whole_steps():
+    found = find_batch_size(costly(seconds=0.05), ToyData(64), largest=2, **QUICK)
+    assert all(t.pictures_per_second < t.batch_size / 0.05 for t in found.trials)
 
 
 def test_free_memory():
