@@ -84,6 +84,9 @@ def test_only_what_depends_on_the_classes_is_replaced(
     replaced = {n for n in new if new[n].shape != old[n].shape or not torch.equal(new[n], old[n])}
     expected = {n for n in new if n.startswith(other.class_dependent)}
     assert set(other.load_report.missing) == set(other.load_report.left_out) == expected
+    assert set(other.load_report.replaced) == expected and other.load_report.unused == ()
+    assert "replaced by the model's own: " in str(other.load_report)
+    assert "not in the file" not in str(other.load_report)
     assert replaced <= expected and any(n.endswith("weight") for n in replaced)
 
 
@@ -173,7 +176,7 @@ def test_class_counts_disagree(saved: Path) -> None:
     report = load_weights(model, saved, skip=["fc"])
     assert report.left_out == ("fc.bias", "fc.weight")
     assert report.missing == ("fc.weight", "fc.bias")
-    assert "left out: fc.bias, fc.weight (2); not in the file: fc.bias" in str(report)
+    assert str(report).endswith("; replaced by the model's own: fc.bias, fc.weight (2)")
 
 
 def test_conventions_disagree(tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ def steps(folder) -> list[dict]:
 
 
 def test_gradients_are_those_of_float32():
-    batch = [([image for image, _ in ToyData(6)], [target for _, target in ToyData(6)])]
+    data = [ToyData(6)[i] for i in range(6)]
+    batch = [([image for image, _ in data], [target for _, target in data])]
     found = {}
     for precision in ("float32", "fp16"):
         torch.manual_seed(0)
@@ -91,6 +92,31 @@ def test_overflow_skips_the_step(tmp_path, capsys, factor):
     epochs = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line)["losses"]["loss"] for line in epochs if '"epoch", "step"' in line]
     assert len(losses) == 2 and all(value is not None for value in losses)
+
+
+def test_a_loss_that_is_not_finite_spoils_every_gradient():
+    """Though its own gradient may be finite; so all processes skip the step."""
+
+    class Plus(ToyDetector):
+        def forward(self, images, targets=None):
+            return {k: v + math.inf for k, v in super().forward(images, targets).items()}
+
+    model = Plus(dropout=0.0)
+    scaler = loss_scaler(CPU, "fp16")
+    data = [ToyData(6)[i] for i in range(6)]
+    batch = [([image for image, _ in data], [target for _, target in data])]
+    losses = backward(model, batch, CPU, "fp16", scaler, "here")
+    assert losses["box"] == math.inf
+    assert all(p.grad.isnan().all() for p in model.parameters())
+
+
+def test_norm_and_clipping_are_of_the_true_gradients(tmp_path):
+    norms = []
+    for precision in ("float32", "fp16"):
+        fields = {**QUICK, "precision": precision, "clip_norm": 1e-4}
+        train(overflowing({}), ToyData(), out=str(tmp_path / precision), **fields)
+        norms.append(steps(tmp_path / precision)[0]["gradient_norm"])
+    assert norms[1] == pytest.approx(norms[0], rel=0.05)
 
 
 def test_gradients_that_never_recover_end_the_run(tmp_path):

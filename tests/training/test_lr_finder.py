@@ -101,6 +101,23 @@ def test_no_suggestion_where_nothing_is_learnt():
     assert svg.startswith("<svg") and "suggested 1e-05" in svg and svg.count("<polyline") == 2
 
 
+def test_noise_is_no_fall():
+    rates = torch.logspace(-6, 0, 100).tolist()
+    fall = [1.0] * 60 + [0.4] * 20 + [2.0] * 20
+    found = []
+    for seed in range(20):
+        noise = torch.randn(100, generator=torch.Generator().manual_seed(seed)) * 0.3
+        for course in ([1.0] * 80 + [5.0] * 20, fall):
+            losses = (torch.tensor(course) + noise).tolist()
+            average, smoothed = 0.0, []
+            for i, loss in enumerate(losses):
+                average = 0.9 * average + 0.1 * loss
+                smoothed.append(average / (1 - 0.9 ** (i + 1)))
+            found.append(LrCurve(rates, losses, smoothed, True).suggestion)
+    assert sum(value is not None for value in found[::2]) <= 2  # by chance
+    assert sum(value is not None for value in found[1::2]) >= 18
+
+
 def test_csv(tmp_path):
     curve = LrCurve([1e-3, 1e-2], [2.0, 1.0], [2.0, 1.5], False)
     curve.to_csv(tmp_path / "lr.csv")

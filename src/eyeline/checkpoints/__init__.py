@@ -59,8 +59,8 @@ class LoadReport:
         text = f"{len(self.loaded)} tensors loaded, {len(self.converted)} of them renamed"
         absent = [name for name in self.missing if name not in self.replaced]
         for what, names in (
-            ("replaced by initial values", self.replaced),
-            ("not in the file, at initial values", absent),
+            ("replaced by the model's own", self.replaced),
+            ("not in the file, as the model had them", absent),
             ("of the file not used", self.unused),
         ):
             text += f"; {what}: {some(names)}" if names else ""

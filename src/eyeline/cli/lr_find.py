@@ -52,7 +52,10 @@ def lr_find(
         + ("above it the loss ran away" if curve.diverged else f"no running away up to {end:g}")
     ]
     if curve.suggestion is None:
-        lines.append(f"no suggestion: the loss did not fall between {start:g} and {end:g}")
+        lines.append(
+            f"no suggestion: the loss did not fall clearly between {start:g} and {end:g}; "
+            "take more --steps or a larger batch_size"
+        )
     else:
         lines.append(f"suggestion: optimizer.lr={curve.suggestion:g} (a tenth of the lowest)")
     folder = new_folder(out, Path("lr-find"))

@@ -37,6 +37,7 @@ from eyeline.training.step import (
 SMOOTHING = 0.9  # of the loss: an exponential average, corrected for its start
 DIVERGED = 4.0  # times the lowest loss: the test ends
 FALLEN = 0.98  # of the first losses: above it, nothing was learnt at any rate
+NOISE = 3.0  # standard deviations of their smoothed value: less is no fall either
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,20 @@ class LrCurve:
 
     @property
     def lowest(self) -> float:
-        """The rate at which the smoothed loss was lowest."""
-        return self.rates[int(np.argmin(self.smoothed))]
+        """The rate at which the smoothed loss was lowest, past the first tenth of the rates."""
+        return self.rates[self._lowest()]
+
+    def _lowest(self) -> int:
+        first = len(self.smoothed) // 10  # where it is an average of too few
+        return first + int(np.argmin(self.smoothed[first:]))
 
     @property
     def suggestion(self) -> float | None:
-        """A tenth of `lowest`, in two digits; None if the loss did not fall."""
-        start = float(np.median(self.smoothed[: max(len(self.smoothed) // 10, 1)]))
-        if min(self.smoothed) > FALLEN * start:
+        """A tenth of `lowest`, in two digits; None if the loss did not fall clearly."""
+        early = self.losses[: max(len(self.losses) // 5, 1)]
+        start = float(np.mean(early))
+        noise = float(np.std(early)) * math.sqrt((1 - SMOOTHING) / (1 + SMOOTHING))
+        if self.smoothed[self._lowest()] > min(FALLEN * start, start - NOISE * noise):
             return None
         return float(f"{self.lowest / 10:.1e}")
 
@@ -77,7 +84,7 @@ class LrCurve:
         if self.suggestion is not None:
             marks.insert(0, (self.suggestion, f"suggested {self.suggestion:g}"))
         low = min(*self.losses, *self.smoothed)
-        high = max(self.smoothed[: int(np.argmin(self.smoothed)) + 1])
+        high = max(self.smoothed[: self._lowest() + 1])
         return line_chart(
             lines, "learning rate", "loss", True, marks, y_range=(low, high + 0.5 * (high - low))
         )

@@ -162,7 +162,6 @@ class RunFolder:
                     f"{self.path}: the run has stopped after {without} epochs without a better "
                     f"{self.recipe.eval.metric}; raise stop_after= to go on"
                 )
-            at.stopped = False
         if at.batches != batches:
             raise EyelineError(
                 f"{self.path}: an epoch had {at.batches} batches and now has {batches}; resume "
