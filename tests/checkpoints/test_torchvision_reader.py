@@ -97,6 +97,8 @@ def test_mask_rcnn(new: bool) -> None:
     assert checkpoint.state["mask_head.classes.bias"].tolist() == slots
     assert checkpoint.state["mask_head.classes.weight"][:, 7, 0, 0].tolist() == slots
     assert read(mask_rcnn(4)).state["mask_head.classes.bias"].tolist() == [1, 2, 3]
+    expected = {"norm": "frozen", "mask_norm": "none", "mask_depth": 4, "mask_width": 256}
+    assert checkpoint.options.items() >= expected.items()
 
 
 def test_masks_for_other_slots_are_refused() -> None:
@@ -122,9 +124,9 @@ def test_retinanet(new: bool) -> None:
     assert report.converted["class_head.tower.3.weight"].startswith("head.classification_head.conv")
 
 
-def norm(name: str, kind: str = "batch") -> State:
+def norm(name: str, kind: str = "batch", channels: int = 256) -> State:
     keys = ("weight", "bias", "running_mean", "running_var")[: 4 if kind == "batch" else 2]
-    return {f"{name}.{key}": torch.ones(256) for key in keys}
+    return {f"{name}.{key}": torch.ones(channels) for key in keys}
 
 
 def faster_rcnn_v2(convs: int = 4, layers: int = 1, kind: str = "batch") -> State:
@@ -162,6 +164,39 @@ def test_the_second_faster_rcnn(convs: int, layers: int, kind: str) -> None:
     last = f"roi_heads.box_head.{convs + 2 * layers - 1}.weight"
     assert report.converted[f"head.fc{layers}.weight"] == last
     assert report.converted["rpn.deeper.0.weight"] == "rpn.head.conv.1.0.weight"
+
+
+def mask_rcnn_v2(depth: int = 4, width: int = 256, kind: str = "batch") -> State:
+    state = faster_rcnn_v2(kind=kind)
+    for i in range(depth):
+        name = f"roi_heads.mask_head.{i}"
+        weight = layer(f"{name}.0", width, width if i else 256, 3, 3)
+        state |= {k: v for k, v in weight.items() if k.endswith("weight")}
+        state |= norm(f"{name}.1", kind, width)
+    state |= layer("roi_heads.mask_predictor.conv5_mask", width, width, 2, 2)
+    return state | layer("roi_heads.mask_predictor.mask_fcn_logits", 91, width, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "kind"), [(4, 256, "batch"), (2, 64, "batch"), (4, 256, "group")]
+)
+def test_the_second_mask_rcnn(depth: int, width: int, kind: str) -> None:
+    state = mask_rcnn_v2(depth, width, kind)
+    checkpoint = read(state)
+    assert checkpoint.name == "mask_rcnn"
+    expected = {
+        "convention": "torchvision", "norm": "batch", "norm_epsilon": 1e-5, "fpn_norm": kind,
+        "rpn_depth": 2, "head_convs": 4, "head_layers": 1, "head_norm": kind,
+        "mask_norm": kind, "mask_depth": depth, "mask_width": width,
+    }  # fmt: skip
+    assert checkpoint.options.items() >= expected.items()
+    model = create_model(weights=state)
+    report = model.load_report
+    assert report.left_out == () and all(n.endswith("tracked") for n in report.missing)
+    last = f"{depth - 1}.norm.weight"
+    assert report.converted[f"mask_head.convs.{last}"] == (
+        f"roi_heads.mask_head.{depth - 1}.1.weight"
+    )
 
 
 @pytest.mark.parametrize("kind", ["group", "batch"])

@@ -1,9 +1,9 @@
-"""Writes torchvision's side of test_mask_rcnn_parity.py: one .npz a backbone.
+"""Writes torchvision's side of test_mask_rcnn_parity.py: one .npz a case.
 
 Needs torchvision and pycocotools (0.28.0 and 2.0.11 made the files that are here) and the folder
 of real pictures:
 
-    python tests/parity/make_mask_rcnn.py path/to/shared/data [resnet18 resnet50]
+    python tests/parity/make_mask_rcnn.py path/to/shared/data [CASE ...]
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ import torch
 import torchvision
 from fill import fill
 from make_torchvision import (
+    BACKGROUND,
+    BACKGROUND_V2,
     FASTER_RCNN,
+    FASTER_RCNN_V2,
     HERE,
     PICTURES,
     calibrate,
@@ -31,25 +34,53 @@ from make_torchvision import (
 )
 from pycocotools.coco import COCO
 from torch import Tensor, nn
-from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn_v2
 from torchvision.models.detection._utils import overwrite_eps
-from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.models.detection.backbone_utils import BackboneWithFPN, _resnet_fpn_extractor
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import expand_boxes, paste_masks_in_image
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-LAYERS = FASTER_RCNN | {
-    **{f"roi_heads.mask_head.{i}.0": 1.0 for i in range(4)},
+CASES = ["resnet18", "resnet50", "v2_resnet18", "v2_resnet50"]
+PREDICTOR = {
     "roi_heads.mask_predictor.conv5_mask": 1.0,
     "roi_heads.mask_predictor.mask_fcn_logits": 2.0,
 }
+LAYERS = FASTER_RCNN | {f"roi_heads.mask_head.{i}.0": 1.0 for i in range(4)} | PREDICTOR
+LAYERS_V2 = FASTER_RCNN_V2 | {f"roi_heads.mask_head.{i}.1": 1.0 for i in range(4)} | PREDICTOR
 SMALL, PASTED, STEP = 10, 6, 4  # masks kept as they are, and pasted: every STEP-th pixel
 
 
-def build(backbone: str) -> nn.Module:
-    body = getattr(torchvision.models, backbone)(weights=None, norm_layer=FrozenBatchNorm2d)
-    model = MaskRCNN(_resnet_fpn_extractor(body, 5), 91, min_size=256, max_size=426)
+def build(case: str) -> nn.Module:
+    sizes = dict(min_size=256, max_size=426)
+    if case.startswith("v2_"):
+        return second(case.removeprefix("v2_"), rpn_post_nms_top_n_test=200, **sizes).eval()
+    body = getattr(torchvision.models, case)(weights=None, norm_layer=FrozenBatchNorm2d)
+    model = MaskRCNN(_resnet_fpn_extractor(body, 5), 91, **sizes)
     overwrite_eps(model, 0.0)
     return model.eval()
+
+
+def second(backbone: str, **sizes: int) -> nn.Module:
+    """With a ResNet-50 torchvision's own builder, with a ResNet-18 the same at a quarter of the
+    width."""
+    if backbone == "resnet50":
+        return maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, **sizes)
+    body, width, batch = getattr(torchvision.models, backbone)(weights=None), 64, nn.BatchNorm2d
+    layers = {f"layer{i + 1}": str(i) for i in range(4)}
+    channels = [64, 128, 256, 512]
+    return MaskRCNN(
+        BackboneWithFPN(body, layers, channels, width, LastLevelMaxPool(), batch),
+        rpn_head=RPNHead(width, 3, conv_depth=2),
+        box_head=FastRCNNConvFCHead((width, 7, 7), [width] * 4, [1024], norm_layer=batch),
+        box_predictor=FastRCNNPredictor(1024, 91),
+        mask_head=MaskRCNNHeads(width, [width] * 4, 1, norm_layer=batch),
+        mask_predictor=MaskRCNNPredictor(width, width, 91),
+        **sizes,
+    )
 
 
 def quantised(probabilities: Tensor) -> np.ndarray:
@@ -84,7 +115,7 @@ def pasting() -> dict[str, np.ndarray]:
     return out
 
 
-def main(data: Path, backbones: list[str]) -> None:
+def main(data: Path, cases: list[str]) -> None:
     pictures = [read_picture(data, name) for name in PICTURES]
     images = [picture / 255 for picture in pictures]
     coco = COCO(data / "tiny_coco" / "annotations" / "instances_val2017.json")
@@ -93,12 +124,15 @@ def main(data: Path, backbones: list[str]) -> None:
         objects = [a for a in coco.imgToAnns[int(name)] if not a["iscrowd"]]
         masks = torch.from_numpy(np.stack([coco.annToMask(a) for a in objects]))
         targets.append(read_target(data, name) | {"masks": masks})
-    for backbone in backbones or ["resnet18", "resnet50"]:
-        print(backbone)
-        model = build(backbone)
+    for case in cases or CASES:
+        print(case)
+        second_version = case.startswith("v2_")
+        model = build(case)
         shapes = shapes_of(model)
         load(model, fill(shapes))
-        calibration = calibrate(model, images, LAYERS)
+        layers = LAYERS_V2 if second_version else LAYERS
+        background = BACKGROUND_V2 if second_version else BACKGROUND
+        calibration = calibrate(model, images, layers, background)
         load(model, fill(shapes, calibration))
         out = {f"calibration.{k}": v for k, v in calibration.items()}
         out["shapes"] = np.array(json.dumps(shapes))
@@ -115,9 +149,9 @@ def main(data: Path, backbones: list[str]) -> None:
             out[f"256.{i}.pasted"] = quantised(pasted[sure][:, ::STEP, ::STEP])
             print(f"  {len(sure)} pasted, {(pasted[sure] > 0.5).float().mean():.3f} of the picture")
         out |= {f"256.{k}": v for k, v in losses(model, images, targets).items()}
-        if backbone == "resnet18":
+        if case == "resnet18":
             out |= pasting()
-        np.savez_compressed(HERE / f"mask_rcnn_{backbone}.npz", **out)
+        np.savez_compressed(HERE / f"mask_rcnn_{case}.npz", **out)
 
 
 if __name__ == "__main__":

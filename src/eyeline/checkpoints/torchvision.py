@@ -151,7 +151,7 @@ def _faster_rcnn(
     table, name = FASTER_RCNN, "faster_rcnn"
     if masks := any(key.startswith("roi_heads.mask_") for key in state):
         table, name, state = MASK_RCNN, "mask_rcnn", _new_masks(state)
-        layers = (*layers, "mask_head.classes")
+        layers = (*layers, "mask_head.up", "mask_head.classes")
     table = [*table, *_after_convolutions(state)]
     ours, renamed, dropped = _rename(state, table, layers, where, skip)
     # Theirs reads a region channel by channel, ours cell by cell, as RoIAlign leaves it.
@@ -173,7 +173,11 @@ def _faster_rcnn(
             ours[f"mask_head.classes.{kind}"] = rows[slots]  # (K, ...)
     options = _options(state, ours, where, len(slots)) | _box_head(ours)
     if masks:
-        options["mask_norm"] = _norm(ours, "mask_head.convs.0")
+        options |= {
+            "mask_width": ours["mask_head.up.weight"].shape[1],
+            "mask_depth": _count(ours, "mask_head.convs"),
+            "mask_norm": _norm(ours, "mask_head.convs.0"),
+        }
     return Checkpoint("torchvision", name, where, options, classes, ours, renamed, dropped)
 
 
