@@ -55,3 +55,20 @@ def test_names_of_the_paper_are_kept():
 def test_options_that_cannot_be_meant(name, options, message):
     with torch.device("meta"), pytest.raises(EyelineError, match=message):
         create_model(name, num_classes=1, backbone="resnet18", **options)
+
+
+def test_a_map_of_one_cell_has_whole_gradients_in_bf16() -> None:
+    """torch leaves some of them uninitialised; freed memory full of NaN shows it."""
+    from eyeline.nn.necks.fpn import Halving
+
+    for _ in range(20):
+        layer = Halving(64, 64, 3, 2)
+        for _ in range(3):
+            torch.full((64, 64, 3, 3), float("nan"), dtype=torch.bfloat16)
+            torch.full((64, 64, 3, 3), float("nan"))
+        with torch.autocast("cpu", torch.bfloat16):
+            out = layer(torch.ones(1, 64, 1, 1).contiguous(memory_format=torch.channels_last))
+        out.float().sum().backward()
+        assert out.shape == (1, 64, 1, 1) and layer.weight.grad is not None
+        assert torch.isfinite(layer.weight.grad).all()
+        assert (layer.weight.grad[:, :, 1, 1] == 1).all() and layer.weight.grad.sum() == 64 * 64

@@ -66,6 +66,8 @@ class Run:
 def train_recipe(recipe: Recipe, resume: bool = False) -> Run:
     """Open the data and build the model that a recipe names, and train."""
     model, dataset, val_dataset = build(recipe)
+    if getattr(dataset, "masks", False):  # as a model that needs some has had them read
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"masks": True})})
     return train(model, dataset, val_dataset, recipe, resume=resume)
 
 

@@ -13,6 +13,17 @@ from torch import Tensor, nn
 from eyeline.nn.layers import ConvNorm
 
 
+class Halving(nn.Conv2d):
+    """A 3x3 convolution of stride 2 over a padded map.
+
+    The padding is a step of its own: given `padding=1` and a map of one cell in bfloat16, torch
+    2.13 on the CPU leaves the gradient of those weights that see no cell uninitialised.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, (1, 1, 1, 1)))
+
+
 class FPN(nn.Module):
     """Feature maps of a backbone, fine to coarse, to as many levels of equal width and some more.
 
@@ -42,8 +53,8 @@ class FPN(nn.Module):
         self.extra = nn.ModuleList()
         if extra == "conv":
             first = inputs[-1] if extra_from == "backbone" else channels
-            self.extra.append(nn.Conv2d(first, channels, 3, 2, padding=1))
-            self.extra.append(nn.Conv2d(channels, channels, 3, 2, padding=1))
+            self.extra.append(Halving(first, channels, 3, 2))
+            self.extra.append(Halving(channels, channels, 3, 2))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=1)
