@@ -62,7 +62,7 @@ def test_a_map_of_one_cell_has_whole_gradients_in_bf16() -> None:
     from eyeline.nn.necks.fpn import Halving
 
     for _ in range(20):
-        layer = Halving(64, 64, 3, 2)
+        layer = Halving(64, 64)
         for _ in range(3):
             torch.full((64, 64, 3, 3), float("nan"), dtype=torch.bfloat16)
             torch.full((64, 64, 3, 3), float("nan"))

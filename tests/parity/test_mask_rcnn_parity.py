@@ -14,44 +14,41 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fill import fill
-from PIL import Image
-from test_torchvision_parity import HERE, IDS, LOSSES, PICTURES, agree
+from references import (
+    IDS,
+    agree,
+    annotations,
+    filled,
+    sample_the_first,
+    stored,
+    target,
+    their_losses,
+    theirs,
+    train_with_fixed_norms,
+)
 from torch import Tensor, nn
 
-import eyeline.nn.heads.roi
-import eyeline.nn.heads.rpn
 from eyeline.ops.masks import paste_masks
 from eyeline.ops.segmentations import decode_masks
 from eyeline.registry import create_model
 
 # "v2": torchvision's second version, with a ResNet-18 at a quarter of the width.
-QUICK = ["resnet18", "v2_resnet18"]
-SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in ("resnet50", "v2_resnet50")]
+QUICK = ["mask_rcnn_resnet18", "mask_rcnn_v2_resnet18"]
+SLOW = [
+    pytest.param(case, marks=pytest.mark.slow)
+    for case in ("mask_rcnn_resnet50", "mask_rcnn_v2_resnet50")
+]
 CASES = [*QUICK, *SLOW]
 STEP = 4  # of the pasted masks every STEP-th pixel is stored
 WITHIN = 1e-3
 
 
 @cache
-def stored(case: str) -> dict[str, np.ndarray]:
-    with np.load(HERE / f"mask_rcnn_{case}.npz") as file:
-        return dict(file)
-
-
-@cache
 def built(case: str, **options: Any) -> nn.Module:
     """Predictions have probabilities, not masks."""
-    found = stored(case)
-    calibration = {
-        key.removeprefix("calibration."): value
-        for key, value in found.items()
-        if key.startswith("calibration.")
-    }
-    arrays = fill(json.loads(str(found["shapes"])), calibration)
-    state = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    state = filled(case, json.loads(str(stored(case)["shapes"])))
     options = {"min_size": 256, "max_size": 426, "mask_threshold": None} | options
-    if case.startswith("v2_"):
+    if "_v2_" in case:
         options["proposals"] = (2000, 200)
     return create_model(weights=state, **options).eval()
 
@@ -61,48 +58,30 @@ def probabilities(case: str, key: str) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def pictures(shared_data: Path) -> list[Tensor]:
-    def read_picture(name: str) -> Tensor:
-        with Image.open(shared_data / "tiny_coco" / "val2017" / f"{name}.jpg") as image:
-            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-
-    return [read_picture(name) for name in PICTURES]
-
-
-@pytest.fixture(scope="module")
 def targets(shared_data: Path, pictures: list[Tensor]) -> list[dict[str, Tensor]]:
-    path = shared_data / "tiny_coco" / "annotations" / "instances_val2017.json"
-    annotations = json.loads(path.read_text())["annotations"]
-
-    def target(name: str, picture: Tensor) -> dict[str, Tensor]:
-        own = [a for a in annotations if a["image_id"] == int(name) and not a["iscrowd"]]
-        x, y, w, h = torch.tensor([a["bbox"] for a in own]).T
+    def with_masks(own: list[dict[str, Any]], picture: Tensor) -> dict[str, Tensor]:
         masks = decode_masks([a["segmentation"] for a in own], *picture.shape[1:])
-        labels = torch.tensor([IDS.index(a["category_id"]) for a in own])
-        boxes = torch.stack([x, y, x + w, y + h], 1)
-        return {"boxes": boxes, "labels": labels, "masks": torch.from_numpy(masks)}
+        return {**target(own), "masks": torch.from_numpy(masks)}
 
-    return [target(name, picture) for name, picture in zip(PICTURES, pictures, strict=True)]
+    every = annotations(shared_data).values()
+    return [with_masks(own, picture) for own, picture in zip(every, pictures, strict=True)]
 
 
 def difference(ours: dict[str, Tensor], small: Tensor, case: str, picture: int) -> float:
     """The farthest that a mask's probability is from torchvision's, small or pasted; infinite
     where the detections are not the same."""
-    found = stored(case)
-    theirs = {
-        key: torch.from_numpy(found[f"256.{picture}.{key}"])
-        for key in ("boxes", "scores", "labels")
-    }
-    if not agree(ours, theirs, IDS):
+    reference = theirs(case, 256, picture)
+    if not agree(ours, reference, IDS):
         return float("inf")
     # Which of ours each of theirs is; scores may be equal.
-    apart = (ours["boxes"][:, None] - theirs["boxes"]).abs().amax(-1)
-    apart += (ours["scores"][:, None] - theirs["scores"]).abs()
-    of_theirs = (apart + (torch.tensor(IDS)[ours["labels"]][:, None] != theirs["labels"])).argmin(0)
+    apart = (ours["boxes"][:, None] - reference["boxes"]).abs().amax(-1)
+    apart += (ours["scores"][:, None] - reference["scores"]).abs()
+    apart += torch.tensor(IDS)[ours["labels"]][:, None] != reference["labels"]
+    of_theirs = apart.argmin(0)
     assert len(of_theirs.unique()) == len(of_theirs)
     wanted = probabilities(case, f"256.{picture}.small")
     farthest = (small[of_theirs[: len(wanted)]] - wanted).abs().max().item()
-    index = of_theirs[found[f"256.{picture}.pasted_index"]]
+    index = of_theirs[stored(case)[f"256.{picture}.pasted_index"]]
     pasted = probabilities(case, f"256.{picture}.pasted")
     assert len(pasted) >= 4
     there = ours["masks"][index][:, ::STEP, ::STEP]
@@ -133,29 +112,8 @@ def test_losses(
     targets: list[dict[str, Tensor]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In train() mode; where sampling is random both sides take the first, and batch norms use
-    their own statistics."""
-
-    def first(
-        matches: Tensor, count: int, positive_fraction: float, generator: object = None
-    ) -> tuple[Tensor, Tensor]:
-        positive = (matches >= 0).nonzero()[:, 0][: int(count * positive_fraction)]
-        negative = (matches == -1).nonzero()[:, 0][: count - len(positive)]
-        return positive, negative
-
-    for module in (eyeline.nn.heads.roi, eyeline.nn.heads.rpn):
-        monkeypatch.setattr(module, "balanced_sample", first)
-    prefix = "256.losses."
-    names = LOSSES | {"loss_mask": "mask"}
-    expected = {
-        names[key.removeprefix(prefix)]: pytest.approx(float(value), rel=1e-4)
-        for key, value in stored(case).items()
-        if key.startswith(prefix)
-    }
-    model = built(case).train()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
+    sample_the_first(monkeypatch)
+    model = train_with_fixed_norms(built(case))
     with torch.no_grad():
         losses = model(pictures, targets)
         # Each choice of the convention moves the loss: the comparison can fail.
@@ -166,16 +124,16 @@ def test_losses(
             assert abs(other - losses["mask"].item()) > 3e-4 * other
         model.config = usual
     model.eval()
-    assert {name: loss.item() for name, loss in losses.items()} == expected
+    assert {name: loss.item() for name, loss in losses.items()} == their_losses(case)
     assert len(losses) == 5
 
 
 @pytest.mark.parametrize(
     ("case", "trap"),
     [
-        ("resnet18", {"mask_rounded": False}),
-        ("resnet18", {"sampling_ratio": 1}),
-        ("v2_resnet18", {"norm_epsilon": 0.0}),
+        ("mask_rcnn_resnet18", {"mask_rounded": False}),
+        ("mask_rcnn_resnet18", {"sampling_ratio": 1}),
+        ("mask_rcnn_v2_resnet18", {"norm_epsilon": 0.0}),
     ],
 )
 def test_traps_are_seen(case: str, trap: dict[str, Any], pictures: list[Tensor]) -> None:
@@ -184,7 +142,10 @@ def test_traps_are_seen(case: str, trap: dict[str, Any], pictures: list[Tensor])
 
 @pytest.mark.parametrize(
     ("case", "width"),
-    [("v2_resnet18", 64), pytest.param("v2_resnet50", 256, marks=pytest.mark.slow)],
+    [
+        ("mask_rcnn_v2_resnet18", 64),
+        pytest.param("mask_rcnn_v2_resnet50", 256, marks=pytest.mark.slow),
+    ],
 )
 def test_the_second_version_is_known_by_its_keys(case: str, width: int) -> None:
     config = built(case).config
@@ -197,26 +158,26 @@ def test_the_second_version_is_known_by_its_keys(case: str, width: int) -> None:
 def test_the_epsilon_of_the_mask_heads_norms_is_seen(
     pictures: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for conv in built("v2_resnet18").mask_head.convs:
+    for conv in built("mask_rcnn_v2_resnet18").mask_head.convs:
         monkeypatch.setattr(conv.norm, "eps", 0.0)
-    assert not differences("v2_resnet18", pictures[:1])[0] <= WITHIN
+    assert not differences("mask_rcnn_v2_resnet18", pictures[:1])[0] <= WITHIN
 
 
 def test_the_order_of_a_regions_cells_is_seen(
     pictures: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A box head that reads them channel by channel, as the file has them."""
-    layer = built("v2_resnet18").head.fc1
+    layer = built("mask_rcnn_v2_resnet18").head.fc1
     by_cell = layer.weight.detach().unflatten(1, (7 * 7, -1))  # (1024, 7 * 7, C)
     monkeypatch.setattr(layer, "weight", nn.Parameter(by_cell.transpose(1, 2).flatten(1)))
-    assert differences("v2_resnet18", pictures[:1])[0] == float("inf")
+    assert differences("mask_rcnn_v2_resnet18", pictures[:1])[0] == float("inf")
 
 
 def test_pasting_alone() -> None:
     """Boxes that stick out, thin ones, whole numbers."""
-    masks = probabilities("resnet18", "paste.masks")
-    boxes = torch.from_numpy(stored("resnet18")["paste.boxes"])
-    wanted = probabilities("resnet18", "paste.pasted")
+    masks = probabilities("mask_rcnn_resnet18", "paste.masks")
+    boxes = torch.from_numpy(stored("mask_rcnn_resnet18")["paste.boxes"])
+    wanted = probabilities("mask_rcnn_resnet18", "paste.pasted")
     found = paste_masks(masks, boxes, (50, 70), None, rounded=True)
     assert (found - wanted).abs().max() <= 1e-4
     # A shift of a hundredth of a pixel crosses a whole number somewhere.

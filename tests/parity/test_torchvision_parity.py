@@ -10,21 +10,26 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from fill import UNUSED, fill
-from PIL import Image
+from references import (
+    HERE,
+    IDS,
+    agree,
+    annotations,
+    filled,
+    sample_the_first,
+    stored,
+    target,
+    their_losses,
+    theirs,
+    train_with_fixed_norms,
+)
 from torch import Tensor, nn
 
-import eyeline.nn.heads.roi
-import eyeline.nn.heads.rpn
 from eyeline.checkpoints import torchvision
 from eyeline.registry import create_model
-from eyeline.structures import Prediction
 
-HERE = Path(__file__).parent
-PICTURES = ("000000006818", "000000037777")
 QUICK = [
     "faster_rcnn_resnet18",
     "retinanet_resnet18",
@@ -39,34 +44,11 @@ DETECTORS = [
     pytest.param("retinanet_resnet50", marks=pytest.mark.slow),
 ]
 CLASSIFIERS = ["resnet18", "resnet50", "resnext50_32x4d"]
-# torchvision's names of the losses -> ours
-LOSSES = {
-    "loss_classifier": "classification",
-    "loss_box_reg": "box",
-    "loss_objectness": "rpn_objectness",
-    "loss_rpn_box_reg": "rpn_box",
-    "classification": "classification",
-    "bbox_regression": "box",
-}
-IDS = [i for i in range(1, 91) if i not in UNUSED]  # category ids of the 80 classes
-
-
-@cache
-def stored(case: str) -> dict[str, np.ndarray]:
-    with np.load(HERE / f"{case}.npz") as file:
-        return dict(file)
 
 
 @cache
 def weights(case: str) -> dict[str, Tensor]:
-    """The state dict that torchvision had."""
-    shapes = json.loads((HERE / "shapes.json").read_text())[case]
-    calibration = {
-        key.removeprefix("calibration."): value
-        for key, value in stored(case).items()
-        if key.startswith("calibration.")
-    }
-    return {name: torch.from_numpy(v) for name, v in fill(shapes, calibration).items()}
+    return filled(case, json.loads((HERE / "shapes.json").read_text())[case])
 
 
 def build(case: str, size: int = 256, **options: Any) -> nn.Module:
@@ -82,45 +64,8 @@ def built(case: str) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def pictures(shared_data: Path) -> list[Tensor]:
-    def read_picture(name: str) -> Tensor:
-        with Image.open(shared_data / "tiny_coco" / "val2017" / f"{name}.jpg") as image:
-            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-
-    return [read_picture(name) for name in PICTURES]
-
-
-@pytest.fixture(scope="module")
 def targets(shared_data: Path) -> list[dict[str, Tensor]]:
-    """The photographs' own objects, crowds left out, labelled 0 .. 79."""
-    path = shared_data / "tiny_coco" / "annotations" / "instances_val2017.json"
-    annotations = json.loads(path.read_text())["annotations"]
-
-    def target(name: str) -> dict[str, Tensor]:
-        own = [a for a in annotations if a["image_id"] == int(name) and not a["iscrowd"]]
-        x, y, w, h = torch.tensor([a["bbox"] for a in own]).T
-        labels = torch.tensor([IDS.index(a["category_id"]) for a in own])
-        return {"boxes": torch.stack([x, y, x + w, y + h], 1), "labels": labels}
-
-    return [target(name) for name in PICTURES]
-
-
-def theirs(case: str, size: int, picture: int) -> Prediction:
-    found = stored(case)
-    return {
-        key: torch.from_numpy(found[f"{size}.{picture}.{key}"])
-        for key in ("boxes", "scores", "labels")
-    }
-
-
-def agree(ours: Prediction, theirs: Prediction, ids: list[int]) -> bool:
-    """Whether each detection of one is in the other: within 0.01 px, 1e-4, of the same class."""
-    if len(ours["boxes"]) != len(theirs["boxes"]):
-        return False
-    close = (ours["boxes"][:, None] - theirs["boxes"]).abs().amax(-1) <= 0.01
-    close &= (ours["scores"][:, None] - theirs["scores"]).abs() <= 1e-4
-    close &= torch.tensor(ids)[ours["labels"]][:, None] == theirs["labels"]
-    return bool(close.any(0).all() and close.any(1).all())
+    return [target(own) for own in annotations(shared_data).values()]
 
 
 @torch.no_grad()
@@ -184,32 +129,12 @@ def test_losses(
     targets: list[dict[str, Tensor]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In train() mode; where sampling is random both sides take the first, and batch norms use
-    their own statistics."""
-
-    def first(
-        matches: Tensor, count: int, positive_fraction: float, generator: object = None
-    ) -> tuple[Tensor, Tensor]:
-        positive = (matches >= 0).nonzero()[:, 0][: int(count * positive_fraction)]
-        negative = (matches == -1).nonzero()[:, 0][: count - len(positive)]
-        return positive, negative
-
-    for module in (eyeline.nn.heads.roi, eyeline.nn.heads.rpn):
-        monkeypatch.setattr(module, "balanced_sample", first)
-    prefix = "256.losses."
-    expected = {
-        LOSSES[key.removeprefix(prefix)]: pytest.approx(float(value), rel=1e-4)
-        for key, value in stored(case).items()
-        if key.startswith(prefix)
-    }
-    model = built(case).train()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
+    sample_the_first(monkeypatch)
+    model = train_with_fixed_norms(built(case))
     with torch.no_grad():
         losses = model(pictures, targets)
     model.eval()
-    assert {name: loss.item() for name, loss in losses.items()} == expected
+    assert {name: loss.item() for name, loss in losses.items()} == their_losses(case)
     assert len(losses) == (4 if case.startswith("faster") else 2)
 
 

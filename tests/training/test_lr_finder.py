@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def test_rates_grow_by_one_factor_and_the_smoothing_is_unbiased():
     curve = find(start=1e-6, end=1e-2, steps=20)
     assert len(curve.rates) == 20 and not curve.diverged
     assert curve.rates[0] == pytest.approx(1e-6) and curve.rates[-1] == pytest.approx(1e-2)
-    factors = [b / a for a, b in zip(curve.rates, curve.rates[1:], strict=False)]
+    factors = [b / a for a, b in pairwise(curve.rates)]
     assert factors == pytest.approx([10 ** (4 / 19)] * 19)
     assert curve.smoothed[0] == pytest.approx(curve.losses[0])
     second = (0.9 * 0.1 * curve.losses[0] + 0.1 * curve.losses[1]) / (1 - 0.81)

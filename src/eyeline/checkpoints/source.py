@@ -178,8 +178,6 @@ def read_file(path: str | Path) -> State:
                     "save its state dict alone, best as safetensors"
                 ) from error
             raise EyelineError(f"{path} is not a checkpoint, torch's or safetensors") from error
-        except EyelineError:
-            raise
         except Exception as error:  # a damaged pickle can raise anything
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise EyelineError(f"{path} is not a checkpoint that can be read: {first}") from error

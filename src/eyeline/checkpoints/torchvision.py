@@ -60,8 +60,8 @@ RESNETS: dict[tuple[tuple[int, ...], bool, int, int], str] = {
     ((3, 4, 23, 3), True, 128, 1): "wide_resnet101_2",
 }
 
-# Their names -> ours. Two namings of the pyramid, the RPN and the towers exist: files from before
-# torchvision 0.13, and those written since.
+# Their names -> ours. Two namings of the pyramid, the RPN, the towers and the mask head exist:
+# files from before torchvision 0.13 (the mask head's: 0.14), and those written since.
 BODY = r"(?:conv1|bn1|layer[1-4]\..*)\.\w+"
 NORM = r"(weight|bias|running_mean|running_var)"
 NECK = [
@@ -88,6 +88,10 @@ MASK_RCNN = [
     *FASTER_RCNN,
     (r"roi_heads\.mask_head\.(\d)\.0\.(weight|bias)", r"mask_head.convs.\1.\2"),
     (rf"roi_heads\.mask_head\.(\d)\.1\.{NORM}", r"mask_head.convs.\1.norm.\2"),
+    *(
+        (rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(weight|bias)", rf"mask_head.convs.{i}.\1")
+        for i in range(9)
+    ),
     (r"roi_heads\.mask_predictor\.conv5_mask\.(weight|bias)", r"mask_head.up.\1"),
     (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(weight|bias)", r"mask_head.classes.\1"),
 ]
@@ -97,6 +101,11 @@ RETINANET = [
     (r"backbone\.fpn\.extra_blocks\.p7\.(weight|bias)", r"fpn.extra.1.\1"),
     (r"head\.classification_head\.conv\.(\d)\.0\.(weight|bias)", r"class_head.tower.\1.\2"),
     (rf"head\.classification_head\.conv\.(\d)\.1\.{NORM}", r"class_head.tower.\1.norm.\2"),
+    *(
+        (rf"head\.{theirs}_head\.conv\.{2 * i}\.(weight|bias)", rf"{ours}_head.tower.{i}.\1")
+        for theirs, ours in (("classification", "class"), ("regression", "box"))
+        for i in range(4)
+    ),
     (r"head\.classification_head\.cls_logits\.(weight|bias)", r"class_head.output.\1"),
     (r"head\.regression_head\.conv\.(\d)\.0\.(weight|bias)", r"box_head.tower.\1.\2"),
     (rf"head\.regression_head\.conv\.(\d)\.1\.{NORM}", r"box_head.tower.\1.norm.\2"),
@@ -150,7 +159,7 @@ def _faster_rcnn(
     layers: tuple[str, ...] = ("fpn.output.0", "head.fc1", "head.classes", "head.deltas")
     table, name = FASTER_RCNN, "faster_rcnn"
     if masks := any(key.startswith("roi_heads.mask_") for key in state):
-        table, name, state = MASK_RCNN, "mask_rcnn", _new_masks(state)
+        table, name = MASK_RCNN, "mask_rcnn"
         layers = (*layers, "mask_head.up", "mask_head.classes")
     table = [*table, *_after_convolutions(state)]
     ours, renamed, dropped = _rename(state, table, layers, where, skip)
@@ -185,7 +194,7 @@ def _retinanet(
     state: State, where: str, num_classes: int | None, skip: tuple[str, ...]
 ) -> Checkpoint:
     layers = ("fpn.output.0", "fpn.extra.0", "class_head.output", "box_head.output")
-    ours, renamed, dropped = _rename(_new_towers(state), RETINANET, layers, where, skip)
+    ours, renamed, dropped = _rename(state, RETINANET, layers, where, skip)
     anchors = len(ours["box_head.output.bias"]) // 4
     slots, classes = _slots(len(ours["class_head.output.bias"]) // anchors, num_classes)
     for kind in ("weight", "bias"):
@@ -284,27 +293,6 @@ def _resnet(state: State, prefix: str, where: str) -> str:
             f"{groups} groups"
         )
     return name
-
-
-def _new_towers(state: State) -> State:
-    """RetinaNet's towers as named since torchvision 0.13: "conv.2.0.weight" for "conv.4.weight"."""
-
-    def renamed(key: str) -> str:
-        old = re.fullmatch(r"(head\.\w+_head\.conv)\.([0246])\.(weight|bias)", key)
-        return f"{old[1]}.{int(old[2]) // 2}.0.{old[3]}" if old else key
-
-    return {renamed(key): value for key, value in state.items()}
-
-
-def _new_masks(state: State) -> State:
-    """Mask R-CNN's convolutions as named since torchvision 0.14: "0.0.weight" for
-    "mask_fcn1.weight"."""
-
-    def renamed(key: str) -> str:
-        old = re.fullmatch(r"(roi_heads\.mask_head)\.mask_fcn([1-9])\.(weight|bias)", key)
-        return f"{old[1]}.{int(old[2]) - 1}.0.{old[3]}" if old else key
-
-    return {renamed(key): value for key, value in state.items()}
 
 
 def _rename(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eyeline.data.loader import _random_state
+from eyeline.data.loader import random_state
 from eyeline.errors import EyelineError
 from eyeline.structures import PER_PICTURE, Target
 
@@ -70,7 +70,7 @@ class Adapter:
         name = type(self.transform).__name__
         seed = int(rng.integers(2**31))
         masks = target.get("masks")
-        with _random_state(seed):
+        with random_state(seed):
             new, boxes, masks, kept = self.apply(
                 self.transform, image, target["boxes"], masks, seed
             )

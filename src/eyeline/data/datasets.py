@@ -226,9 +226,9 @@ def _with_classes(annotations: Annotations, classes: list[str]) -> Annotations:
                 f"{record.where[i]}: the class {name!r} is not one of {', '.join(classes)}"
             )
         records.append(replace(record, labels=labels))
-    ids = dict(zip(annotations.classes, annotations.category_ids or [], strict=False))
     category_ids = None
-    if ids:  # a class that the data lacks gets a number that is free there
+    if annotations.category_ids:  # a class that the data lacks gets a number that is free there
+        ids = dict(zip(annotations.classes, annotations.category_ids, strict=True))
         free = count(max(ids.values()) + 1)
         category_ids = [ids[name] if name in ids else next(free) for name in classes]
     return Annotations(classes, records, annotations.source, category_ids)

@@ -141,7 +141,7 @@ class _Seeded(Dataset[Any]):
     def __getitem__(self, key: Key) -> Any:
         epoch, index = key
         _set_epoch(self.dataset, epoch)
-        with _random_state(self.seed, epoch, index):
+        with random_state(self.seed, epoch, index):
             return self.dataset[index]
 
 
@@ -155,7 +155,7 @@ def _set_epoch(dataset: Any, epoch: int) -> None:
 
 
 @contextmanager
-def _random_state(*key: int) -> Iterator[None]:
+def random_state(*key: int) -> Iterator[None]:
     """Within, the global generators begin at a state that `key` gives; after, as before."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     a, b, c = (int(word) for word in np.random.SeedSequence(key).generate_state(3))

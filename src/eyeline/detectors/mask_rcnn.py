@@ -18,6 +18,8 @@ Departs   Both stages train together, as in the authors' code (sec. 3.1 is silen
           strides fitted to the padded picture, RoIAlign without the half-pixel shift, smooth L1
           bending at 1/9; targets that are the covered share of a pixel, from masks resized by
           their pixels' corners; pasting into boxes cut to whole pixels, as the authors' first code.
+          Its second version also has `rpn_depth=2, fpn_norm="batch", head_convs=4, head_layers=1,
+          head_norm="batch", mask_norm="batch"` (after Li et al., arXiv:2111.11429).
 """
 
 from __future__ import annotations

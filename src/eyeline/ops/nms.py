@@ -49,7 +49,7 @@ def nms(
 
     Raises EyelineError for NaN, for infinite boxes and for a negative threshold.
     """
-    _check(boxes, scores, iou_threshold)
+    check_boxes(boxes, scores, iou_threshold)
     order = scores.argsort(descending=True, stable=True)
     limit = len(order) if max_detections is None else max_detections
     boxes = boxes.index_select(0, order).float()
@@ -60,11 +60,11 @@ def nms(
     lost = torch.isin(dropped_by, kept)
     suppressor, iou = torch.full_like(order, -1), torch.zeros_like(boxes[:, 0])
     suppressor[order[lost]] = order[dropped_by[lost]]
-    iou[order[lost]] = _iou(boxes[lost], boxes[dropped_by[lost]])
+    iou[order[lost]] = plain_iou(boxes[lost], boxes[dropped_by[lost]])
     return order[kept], suppressor, iou
 
 
-def _check(boxes: Tensor, scores: Tensor, iou_threshold: float) -> None:
+def check_boxes(boxes: Tensor, scores: Tensor, iou_threshold: float) -> None:
     if boxes.shape != (*scores.shape, 4) or scores.dim() != 1:
         raise EyelineError(
             f"nms got boxes {tuple(boxes.shape)} and scores {tuple(scores.shape)}: give (N, 4) "
@@ -141,7 +141,9 @@ def _overlapping(boxes: Tensor, groups: Tensor | None, threshold: float) -> tupl
             top.index_select(0, j) < bottom.index_select(0, i)
         )
         i, j = _select(cross, order.index_select(0, i), order.index_select(0, j))
-        over = _iou(boxes.index_select(0, i), boxes.index_select(0, j)) > float32_below(threshold)
+        over = plain_iou(boxes.index_select(0, i), boxes.index_select(0, j)) > float32_below(
+            threshold
+        )
         pairs.append(torch.stack(_select(over, i, j)))
     i, j = torch.cat(pairs, 1) if pairs else (place, place)
     return torch.minimum(i, j), torch.maximum(i, j)
@@ -152,7 +154,7 @@ def _select(where: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
     return tuple(value.index_select(0, index) for value in values)
 
 
-def _iou(a: Tensor, b: Tensor) -> Tensor:
+def plain_iou(a: Tensor, b: Tensor) -> Tensor:
     """IoU of boxes (..., 4) that broadcast; 0 or NaN, never above a threshold, without area."""
     ax1, ay1, ax2, ay2 = a.unbind(-1)
     bx1, by1, bx2, by2 = b.unbind(-1)
@@ -249,7 +251,7 @@ def _padded_loop(
         best = torch.where(live, place, n).amin(-1, keepdim=True)  # (rows, 1), n: none is left
         at = best.clamp(max=n - 1)
         box = b.gather(1, at[..., None].expand(-1, -1, 4))
-        over = (_iou(box, b) > threshold) & (g == g.gather(1, at))
+        over = (plain_iou(box, b) > threshold) & (g == g.gather(1, at))
         live = live & ~over & (place != best)
         return turn + 1, live, torch.where(slot == turn, best, index)
 
@@ -271,7 +273,7 @@ def nms_plain(
         if max_detections is not None and len(keep) == max_detections:
             break
         rivals = [j for j in keep if groups is None or groups[i] == groups[j]]
-        ious = _iou(boxes[i].float(), boxes[rivals].float()).tolist()
+        ious = plain_iou(boxes[i].float(), boxes[rivals].float()).tolist()
         if not any(iou > iou_threshold for iou in ious):
             keep.append(i)
     return torch.tensor(keep, dtype=torch.int64, device=boxes.device)

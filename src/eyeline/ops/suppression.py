@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eyeline.ops.nms import _check, _iou, float32_below, nms_padded
+from eyeline.ops.nms import check_boxes, float32_below, nms_padded, plain_iou
 from eyeline.ops.select import take
 from eyeline.structures import Padded
 
@@ -121,7 +121,7 @@ def soft_nms(
     live = torch.isfinite(scores) if valid is None else valid
     b, s, v = boxes.reshape(-1, n, 4).float(), scores.reshape(-1, n), live.reshape(-1, n)
     if not torch.compiler.is_compiling():
-        _check(b[v], s[v], iou_threshold)
+        check_boxes(b[v], s[v], iou_threshold)
     order = s.masked_fill(~v, -math.inf).sort(stable=True, dim=-1, descending=True)[1]
     b, left = take(b, order), s.gather(1, order)
     left = torch.where(v.gather(1, order) & (left >= floor), left, -math.inf)
@@ -142,7 +142,7 @@ def soft_nms(
         top = left.amax(-1, keepdim=True)  # (rows, 1)
         best = torch.where((left == top) & (top > -math.inf), place, n).amin(-1, keepdim=True)
         at = best.clamp(max=n - 1)
-        iou = _iou(take(b, at), b)  # (rows, n); NaN without area, which lowers nothing
+        iou = plain_iou(take(b, at), b)  # (rows, n); NaN without area, which lowers nothing
         if kind == "soft_linear":
             weight = torch.where(iou > threshold, 1 - iou, 1.0)
         else:
@@ -178,7 +178,7 @@ def vote(
     `iou_threshold` to it, weighted with their scores (..., N); those of another group (..., D) and
     (..., N) have no say. A box for which nobody votes stays as it is."""
     kept_, boxes_ = kept[..., :, None, :], boxes[..., None, :, :]
-    heard = _iou(kept_, boxes_) >= iou_threshold  # (..., D, N)
+    heard = plain_iou(kept_, boxes_) >= iou_threshold  # (..., D, N)
     if groups is not None and kept_groups is not None:
         heard = heard & (kept_groups[..., :, None] == groups[..., None, :])
     weight = torch.where(heard, weights.clamp(min=0)[..., None, :], 0.0)
@@ -207,7 +207,7 @@ def soft_nms_plain(
         left.remove(best)
         keep.append(best)
         for i in [i for i in left if groups is None or groups[i] == groups[best]]:
-            iou = _iou(boxes[best].float(), boxes[i].float())
+            iou = plain_iou(boxes[best].float(), boxes[i].float())
             if kind == "soft_linear" and iou > iou_threshold:
                 lowered[i] *= 1 - iou
             if kind == "soft_gaussian" and iou > 0:

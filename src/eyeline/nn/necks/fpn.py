@@ -20,6 +20,9 @@ class Halving(nn.Conv2d):
     2.13 on the CPU leaves the gradient of those weights that see no cell uninitialised.
     """
 
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, stride=2)
+
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(F.pad(x, (1, 1, 1, 1)))
 
@@ -53,8 +56,8 @@ class FPN(nn.Module):
         self.extra = nn.ModuleList()
         if extra == "conv":
             first = inputs[-1] if extra_from == "backbone" else channels
-            self.extra.append(Halving(first, channels, 3, 2))
-            self.extra.append(Halving(channels, channels, 3, 2))
+            self.extra.append(Halving(first, channels))
+            self.extra.append(Halving(channels, channels))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=1)
