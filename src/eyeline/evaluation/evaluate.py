@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from eyeline.device import PRECISIONS, autocast
 from eyeline.errors import EyelineError
 from eyeline.metrics.analysis import Analysis, analyse, as_json
 from eyeline.metrics.detection import COCO_NUMBERS, CocoMetric, Curve, VocMetric
@@ -25,8 +26,6 @@ from eyeline.structures import Prediction, Target
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -191,9 +190,8 @@ def evaluate(
     predictions: list[Prediction] = []
     targets: list[Target] = []
     seconds: list[float] = []  # a picture, batch by batch
-    half = precision != "float32"
-    autocast = torch.autocast(device.type, PRECISIONS[precision] if half else None, enabled=half)
-    with eval_mode(model), torch.inference_mode(), autocast, _bar(count, progress) as advance:
+    in_precision = autocast(device, precision)
+    with eval_mode(model), torch.inference_mode(), in_precision, _bar(count, progress) as advance:
         for images, batch_targets in loader:
             images = [image.to(device) for image in images]
             _wait(device)
