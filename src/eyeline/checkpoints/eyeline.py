@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from eyeline.checkpoints.source import Checkpoint, State
 from eyeline.errors import EyelineError
+from eyeline.files import write_whole
 
 KEY = "eyeline"  # of the header's entry
 MODEL_FILE = "model.py"  # in a run folder: the file of the user's that registers its model
 
 
 def is_described(model: nn.Module) -> bool:
-    """Is it one of `create_model`'s, with all that `save_weights` writes?"""
+    """Is it one of `create_model`'s, which weights can rebuild?"""
     named = all(hasattr(model, key) for key in ("name", "task", "classes"))
     return named and dataclasses.is_dataclass(getattr(model, "config", None))
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write the model's weights with all that `create_model(weights=path)` needs to rebuild it.
+    """Write the model's weights, and of one of `create_model`'s all that
+    `create_model(weights=path)` needs to rebuild it.
 
-    The file appears whole or not at all. `model` is one of `create_model`'s: it has `name`,
-    `classes` and a `config` dataclass.
+    The file appears whole or not at all. Weights that two parts share are written for each.
     """
     from safetensors.torch import save_file
 
+    metadata = {KEY: json.dumps(_description(model))} if is_described(model) else None
+    state = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda part: save_file(state, part, metadata))
+
+
+def _description(model: Any) -> dict[str, Any]:
     described = {
         "name": model.name,
         "task": model.task,
@@ -39,15 +51,7 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     }
     if getattr(model, "source", None) is not None:
         described["file"] = MODEL_FILE  # the weights alone do not tell what they belong to
-    state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        save_file(state, partial, metadata={KEY: json.dumps(described)})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    return described
 
 
 def run_weights(folder: Path) -> Path | None:
