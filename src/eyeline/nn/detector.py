@@ -6,7 +6,7 @@ Letters   B pictures, G objects of a picture, H and W of the padded batch.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -212,6 +212,17 @@ class Detector(nn.Module):
             }
             for i, valid in enumerate(padded.valid)
         ]
+
+
+def prepare_of(model: nn.Module) -> Callable[..., Batch] | None:
+    """What prepares a model's pictures in a loader's workers; None where it has no `prepare`.
+
+    Of a detector it is its `preprocess` alone: the model, which each worker would get, is large,
+    and cannot always be pickled. A class with a `prepare` of its own gets that called.
+    """
+    if isinstance(model, Detector) and type(model).prepare is Detector.prepare:
+        return model.preprocess
+    return getattr(model, "prepare", None)
 
 
 def make_config(
