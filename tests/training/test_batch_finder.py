@@ -84,10 +84,24 @@ def test_a_computer_is_not_filled(monkeypatch):
             largest.append(len(images))
             return super().forward(images, targets)
 
-    monkeypatch.setattr(batch_finder, "memory_mb", lambda device: 100 + 10 * max(largest))
+    monkeypatch.setattr(batch_finder._Memory, "used", lambda _: 100e6 + 10e6 * max(largest))
     found = find_batch_size(Memory(), ToyData(64), memory_fraction=0.9, device="cpu", **QUICK)
     assert max(largest) == 8 == sizes(found)[-1]
     assert found.ended == "16 pictures would need more than 90% of the memory"
+
+
+@pytest.mark.skipif(not batch_finder.CLEAR.exists(), reason="only Linux resets the peak")
+def test_memory_that_was_given_back_does_not_count():
+    """What earlier work of the process took, and a larger trial before, is no longer in use."""
+    memory = batch_finder._Memory(torch.device("cpu"), 0.8)
+
+    def peak_while(megabytes: int) -> float:
+        memory.start()
+        torch.ones(megabytes, 250_000).sum()  # given back at once
+        return memory.used() - batch_finder._resident()
+
+    assert peak_while(400) > 350e6
+    assert 40e6 < peak_while(60) < 150e6
 
 
 def test_slow_steps_end_it():

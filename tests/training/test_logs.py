@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 
@@ -106,6 +107,25 @@ def test_nan_becomes_null_and_later_records_go(tmp_path):
         with Log(folder, recipe, 10, Position(step=2)):
             pass
         assert [line["step"] for line in lines(folder.path)] == [1, 2]
+
+
+def test_the_epochs_line_tells_the_number_that_decides(tmp_path, capsys):
+    recipe = {"out": str(tmp_path / "r"), "log": {"tensorboard": False}}
+    numbers = {"loss": 0.5, "AP": 0.1, "AP50": 0.2, "APs": 0.3, "AR1": 0.4}
+    for metric, told in (
+        ("APs", "val loss 0.500  AP 0.100  AP50 0.200  APs 0.300"),
+        ("AP50", "val loss 0.500  AP 0.100  AP50 0.200"),
+        ("loss", "val loss 0.500  AP 0.100  AP50 0.200"),
+    ):
+        checked = load_recipe(recipe, [f"eval.metric={metric}"])
+        at = Position(batches=1, step=1, batch=1, pictures=1, sums={"box": 1.0})
+        with RunFolder(checked, "m", resume=False, writes=True) as folder:
+            with Log(folder, checked, 1, at) as log:
+                log.start_epoch()
+                log.epoch({"box": 0.5}, numbers)
+            shutil.rmtree(folder.path)
+        line = capsys.readouterr().out.splitlines()[-1]
+        assert line.endswith(f"train loss 1.000  {told}")
 
 
 def test_other_processes_are_silent(tmp_path, capsys):

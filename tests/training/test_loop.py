@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import Subset
 from toys import ToyData, ToyDetector
 
 from eyeline.errors import EyelineError
 from eyeline.training import Run, load_recipe, load_run, train
-from eyeline.training.saving import STATE
+from eyeline.training.saving import STATE, RunFolder
 
 QUICK = {
     "batch_size": 3,
@@ -39,6 +40,7 @@ def quick(out: Path, model: nn.Module | None = None, val: bool = False, **fields
     """Train a toy for 3 epochs of 4 batches, the last of two pictures."""
     fields = {**QUICK, **fields}
     resume, measure = fields.pop("resume", False), fields.pop("measure", None)
+    fields["model"] = fields.pop("model_key", None)  # the recipe's
     val_data = ToyData(4) if val else None
     recipe = load_recipe({**fields, "out": str(out)})
     return train(model or toy(), ToyData(), val_data, recipe, resume=resume, measure=measure)
@@ -198,9 +200,32 @@ def test_not_finite_gradient_stops_before_the_step(tmp_path):
     assert all(p.isfinite().all() for p in model.parameters())
 
 
-def test_failure_before_the_first_save_leaves_no_folder(tmp_path):
-    failure(tmp_path / "r", at(1, nan_label))
+@pytest.mark.parametrize("tensorboard", [False, "auto"])
+def test_failure_before_the_first_save_leaves_no_folder(tmp_path, tensorboard):
+    failure(tmp_path / "r", at(1, nan_label), log={"tensorboard": tensorboard})
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("made_before", [True, False])
+def test_failure_deletes_nothing_but_the_runs_own_files(tmp_path, made_before):
+    folder = tmp_path / "r"
+    if made_before:
+        folder.mkdir()
+
+    def fail(losses):  # with a file of the user's in the folder by now
+        (folder / "notes.txt").write_text("mine")
+        return nan_label(losses)
+
+    failure(folder, at(1, fail))
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    (folder / "notes.txt").unlink()
+    failure(folder, at(1, nan_label))
+    assert folder.is_dir() and not any(folder.iterdir())  # it was there before
+
+
+def test_failure_after_a_save_says_how_to_go_on(tmp_path, capsys):
+    failure(tmp_path / "r", at(6, nan_label))
+    assert f"eyeline train --resume {tmp_path / 'r'}" in capsys.readouterr().out
 
 
 def test_second_interrupt_does_not_wait(tmp_path):
@@ -248,11 +273,14 @@ def test_resuming_what_cannot_be(tmp_path):
     assert "nothing to resume" in failure(tmp_path / "none", resume=True)
     run = quick(tmp_path / "r", epochs=1)
     assert "has finished its 1 epochs" in failure(run.folder, resume=True, epochs=1)
-    assert "had 4 batches and now has 6" in failure(run.folder, resume=True, batch_size=2)
+    with pytest.raises(EyelineError, match="had 4 batches and now has 5"):
+        recipe = load_recipe({**QUICK, "out": str(run.folder)})
+        train(toy(), ToyData(13), recipe=recipe, resume=True)
     other = toy(norm=nn.LayerNorm)
     assert "no state of this model" in failure(run.folder, other, resume=True)
-    (run.folder / STATE).write_bytes(b"nonsense")
-    assert "no state of this model" in failure(run.folder, resume=True)
+    for broken in (b"nonsense", b""):
+        (run.folder / STATE).write_bytes(broken)
+        assert "no state of this model" in failure(run.folder, resume=True)
     with pytest.raises(EyelineError, match="name its folder"):
         train(toy(), ToyData(), resume=True, **QUICK)
 
@@ -263,6 +291,107 @@ def test_resuming_with_another_rate_is_refused(tmp_path):
     told = failure(run.folder, resume=True, epochs=2, optimizer={"lr": 0.5})
     assert "optimizer was {'lr': " in told and "and is now {'lr': 0.5}" in told
     assert (run.folder / "recipe.yaml").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("batch_size=4", "batch_size was 3 and is now 4"),  # of 11 pictures; 3 batches of 4 ...
+        ("model.size=96", "model was {'size': 64} and is now {'size': 96}"),
+        ("model.norm=group", "model was {} and is now {'norm': 'group'}"),
+        ("classes=[a, b]", "classes was None and is now ['a', 'b']"),
+        ("data.train=other", "data.train was train and is now other"),
+        ("data.transforms=[]", "data.transforms was ['hflip'] and is now []"),
+        ("data.bad_boxes=drop", "data.bad_boxes was error and is now drop"),
+        ("data.one_based=true", "data.one_based was False and is now True"),
+    ],
+)
+def test_resuming_refuses_what_alters_the_course(tmp_path, change, told):
+    model = {"name": "m", "size": 64, "anchors": (1, 2)}  # a file knows no tuples
+    quick(tmp_path / "r", epochs=1, model_key=model)
+    text = (tmp_path / "r" / "recipe.yaml").read_text()
+    recipe = load_recipe({**QUICK, "model": model, "out": str(tmp_path / "r")}, [change])
+    with pytest.raises(EyelineError) as caught:
+        train(toy(), ToyData(), recipe=recipe, resume=True)
+    assert told in str(caught.value)
+    assert (tmp_path / "r" / "recipe.yaml").read_text() == text
+    harmless = ["model.name=r/model.py", "data.path=moved", "eval.every=2", "data.workers=0"]
+    recipe = load_recipe({**QUICK, "model": model, "out": str(tmp_path / "r")}, harmless)
+    assert train(toy(), ToyData(), recipe=recipe, resume=True).folder == tmp_path / "r"
+
+
+def test_resuming_with_another_number_of_processes_is_refused(tmp_path):
+    run = quick(tmp_path / "r", epochs=1)
+    state = torch.load(run.folder / STATE, weights_only=True)
+    state["position"]["processes"] = 2
+    torch.save(state, run.folder / STATE)
+    assert "had 2 processes and now has 1" in failure(run.folder, resume=True)
+
+
+def test_a_failure_between_the_record_and_the_save_of_an_epoch(tmp_path, monkeypatch):
+    """What is resumed writes the epoch's record anew, not a second one."""
+    straight = toy()
+    quick(tmp_path / "a", straight, val=True)
+    saved, written = RunFolder.save_state, []
+
+    def full_disk(self, parts, position):
+        written.append(position.epoch)
+        if written == [0, 1, 1, 2]:  # before and after each evaluation: the second epoch's end
+            raise OSError("no space left on device")
+        saved(self, parts, position)
+
+    monkeypatch.setattr(RunFolder, "save_state", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        quick(tmp_path / "b", val=True)
+    assert [line["epoch"] for line in records(tmp_path / "b", "epoch")] == [1, 2]
+    resumed = toy()
+    quick(tmp_path / "b", resumed, val=True, resume=True)
+    assert [line["epoch"] for line in records(tmp_path / "b", "epoch")] == [1, 2, 3]
+    assert torch.equal(resumed.head.weight, straight.head.weight)
+
+
+def test_weights_that_two_parts_share_are_kept(tmp_path):
+    from safetensors.torch import load_file
+
+    model = toy()
+    model.twin = nn.Linear(8, 5)
+    model.twin.weight = model.head.weight
+    run = quick(tmp_path / "r", model, epochs=1)
+    weights = load_file(run.folder / "last.safetensors")
+    assert torch.equal(weights["twin.weight"], weights["head.weight"])
+    assert torch.equal(weights["head.weight"], model.head.weight)
+
+
+def test_measure_without_pictures_to_measure_on(tmp_path):
+    assert "needs val_dataset=" in failure(tmp_path / "r", measure=lambda model: {"score": 1.0})
+    assert not (tmp_path / "r").exists()
+
+
+def test_masks_are_a_metric_of_models_that_have_some(tmp_path):
+    """Whatever the data set is, a torch Subset of one of ours or the user's own."""
+
+    class Masks(ToyDetector):
+        needs_masks = True
+
+        def forward(self, images, targets=None):
+            found = super().forward(images, targets)
+            if targets is not None:
+                return found
+            return [one | {"masks": torch.ones(1, 32, 32, dtype=torch.bool)} for one in found]
+
+    class Masked(ToyData):
+        def __getitem__(self, index):
+            image, target = super().__getitem__(index)
+            return image, target | {"masks": torch.ones(1, 32, 32, dtype=torch.bool)}
+
+    recipe = load_recipe({**QUICK, "eval": {"metric": "mask_AP50"}, "out": str(tmp_path / "a")})
+    torch.manual_seed(0)
+    run = train(Masks(), ToyData(), Subset(Masked(4), [0, 1]), recipe, epochs=1)
+    assert run.metrics["mask_AP50"] == run.best is not None
+    told = failure(
+        tmp_path / "b", val=True, data={"workers": 0, "masks": True}, eval={"metric": "mask_AP"}
+    )
+    assert told.startswith("eval.metric: there is no 'mask_AP'; choose one of AP, ")
 
 
 def test_resuming_goes_on_to_more_epochs(tmp_path):

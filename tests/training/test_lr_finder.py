@@ -143,6 +143,36 @@ def test_loss_that_is_no_number():
         find(toy(Breaks), steps=20)
 
 
+def test_in_half_precision_running_away_is_overflow():
+    """Steps whose losses are no number are skipped there, and do not end the test."""
+
+    class Breaks(ToyDetector):
+        calls = 0
+
+        def forward(self, images, targets=None):
+            Breaks.calls += 1
+            factor = math.inf if Breaks.calls >= 8 else 1.0
+            return {k: v * factor for k, v in super().forward(images, targets).items()}
+
+    curve = find(toy(Breaks), steps=20, precision="fp16")
+    assert Breaks.calls == 20 and len(curve.rates) == 7
+    assert curve.diverged
+
+
+def test_errors_of_the_model_are_not_taken_for_running_away():
+    class Breaks(ToyDetector):
+        calls = 0
+
+        def forward(self, images, targets=None):
+            Breaks.calls += 1
+            if Breaks.calls == 8:
+                raise EyelineError("picture 3: a box has no area")
+            return super().forward(images, targets)
+
+    with pytest.raises(EyelineError, match="a box has no area"):
+        find(toy(Breaks), steps=20)
+
+
 @pytest.mark.parametrize("wrong", [{"start": 0.0}, {"start": 1.0, "end": 0.1}, {"steps": 3}])
 def test_ranges_that_are_none(wrong):
     with pytest.raises(EyelineError, match="the rates go from start > 0 up to end"):

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from copy import deepcopy
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,23 +17,15 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from eyeline.data.loader import build_loader
-from eyeline.device import find_device
 from eyeline.errors import EyelineError
-from eyeline.training.checks import check_data
-from eyeline.training.freezing import freeze
+from eyeline.nn.detector import prepare_of
+from eyeline.training import step
 from eyeline.training.logs import memory_mb
-from eyeline.training.optimizers import build_optimizer
-from eyeline.training.recipe import Recipe, load_recipe, merge
+from eyeline.training.recipe import Recipe
 from eyeline.training.recompute import recomputing
-from eyeline.training.step import (
-    backward,
-    clip_gradients,
-    loss_scaler,
-    seed_generators,
-    take_step,
-)
 
 NEAR = 0.95  # of the best speed: a smaller batch with so much is preferred
+CLEAR = Path("/proc/self/clear_refs")  # Linux: 5 in it makes the peak what is held now
 
 
 @dataclass(frozen=True)
@@ -78,21 +70,15 @@ def find_batch_size(
     Raises:
         EyelineError: model, data and recipe disagree; not even one picture fits.
     """
-    recipe = load_recipe(merge(recipe.model_dump() if recipe else {}, fields))
-    check_data(model, dataset, None)
-    device = find_device(recipe.device)
-    memory = _Memory(device, memory_fraction)
-    trial = deepcopy(model).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    freeze(trial, recipe.freeze)
-    optimizer = build_optimizer(trial, recipe.optimizer)
-    for group in optimizer.param_groups:
+    copied = step.start_trial(model, dataset, recipe, fields)
+    memory = _Memory(copied.device, memory_fraction)
+    for group in copied.optimizer.param_groups:
         group["lr"] = 0.0  # many steps on one batch: the weights must not run away
-    trial.train()
     found: list[Trial] = []
     size, ended = 1, ""
-    with recomputing(trial, recipe.checkpoint_activations):
+    with recomputing(copied.model, copied.recipe.checkpoint_activations):
         while not ended:
-            done = _measure(trial, optimizer, dataset, recipe, device, size, memory, seconds)
+            done = _measure(copied, dataset, size, memory, seconds)
             if done is None:
                 ended = f"{size} pictures do not fit in memory"
                 break
@@ -120,30 +106,20 @@ def find_batch_size(
 
 
 def _measure(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    dataset: Dataset[Any],
-    recipe: Recipe,
-    device: torch.device,
-    size: int,
-    memory: _Memory,
-    limit: float,
+    copied: step.Trial, dataset: Dataset[Any], size: int, memory: _Memory, limit: float
 ) -> Trial | None:
     """Some steps on one batch; None if it did not fit."""
+    model, optimizer, recipe, device = copied
     memory.start()
     seconds = []
     try:
-        scaler = loss_scaler(device, recipe.precision)
-        prepare = getattr(model, "prepare", None)
-        batch = next(iter(build_loader(dataset, size, prepare, True, 0, recipe.seed)))
+        scaler = step.loss_scaler(device, recipe.precision)
+        batch = next(iter(build_loader(dataset, size, prepare_of(model), True, 0, recipe.seed)))
         for k in range(4):  # the first one allocates and tunes
-            seed_generators(recipe.seed, k)
+            step.seed_generators(recipe.seed, k)
             start = time.perf_counter()
             where = f"batch size {size}"
-            backward(model, [batch], device, recipe.precision, scaler, where)
-            scaler.unscale_(optimizer)
-            clip_gradients(model, recipe.clip_norm, [batch], scaler, where)
-            take_step(optimizer, scaler)
+            step.train_step(model, [batch], optimizer, scaler, recipe, device, where)
             if device.type != "cpu":
                 torch.accelerator.synchronize(device)
             seconds.append(time.perf_counter() - start)
@@ -180,11 +156,17 @@ class _Memory:
             self.limit = self.base + fraction * free_memory()
 
     def start(self) -> None:
+        """From here on `used` counts, where the system can tell."""
         if self.of_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
+        elif CLEAR.exists():
+            with suppress(OSError):  # forbidden: then it is the peak of the process's life
+                CLEAR.write_text("5")
 
     def used(self) -> float:
-        return memory_mb(self.device) * 1e6
+        """Bytes at most in use since `start`."""
+        status = {} if self.of_gpu else _table("/proc/self/status")
+        return status["VmHWM:"] * 1024 if "VmHWM:" in status else memory_mb(self.device) * 1e6
 
     def exceeded(self, used: float) -> bool:
         return used > self.limit

@@ -14,6 +14,10 @@ from eyeline.structures import Batch
 SKIPS = 30  # steps in a row; the scale has halved as often, from 65536 on
 
 
+class NotFinite(EyelineError):
+    """A loss, or the gradients' norm, is NaN or infinite."""
+
+
 def check_data(model: nn.Module, dataset: Dataset[Any], val_dataset: Dataset[Any] | None) -> None:
     """Do model, training and validation data agree?
 
@@ -85,7 +89,7 @@ def check_overflow(
 
 
 def check_finite(values: dict[str, float], group: list[Any], where: str) -> None:
-    """Raise where one of the values is NaN or infinite, naming it and the pictures it came from."""
+    """Raise NotFinite where one of the values is, naming it and the pictures it came from."""
     for name, value in values.items():
         if math.isfinite(value):
             continue
@@ -94,7 +98,7 @@ def check_finite(values: dict[str, float], group: list[Any], where: str) -> None
             targets = batch.targets or [] if isinstance(batch, Batch) else batch[1]
             ids += [str(int(target["image_id"])) for target in targets if "image_id" in target]
         pictures = f" on pictures {', '.join(ids)}" if ids else ""
-        raise EyelineError(
-            f"{where}: {name} is {value}{pictures}; stopped before the step, the last saved "
-            "state stays; lower optimizer.lr, or set clip_norm or schedule.warmup_steps"
+        raise NotFinite(
+            f"{where}: {name} is {value}{pictures}; lower optimizer.lr, or set clip_norm or "
+            "schedule.warmup_steps"
         )

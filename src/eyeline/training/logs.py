@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eyeline.errors import EyelineError
+from eyeline.files import write_whole
 from eyeline.training.recipe import Recipe
-from eyeline.training.saving import Position, RunFolder, write_whole
+from eyeline.training.saving import Position, RunFolder
 
 Numbers = Mapping[str, float | None]
 
@@ -45,7 +46,7 @@ class Log:
         if self.folder is None:
             return self
         path = self.folder / "metrics.jsonl"
-        kept = _lines_until(path, self.at.step)
+        kept = _lines_until(path, self.at)
         write_whole(path, lambda part: part.write_text("".join(kept), encoding="utf-8"))
         self.file = self.stack.enter_context(path.open("a", encoding="utf-8"))
         if make := _summary_writer(self.recipe.log.tensorboard):
@@ -132,7 +133,8 @@ class Log:
             train_seconds=self.began - self.epoch_began,  # the last step was logged
             seconds=seconds,
         )
-        shown = {name: metrics[name] for name in ("AP", "AP50", "AP75") if name in metrics}
+        told = dict.fromkeys(("AP", "AP50", "AP75", self.recipe.eval.metric))  # each once
+        shown = {name: metrics[name] for name in told if name in metrics and name != "loss"}
         shown = {"val loss": metrics["loss"], **shown} if metrics else {}
         skipped = f"  {self.at.skipped} steps skipped (overflow)" if self.at.skipped else ""
         self.say(
@@ -172,12 +174,19 @@ def _text(values: Numbers) -> str:
     return "  ".join(f"{k} {'-' if v is None else format(v, '.3f')}" for k, v in values.items())
 
 
-def _lines_until(path: Path, step: int) -> list[str]:
-    """The whole lines of an earlier part of the run, up to the step it is resumed from."""
+def _lines_until(path: Path, at: Position) -> list[str]:
+    """The whole lines of an earlier part of the run, up to where it is resumed from. (The record
+    of an epoch is written before the epoch is saved as done.)"""
     if not path.exists():
         return []
+
+    def counts(line: str) -> bool:
+        record = json.loads(line)
+        is_later = record["event"] == "epoch" and record["epoch"] > at.epoch
+        return record["step"] <= at.step and not is_later
+
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [s for s in lines if s.endswith("\n") and json.loads(s)["step"] <= step]
+    return [line for line in lines if line.endswith("\n") and counts(line)]
 
 
 def _finite(value: Any) -> Any:

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,29 +23,33 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from eyeline.data.loader import Loader, build_loader
+from eyeline.device import autocast
 from eyeline.errors import EyelineError
 from eyeline.evaluation.evaluate import eval_mode, evaluate
 from eyeline.metrics.detection import COCO_NUMBERS
+from eyeline.nn.detector import prepare_of
 from eyeline.training.build import build
 from eyeline.training.checks import check_data, check_overflow
 from eyeline.training.ema import AveragedModel
-from eyeline.training.freezing import freeze
 from eyeline.training.logs import Log
-from eyeline.training.optimizers import build_optimizer
-from eyeline.training.parallel import any_process, share_gradients, start_processes
+from eyeline.training.parallel import (
+    any_process,
+    count_processes,
+    share_gradients,
+    start_processes,
+)
 from eyeline.training.recipe import Recipe, load_recipe, merge
 from eyeline.training.recompute import recomputing
 from eyeline.training.saving import Position, RunFolder
 from eyeline.training.schedules import build_schedule
 from eyeline.training.step import (
-    autocast,
-    backward,
-    clip_gradients,
+    groups,
     loss_scaler,
     move,
     seed_generators,
+    set_up,
     size,
-    take_step,
+    train_step,
 )
 
 MASK_NUMBERS = tuple(f"mask_{name}" for name in COCO_NUMBERS)
@@ -88,7 +91,8 @@ def train(
             runs in the loader's workers, and the model gets the Batch. With `ema` it keeps the
             weights of the last step; the averaged ones are in the run folder.
         dataset: yields (image (3, H, W), target).
-        val_dataset: the same, for the losses and the metrics after each epoch.
+        val_dataset: the same, for the losses and the metrics after each epoch; without it
+            nothing is evaluated.
         recipe: how; its `model`, `weights`, `classes` and `data.path` are not used here.
         resume: go on with the run in `out`, exactly where it stopped.
         measure: gives a model's metrics; by default COCO's and VOC's on `val_dataset`.
@@ -102,22 +106,20 @@ def train(
     recipe = load_recipe(merge(recipe.model_dump() if recipe else {}, fields))
     check_data(model, dataset, val_dataset)
     rank, device = start_processes(recipe.device)
-    # Pictures are channels-last; so must weights be, or each convolution reorders them.
-    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    prepare, workers = getattr(model, "prepare", None), recipe.data.workers
+    prepare, workers = prepare_of(model), recipe.data.workers
     loader = build_loader(dataset, recipe.batch_size, prepare, True, workers, recipe.seed)
     val_loader = None
     if val_dataset is not None:
         val_loader = build_loader(val_dataset, recipe.eval.batch_size, prepare, False, workers)
-    if measure is None and val_dataset is not None:
-        measure = _detection_metrics(val_dataset, recipe)
+        measure = measure or _detection_metrics(model, val_dataset, recipe)
+    elif measure is not None:
+        raise EyelineError("measure= is called after an evaluation, which needs val_dataset=")
     if recipe.stop_after and (val_loader is None or not recipe.eval.every):
         raise EyelineError(
             "stop_after waits for a better eval.metric: it needs validation data and eval.every"
         )
     steps_per_epoch = math.ceil(len(loader) / recipe.accumulate)
-    frozen = freeze(model, recipe.freeze)
-    optimizer = build_optimizer(model, recipe.optimizer)
+    optimizer = set_up(model, recipe, device)
     schedule = build_schedule(optimizer, recipe.schedule, recipe.epochs, steps_per_epoch)
     scaler = loss_scaler(device, recipe.precision)
     state: dict[str, Any] = {"model": model, "optimizer": optimizer, "schedule": schedule}
@@ -129,9 +131,9 @@ def train(
     result = ema.model if ema else model  # what is evaluated and kept
 
     folder = RunFolder(recipe, getattr(model, "name", "model"), resume, writes=rank == 0)
-    at = Position(batches=len(loader))
+    at = Position(batches=len(loader), processes=count_processes())
     if resume:
-        at = folder.load_state(state, len(loader))
+        at = folder.load_state(state, at)
     shared = share_gradients(model, device)
     log = Log(folder, recipe, recipe.epochs * steps_per_epoch, at)
     metrics: Metrics = {}
@@ -139,19 +141,18 @@ def train(
 
     with recomputed, folder, log, Interrupt() as interrupt:
         folder.save_model_file(model)
-        if frozen:
-            log.say(f"frozen: {frozen:,} of {_parameters(model):,} parameters")
+        if recipe.freeze:
+            log.say(f"frozen: {_frozen(model)} parameters")
         while at.epoch < recipe.epochs:
             loader.set_epoch(at.epoch, start=at.batch)
             model.train()
             log.start_epoch()
-            for group in _groups(iter(loader), recipe.accumulate):
+            for group in groups(loader, recipe.accumulate):
                 seed_generators(recipe.seed, at.epoch, at.step, rank)
                 where = f"epoch {at.epoch + 1}, step {at.step + 1}"
-                losses = backward(shared, group, device, recipe.precision, scaler, where)
-                scaler.unscale_(optimizer)
-                norm = clip_gradients(model, recipe.clip_norm, group, scaler, where)
-                taken = take_step(optimizer, scaler)
+                losses, norm, taken = train_step(
+                    shared, group, optimizer, scaler, recipe, device, where
+                )
                 if ema and taken:
                     ema.update(model)
                 lr = float(schedule.get_last_lr()[-1])
@@ -200,9 +201,9 @@ def _validation_losses(
     return at.mean_losses()
 
 
-def _detection_metrics(dataset: Dataset[Any], recipe: Recipe) -> Measure:
+def _detection_metrics(model: nn.Module, dataset: Dataset[Any], recipe: Recipe) -> Measure:
     known = [*COCO_NUMBERS, "AP_11point", "AP_every_point", "loss"]
-    if recipe.data.masks or getattr(dataset, "masks", False):
+    if getattr(model, "needs_masks", False):  # and so predicts some
         known += MASK_NUMBERS
     if recipe.eval.metric not in known:
         raise EyelineError(
@@ -224,8 +225,10 @@ def _detection_metrics(dataset: Dataset[Any], recipe: Recipe) -> Measure:
     return measure
 
 
-def _parameters(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
+def _frozen(model: nn.Module) -> str:
+    """How many of all parameters do not learn."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return f"{sum(n for n, learns in sizes if not learns):,} of {sum(n for n, _ in sizes):,}"
 
 
 def _due(epoch: int, recipe: Recipe) -> bool:
@@ -241,12 +244,6 @@ def _better(metrics: Metrics, name: str, best: float | None) -> bool:
     if value is None or math.isnan(value):
         return False
     return best is None or (value < best if name == "loss" else value > best)
-
-
-def _groups(batches: Iterator[Any], count: int) -> Iterator[list[Any]]:
-    """The batches of each step; the last one may have fewer."""
-    while group := list(islice(batches, count)):
-        yield group
 
 
 class Interrupt:

@@ -6,33 +6,23 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 from torch.utils.data import Dataset
 
 from eyeline.data.loader import build_loader
-from eyeline.device import find_device
 from eyeline.errors import EyelineError
-from eyeline.training.checks import check_data
-from eyeline.training.freezing import freeze
-from eyeline.training.optimizers import build_optimizer
+from eyeline.nn.detector import prepare_of
+from eyeline.training.checks import NotFinite
 from eyeline.training.plot import Line, line_chart
-from eyeline.training.recipe import Recipe, load_recipe, merge
+from eyeline.training.recipe import Recipe
 from eyeline.training.recompute import recomputing
-from eyeline.training.step import (
-    backward,
-    clip_gradients,
-    loss_scaler,
-    seed_generators,
-    take_step,
-)
+from eyeline.training.step import groups, loss_scaler, seed_generators, start_trial, train_step
 
 SMOOTHING = 0.9  # of the loss: an exponential average, corrected for its start
 DIVERGED = 4.0  # times the lowest loss: the test ends
@@ -118,39 +108,28 @@ def lr_find(
     """
     if not 0 < start < end or steps < 10:
         raise EyelineError("the rates go from start > 0 up to end, in at least 10 steps")
-    recipe = load_recipe(merge(recipe.model_dump() if recipe else {}, fields))
-    check_data(model, dataset, None)
-    device = find_device(recipe.device)
-    trial = deepcopy(model).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    freeze(trial, recipe.freeze)
-    optimizer = build_optimizer(trial, recipe.optimizer)
+    trial, optimizer, recipe, device = start_trial(model, dataset, recipe, fields)
     relative = [group["lr"] / recipe.optimizer.lr for group in optimizer.param_groups]
     scaler = loss_scaler(device, recipe.precision)
-    groups = _groups(trial, dataset, recipe)
+    endless = _endless(trial, dataset, recipe)
     rates: list[float] = []
     losses: list[float] = []
     smoothed: list[float] = []
     average, diverged = 0.0, False
-    trial.train()
     with recomputing(trial, recipe.checkpoint_activations):
         for k, rate in enumerate(np.geomspace(start, end, steps).tolist()):
             for group, factor in zip(optimizer.param_groups, relative, strict=True):
                 group["lr"] = rate * factor
             seed_generators(recipe.seed, k)
             where = f"learning rate {rate:.1e}"
-            batches = next(groups)
             try:
-                parts = backward(trial, batches, device, recipe.precision, scaler, where)
-                scaler.unscale_(optimizer)
-                clip_gradients(trial, recipe.clip_norm, batches, scaler, where)
-            except EyelineError:  # not finite; worth its words only where there is no curve yet
+                done = train_step(trial, next(endless), optimizer, scaler, recipe, device, where)
+            except NotFinite:  # worth its words only where there is no curve yet
                 if len(rates) < steps // 10:
                     raise
-                diverged = True
                 break
-            take_step(optimizer, scaler)
             advance()
-            loss = sum(parts.values())
+            loss = sum(done.losses.values())
             if not math.isfinite(loss):  # half precision overflowed, the step was skipped
                 continue
             average = SMOOTHING * average + (1 - SMOOTHING) * loss
@@ -162,17 +141,14 @@ def lr_find(
                 break
     if len(rates) < 2:
         raise EyelineError("the loss is not finite at any rate; check the data, or the precision")
+    diverged |= rates[-1] < rate  # the last ones gave no number
     return LrCurve(rates, losses, smoothed, diverged)
 
 
-def _groups(model: nn.Module, dataset: Dataset[Any], recipe: Recipe) -> Iterator[list[Any]]:
+def _endless(model: nn.Module, dataset: Dataset[Any], recipe: Recipe) -> Iterator[list[Any]]:
     """The batches of each step, epoch after epoch."""
-    prepare = getattr(model, "prepare", None)
-    loader = build_loader(
-        dataset, recipe.batch_size, prepare, True, recipe.data.workers, recipe.seed
-    )
+    workers = recipe.data.workers
+    loader = build_loader(dataset, recipe.batch_size, prepare_of(model), True, workers, recipe.seed)
     for epoch in count():
         loader.set_epoch(epoch)
-        batches = iter(loader)
-        while group := list(islice(batches, recipe.accumulate)):
-            yield group
+        yield from groups(loader, recipe.accumulate)

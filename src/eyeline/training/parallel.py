@@ -30,6 +30,10 @@ def start_processes(wanted: str | None) -> tuple[int, torch.device]:
     return distributed.get_rank(), device
 
 
+def count_processes() -> int:
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
 def share_gradients(model: nn.Module, device: torch.device) -> nn.Module:
     """The model, averaging its gradients over all processes if there are several."""
     if not distributed.is_initialized():

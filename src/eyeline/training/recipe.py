@@ -65,6 +65,7 @@ class Data(Section):
     train: str = "train"  # names of splits
     val: str | None = "val"
     bad_boxes: Literal["error", "drop"] = "error"
+    one_based: bool = False  # VOC's pixels are counted from 1
     transforms: list[str | dict[str, Any]] = ["hflip"]
     workers: Natural = 2
     masks: bool = False  # read the objects' masks; set by itself for a model that needs them

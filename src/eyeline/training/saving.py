@@ -7,29 +7,34 @@ state stays readable.
 from __future__ import annotations
 
 import math
-import os
 import pickle
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from itertools import count
+from functools import partial, reduce
+from itertools import chain, count
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
-from eyeline.checkpoints.eyeline import MODEL_FILE, is_described, run_weights, save_weights
+from eyeline.checkpoints.eyeline import MODEL_FILE, run_weights, save_weights
 from eyeline.errors import EyelineError
+from eyeline.files import write_whole
 from eyeline.training.recipe import Recipe, load_recipe, save_recipe
 
 STATE = "state.pt"
 # Keys of the recipe that a resumed run must have as they were.
 UNCHANGED = (
-    "optimizer", "schedule", "accumulate", "clip_norm", "seed", "precision", "freeze", "ema",
+    "model", "classes", "data.train", "data.transforms", "data.bad_boxes",
+    "data.one_based", "optimizer", "schedule", "batch_size", "accumulate", "clip_norm", "seed", "precision", "freeze", "ema",
     "eval.metric",
+)  # fmt: skip
+# What a run writes into its folder before it has saved a state.
+EARLY = (
+    "recipe.yaml", MODEL_FILE, "metrics.jsonl", "best.safetensors", "last.safetensors",
+    "tensorboard/events.*",
 )  # fmt: skip
 
 
@@ -38,6 +43,7 @@ class Position:
     """How far a run has come."""
 
     batches: int = 0  # of one epoch
+    processes: int = 1  # that share them
     epoch: int = 0  # the one being worked on, from 0
     batch: int = 0  # batches of it that are done
     step: int = 0  # the optimizer's steps so far
@@ -101,6 +107,7 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         if self.writes:
+            self.made = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
             write_whole(self.path / "recipe.yaml", partial(save_recipe, self.recipe))
         return self
@@ -108,10 +115,17 @@ class RunFolder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self.writes or kind is None:
             return
-        if not (self.path / STATE).exists():
-            shutil.rmtree(self.path)
-        elif issubclass(kind, KeyboardInterrupt):
-            print(f"stopped; to go on: eyeline train --resume {self.path}", flush=True)
+        if (self.path / STATE).exists():
+            print(
+                f"stopped; to go on from what is saved: eyeline train --resume {self.path}",
+                flush=True,
+            )
+            return
+        for file in chain.from_iterable(map(self.path.glob, EARLY)):
+            file.unlink()
+        for folder in (self.path / "tensorboard", self.path) if self.made else ():
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
     def save_model_file(self, model: nn.Module) -> None:
         """model.py, where the model comes from a file of the user's: the run needs no other."""
@@ -121,14 +135,8 @@ class RunFolder:
 
     def save_weights(self, model: nn.Module, name: str) -> None:
         """NAME.safetensors, with what `create_model(weights=)` needs if the model is one of its."""
-        if not self.writes:
-            return
-        path = self.path / f"{name}.safetensors"
-        if is_described(model):
-            save_weights(model, path)
-        else:
-            state = {key: value.contiguous() for key, value in model.state_dict().items()}
-            write_whole(path, partial(save_file, state))
+        if self.writes:
+            save_weights(model, self.path / f"{name}.safetensors")
 
     def save_state(self, parts: Mapping[str, Any], at: Position) -> None:
         """Everything that decides how the run goes on, readable with weights_only=True: the state
@@ -139,8 +147,8 @@ class RunFolder:
         state = {name: part.state_dict() for name, part in parts.items()}
         write_whole(self.path / STATE, partial(torch.save, {"position": asdict(at), **state}))
 
-    def load_state(self, parts: Mapping[str, Any], batches: int) -> Position:
-        """Restore what `save_state` wrote, for a run whose epochs have `batches`."""
+    def load_state(self, parts: Mapping[str, Any], now: Position) -> Position:
+        """Restore what `save_state` wrote, for a run that would begin at `now`."""
         self._check_unchanged()
         path = self.path / STATE
         try:
@@ -148,7 +156,9 @@ class RunFolder:
             at = Position(**state["position"])
             for name, part in parts.items():
                 part.load_state_dict(state[name])
-        except (RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        except (
+            RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError
+        ) as error:  # fmt: skip
             reason = " ".join(str(error).split())[:200]
             raise EyelineError(f"{path}: no state of this model and recipe: {reason}") from error
         if at.epoch >= self.recipe.epochs:
@@ -162,20 +172,20 @@ class RunFolder:
                     f"{self.path}: the run has stopped after {without} epochs without a better "
                     f"{self.recipe.eval.metric}; raise stop_after= to go on"
                 )
-        if at.batches != batches:
-            raise EyelineError(
-                f"{self.path}: an epoch had {at.batches} batches and now has {batches}; resume "
-                "with the data, batch_size and number of processes of the run"
-            )
+        for what in ("processes", "batches"):
+            before, wanted = getattr(at, what), getattr(now, what)
+            if before != wanted:
+                raise EyelineError(
+                    f"{self.path}: had {before} {what} and now has {wanted}; resume with the data "
+                    "and the number of processes of the run"
+                )
         return at
 
     def _check_unchanged(self) -> None:
         """A run goes on as it began: only what cannot change its steps may be another."""
         if not (self.path / "recipe.yaml").is_file():
             return
-        before, now = load_recipe(self.path / "recipe.yaml").model_dump(), self.recipe.model_dump()
-        for values in (before, now):  # what was best by one metric is not by another
-            values["eval.metric"] = values["eval"]["metric"]
+        before, now = _deciding(load_recipe(self.path / "recipe.yaml")), _deciding(self.recipe)
         for key in UNCHANGED:
             if before[key] != now[key]:
                 raise EyelineError(
@@ -185,18 +195,19 @@ class RunFolder:
                 )
 
 
+def _deciding(recipe: Recipe) -> dict[str, Any]:
+    """The values of UNCHANGED, as a file would hold them."""
+    values = recipe.model_dump(mode="json")
+    if values["model"]:
+        del values["model"]["name"]  # of a file of the user's the run has its own copy
+    return {key: reduce(getitem, key.split("."), values) for key in UNCHANGED}
+
+
 def _short(value: Any, other: Any) -> Any:
     """A value, of a section only the entries in which it differs from the other."""
     if isinstance(value, dict) and isinstance(other, dict):
         return {k: v for k, v in value.items() if v != other.get(k)}
     return value
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """`write` a file beside `path`, then put it in its place in one go."""
-    part = path.with_name(f".{path.name}.tmp")
-    write(part)
-    os.replace(part, path)
 
 
 def load_run(path: str | Path) -> tuple[Recipe, Path]:

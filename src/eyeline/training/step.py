@@ -1,28 +1,96 @@
-"""One step of training, in the parts that the loop and its trials share."""
+"""What the loop and its trials share: a model made ready, and one step of its training."""
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from typing import Any
+from copy import deepcopy
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import GradScaler
+from torch.utils.data import Dataset
 
+from eyeline.device import autocast, find_device
 from eyeline.errors import EyelineError
 from eyeline.structures import Batch
-from eyeline.training.checks import check_finite
+from eyeline.training.checks import check_data, check_finite
+from eyeline.training.freezing import freeze
+from eyeline.training.optimizers import build_optimizer
+from eyeline.training.recipe import Recipe, load_recipe, merge
 
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+def set_up(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+    """Move the model to the device and freeze what is not to learn; the optimizer of the rest."""
+    # Pictures are channels-last; so must weights be, or each convolution reorders them.
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    freeze(model, recipe.freeze)
+    return build_optimizer(model, recipe.optimizer)
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    half = precision != "float32"
-    return torch.autocast(device.type, DTYPES[precision] if half else None, enabled=half)
+class Trial(NamedTuple):
+    """A copy of a model that is trained for a few steps, to learn something about them."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    recipe: Recipe
+    device: torch.device
+
+
+def start_trial(
+    model: nn.Module, dataset: Dataset[Any], recipe: Recipe | None, fields: Mapping[str, Any]
+) -> Trial:
+    """With the recipe's optimizer, frozen parts and so on, `fields` over it.
+
+    Raises:
+        EyelineError: model, data and recipe disagree.
+    """
+    recipe = load_recipe(merge(recipe.model_dump() if recipe else {}, fields))
+    check_data(model, dataset, None)
+    device = find_device(recipe.device)
+    copy = deepcopy(model).train()
+    return Trial(copy, set_up(copy, recipe, device), recipe, device)
+
+
+class Step(NamedTuple):
+    """What became of a step."""
+
+    losses: dict[str, float]  # means over its pictures
+    norm: float  # of the gradients, before they were clipped
+    taken: bool  # False: scaled gradients overflowed, and the weights are as before
+
+
+def train_step(
+    model: nn.Module,
+    group: list[Any],
+    optimizer: torch.optim.Optimizer,
+    scaler: GradScaler,
+    recipe: Recipe,
+    device: torch.device,
+    where: str,
+) -> Step:
+    """One step over a group of batches: forward, backward, clip, step.
+
+    Raises:
+        NotFinite: a loss or the gradients' norm is no number; `where` says at which step.
+    """
+    losses = backward(model, group, device, recipe.precision, scaler, where)
+    scaler.unscale_(optimizer)
+    norm = clip_gradients(model, recipe.clip_norm, group, scaler, where)
+    return Step(losses, norm, take_step(optimizer, scaler))
+
+
+def groups(batches: Iterable[Any], count: int) -> Iterator[list[Any]]:
+    """The batches of each step; the last one may have fewer."""
+    batches = iter(batches)
+    while group := list(islice(batches, count)):
+        yield group
 
 
 def loss_scaler(device: torch.device, precision: str) -> GradScaler:
@@ -55,7 +123,7 @@ def backward(
 ) -> dict[str, float]:
     """Add the gradients of a step, split into batches, as if it were one; gives its losses.
 
-    A loss that is not finite raises an EyelineError; under loss scaling all gradients become NaN
+    A loss that is not finite raises NotFinite; under loss scaling all gradients become NaN
     instead, on which the step is skipped, in every process.
     """
     pictures = sum(map(size, group))
