@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ import torch
 from eyeline import create_model
 from eyeline.data.transforms import MultiScale
 from eyeline.errors import EyelineError
-from eyeline.nn.detector import Detector, Preprocess
+from eyeline.nn.detector import Detector, Preprocess, prepare_of
 from eyeline.ops.resize import fitted_size
 from eyeline.structures import Padded
+from eyeline.training.freezing import freeze
 
 PLAIN = Preprocess(2, 240, 320, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -102,3 +105,51 @@ def test_options_have_types(key, value):
 def test_a_size_for_each_level():
     with pytest.raises(EyelineError, match="anchor_sizes are 5 positive numbers"):
         create_model("retinanet", num_classes=2, backbone="resnet18", anchor_sizes=[16, 32])
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (torch.ones(3, 8, 8, dtype=torch.int64), "picture 1 has values of torch.int64; give uint8"),
+        (torch.ones(3, 8, 8, dtype=torch.bool), "picture 1 has values of torch.bool; give uint8"),
+        (torch.linspace(0, 255, 192).view(3, 8, 8), "picture 1 has values from 0 to 255, not 0"),
+        (torch.linspace(-2, 1, 192).view(3, 8, 8), "picture 1 has values from -2 to 1, not 0 to 1"),
+        (torch.full((3, 8, 8), torch.nan), "picture 1 has values from nan to nan, not 0 to 1"),
+    ],
+)
+def test_pictures_of_other_values_are_named(image, told):
+    with pytest.raises(EyelineError) as caught:
+        PLAIN([torch.zeros(3, 8, 8), image])
+    assert str(caught.value).startswith(told) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_rounding_may_exceed_the_range(dtype):
+    image = torch.full((3, 240, 240), 1.0, dtype=dtype)
+    image[0, 0, 0] = 1.0005
+    assert PLAIN([image]).images.dtype == torch.float32
+
+
+def test_workers_get_no_model():
+    model = create_model("retinanet", num_classes=2, backbone="resnet18", size=64)
+    freeze(model, ["backbone"])  # which such a model cannot be pickled with
+    prepare = prepare_of(model)
+    sent = pickle.dumps(prepare)
+    assert len(sent) < 2000
+    targets = [{"boxes": torch.tensor([[1.0, 2, 30, 40]]), "labels": torch.tensor([1])}]
+    images = [torch.rand(3, 50, 60)]
+    ours, theirs = model.prepare(images, targets), pickle.loads(sent)(images, targets)
+    assert torch.equal(ours.images, theirs.images)
+    assert torch.equal(ours.targets[0]["boxes"], theirs.targets[0]["boxes"])
+
+
+def test_a_prepare_of_its_own_is_called():
+    class Own(Detector):
+        def prepare(self, images, targets=None):
+            return "own"
+
+    class Plain(torch.nn.Module):
+        prepare = Own.prepare
+
+    assert prepare_of(Own())([]) == prepare_of(Plain())([]) == "own"
+    assert prepare_of(torch.nn.Identity()) is None

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from eyeline.data.loader import random_state
 from eyeline.errors import EyelineError
+from eyeline.ops.pixels import check_pixels
 from eyeline.structures import PER_PICTURE, Target
 
 # What a library makes of a picture: it, the boxes, the masks (or None), and which objects they are.
@@ -64,8 +65,8 @@ class Adapter:
         """See `eyeline.data.transforms`.
 
         Raises:
-            EyelineError: the picture that comes out is none: not (3, H, W), not uint8 and not in
-                [0, 1]; or objects went missing without a trace.
+            EyelineError: the picture that comes out is none: not (3, H, W), neither uint8 nor
+                float in [0, 1]; or objects went missing without a trace.
         """
         name = type(self.transform).__name__
         seed = int(rng.integers(2**31))
@@ -96,11 +97,7 @@ def _checked(image: Tensor, wanted: torch.dtype, name: str) -> Tensor:
     """In the dtype that came in, as all transforms of ours keep it."""
     if image.ndim != 3 or image.shape[0] != 3:
         raise EyelineError(f"{name} gives a picture of shape {tuple(image.shape)}, not (3, H, W)")
-    if image.is_floating_point() and not (image.min() >= -1e-3 and image.max() <= 1 + 1e-3):
-        raise EyelineError(
-            f"{name} gives values from {image.min():.3g} to {image.max():.3g}, not 0 to 1; leave "
-            "normalising out, the model does it"
-        )
+    check_pixels(image, f"{name} gives")
     if image.dtype == wanted:
         return image.clamp(0, 1) if image.is_floating_point() else image
     if wanted == torch.uint8:

@@ -12,14 +12,14 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
 from eyeline.losses.iou import IOU_LOSSES
 from eyeline.nn.layers import NORMS, OPTIONAL_NORMS
 from eyeline.ops.boxes import check_boxes
-from eyeline.ops.resize import fitted_size, resize
+from eyeline.ops.pixels import check_pixels
+from eyeline.ops.resize import fitted_size, resize, resize_masks
 from eyeline.ops.suppression import KINDS, Suppression
 from eyeline.structures import Batch, Padded, Prediction, Target
 
@@ -81,7 +81,8 @@ class Preprocess:
 
         A picture whose target says that it is `resized` keeps its size.
 
-        Raises EyelineError where a picture has another shape or a target cannot be meant.
+        Raises EyelineError where a picture has another shape, dtype or range, or a target cannot
+        be meant.
         """
         if targets is not None and len(targets) != len(images):
             raise EyelineError(f"{len(images)} pictures came with {len(targets)} targets")
@@ -92,6 +93,7 @@ class Preprocess:
             if image.ndim != 3 or image.shape[0] != len(self.mean) or not image.numel():
                 expected = f"({len(self.mean)}, H, W)"
                 raise EyelineError(f"picture {i} has shape {tuple(image.shape)}, not {expected}")
+            check_pixels(image, f"picture {i} has")
             size = (image.shape[1], image.shape[2])
             originals.append(size)
             done = targets is not None and bool(targets[i].get("resized", False))
@@ -163,12 +165,7 @@ class Preprocess:
                 f"{where}: masks {tuple(masks.shape)}, {masks.dtype}, must be one bool mask of the "
                 f"picture's size for each box, {expected}"
             )
-        masks = masks.bool()
-        if not len(masks):
-            return masks.new_zeros(0, *new)
-        if new == size:
-            return masks
-        return F.interpolate(masks[None].byte(), size=new, mode=str(self.masks))[0].bool()
+        return resize_masks(masks.bool(), new, str(self.masks))
 
 
 def as_float(image: Tensor) -> Tensor:
