@@ -270,6 +270,8 @@ def test_broken_voc_is_explained(tmp_path: Path) -> None:
         "": ("p.xml:1:1", "not valid XML"),
         whole.replace("<xmin>1", "<xmin>one"): ("p.xml:5", "numbers", "one"),
         whole.replace("bndbox", "polygon"): ("p.xml:5", "numbers"),
+        whole.replace("?>", ' encoding="euc-kr"?>'): ("p.xml: ", "encoding", "save it as UTF-8"),
+        whole.replace("?>", ' encoding="none"?>'): ("p.xml: ", "none", "save it as UTF-8"),
     }.items():
         xml.write_text(text)
         with fails(*said):
@@ -280,6 +282,9 @@ def test_broken_voc_is_explained(tmp_path: Path) -> None:
         open_annotations(root, "train")
     xml.unlink()
     with fails("train.txt:1", "p.xml"):
+        open_annotations(root, "train")
+    (root / "ImageSets/Main/train.txt").write_bytes(b"p\n\xff\n")
+    with fails("train.txt: not UTF-8", "at byte 2"):
         open_annotations(root, "train")
     for file in root.glob("ImageSets/Main/*"):
         file.unlink()

@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
+from eyeline.data.transforms import from_names
 from eyeline.errors import EyelineError
-from eyeline.training.recipe import Recipe, load_recipe, save_recipe
+from eyeline.nn.detector import Detector
+from eyeline.registry import create_model
+from eyeline.training.recipe import Ema, Recipe, _keys, load_recipe, save_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -140,6 +145,18 @@ def test_wrong_values(override, expected):
     assert expected in failure({}, [override])
 
 
+def test_a_key_below_a_value_is_no_key(tmp_path):
+    path = written(tmp_path, "epochs: 3\nema: 1.5\n")
+    assert failure(path) == f"{path}:2: ema.decay: input should be less than 1, not 1.5"
+    path = written(tmp_path, "ema: 0.99\n")
+    assert failure(path, ["ema.warmup=5"]) == (
+        "command line: ema.warmup cannot be set, as ema is 0.99; give all of it, ema={warmup: ...}"
+    )
+    assert load_recipe(path, ["ema={decay: 0.9, warmup: 5}"]).ema == Ema(decay=0.9, warmup=5.0)
+    path = written(tmp_path, "ema: null\n")
+    assert load_recipe(path, ["ema.warmup=5"]).ema == Ema(warmup=5.0)
+
+
 @pytest.mark.parametrize("override", ["epochs", "=3", "a..b=3", ".=1"])
 def test_malformed_override(override):
     assert "is not of the form key.sub=value" in failure({}, [override])
@@ -150,6 +167,9 @@ def test_bad_files(tmp_path):
     assert f"{tmp_path}: cannot be read" in failure(tmp_path)
     path = written(tmp_path, "a: 1\n b: 2\n")
     assert failure(path).startswith(f"{path}:2: not YAML")
+    for key in ("[a, b]", "{a: b}", "[[a], {b: c}]"):
+        path = written(tmp_path, f"? {key}\n: 1\n")
+        assert failure(path).startswith(f"{path}:")
     path = written(tmp_path, "epochs: 1\nepochs: 2\n")
     assert "duplicate key" in failure(path)
     assert "a recipe is a mapping" in failure(written(tmp_path, "- 1\n"))
@@ -181,8 +201,15 @@ def test_saved_recipe_runs_again(tmp_path_factory, lr, names, option):
 
 
 def test_every_key_of_the_schema_is_saved(tmp_path):
-    save_recipe(load_recipe({"model": {"name": "m"}}), tmp_path / "recipe.yaml")
+    save_recipe(load_recipe({"model": {"name": "m"}, "ema": 0.9}), tmp_path / "recipe.yaml")
     text = (tmp_path / "recipe.yaml").read_text()
+
+    def keys(values: dict, prefix: str = "") -> set[str]:
+        inner = [keys(v, f"{prefix}{k}.") for k, v in values.items() if isinstance(v, dict)]
+        return {prefix + k for k in values}.union(*inner)
+
+    assert keys(YAML(typ="safe").load(text)) == set(_keys(Recipe)) - {"out"}
+    assert len(set(_keys(Recipe))) > 40
     for line in ("epochs: 25", "  lr: 0.0001", "  warmup_steps: 0", "clip_norm: null"):
         assert line in text.splitlines()
 
@@ -192,7 +219,15 @@ def test_shipped_recipes():
     for path in paths:
         recipe = load_recipe(path)
         assert recipe.model and recipe.data.path and recipe.out
+        from_names(recipe.data.transforms)
+        options = {**recipe.model.options, "pretrained": None}  # nothing is downloaded here
+        with torch.device("meta"):  # the options are checked, no weight is drawn
+            model = create_model(recipe.model.name, num_classes=2, **options)
+        assert isinstance(model, Detector), path
         header = path.read_text().split("\nmodel:")[0]
         for word in ("command", "hardware", "time", "score"):
             assert f"# {word}" in header, path
-    assert len(paths) >= 3
+    assert {path.stem for path in paths} == {
+        "bccd_faster_rcnn", "bccd_faster_rcnn_quick", "bccd_retinanet", "bccd_transfer",
+        "sample_faster_rcnn", "sample_mask_rcnn", "sample_retinanet",
+    }  # fmt: skip

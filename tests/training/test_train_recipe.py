@@ -12,7 +12,7 @@ from PIL import Image
 
 from eyeline.errors import EyelineError
 from eyeline.registry import create_model
-from eyeline.training import load_recipe, load_run, train_recipe
+from eyeline.training import build, load_recipe, load_run, train_recipe
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +95,18 @@ def test_mistakes_are_told_before_anything_is_written(tmp_path, pictures, overri
         train_recipe(recipe("retinanet", pictures, tmp_path / "r", override))
     assert expected in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "r").exists()
+
+
+def test_pixels_counted_from_one_are_the_recipes(tmp_path):
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "ImageSets/Main/train.txt").write_text("a\n")
+    Image.new("RGB", (64, 64)).save(tmp_path / "JPEGImages/a.png")
+    corners = "<xmin>1</xmin><ymin>2</ymin><xmax>5</xmax><ymax>6</ymax>"
+    (tmp_path / "Annotations/a.xml").write_text(
+        f"<annotation><object><name>x</name><bndbox>{corners}</bndbox></object></annotation>"
+    )
+    for value, box in (("false", [1, 2, 5, 6]), ("true", [0, 1, 5, 6])):
+        overrides = ["data.val=null", f"data.one_based={value}"]
+        _, dataset, _ = build(recipe("retinanet", tmp_path, tmp_path / "r", *overrides))
+        assert dataset[0][1]["boxes"].tolist() == [box]

@@ -65,7 +65,11 @@ def evaluate(
         raise EyelineError("which pictures? give --data PATH, a folder in COCO or VOC form")
     split = split or of_run.val or "val"
     dataset = open_dataset(
-        path, split, classes=model.classes, bad_boxes=bad_boxes or of_run.bad_boxes
+        path,
+        split,
+        classes=model.classes,
+        bad_boxes=bad_boxes or of_run.bad_boxes,
+        one_based=of_run.one_based,
     )
     if getattr(model, "needs_masks", False) and dataset.has_masks:
         dataset.use_masks()

@@ -29,7 +29,10 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
         raise EyelineError(
             f"{path} is one split: give the folder that holds train and val, or data.val=null"
         )
-    common: dict[str, Any] = {"masks": data.masks, "bad_boxes": data.bad_boxes, "seed": recipe.seed}
+    common: dict[str, Any] = {
+        "masks": data.masks, "bad_boxes": data.bad_boxes, "seed": recipe.seed,
+        "one_based": data.one_based,
+    }  # fmt: skip
     transforms = from_names(data.transforms)
     dataset = open_dataset(path, data.train, recipe.classes, transforms, **common)
     val_dataset: DetectionDataset | None = None

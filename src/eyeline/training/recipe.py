@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.resolver import BaseResolver
 
 from eyeline.errors import EyelineError
@@ -68,6 +69,7 @@ class Data(Section):
     one_based: bool = False  # VOC's pixels are counted from 1
     transforms: list[str | dict[str, Any]] = ["hflip"]
     workers: Natural = 2
+    aspect_grouping: bool = False  # batches of upright or of wide pictures: less padding
     masks: bool = False  # read the objects' masks; set by itself for a model that needs them
 
 
@@ -241,7 +243,7 @@ def _yaml() -> YAML:
 def _parse(text: str, where: str) -> Any:
     try:
         return _yaml().load(text)
-    except (YAMLError, ValueError) as error:
+    except (YAMLError, ValueError, TypeError) as error:  # TypeError: a list as a key
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         line = f":{mark.line + 1}" if mark and not where.startswith(COMMAND_LINE) else ""
         problem = getattr(error, "problem", None) or str(error) or type(error).__name__
@@ -254,9 +256,15 @@ def _override(values: dict[str, Any], text: str) -> tuple[str, ...]:
     path = tuple(key.split("."))
     if not equals or not all(path):
         raise EyelineError(f"{COMMAND_LINE}: {text!r} is not of the form key.sub=value")
-    for part in path[:-1]:
+    for i, part in enumerate(path[:-1], 1):
         inner = values.get(part)
-        values[part] = dict(inner) if isinstance(inner, dict) else {}
+        if not isinstance(inner, dict | None):
+            section = ".".join(path[:i])
+            raise EyelineError(
+                f"{COMMAND_LINE}: {key} cannot be set, as {section} is {inner!r}; "
+                f"give all of it, {section}={{{path[i]}: ...}}"
+            )
+        values[part] = dict(inner or {})
         values = values[part]
     values[path[-1]] = _parse(value, f"{COMMAND_LINE}: {key}")
     return path
@@ -299,10 +307,11 @@ def _line(text: str, path: Sequence[int | str]) -> int:
     node = _yaml().compose(io.StringIO(text))
     line = 0
     for part in path:
-        if isinstance(part, int):
+        items = {}  # of a scalar
+        if isinstance(node, SequenceNode):
             items = {i: (value, value) for i, value in enumerate(node.value)}
-        else:
-            items = {key.value: (key, value) for key, value in node.value}
+        elif isinstance(node, MappingNode):
+            items = {k.value: (k, v) for k, v in node.value if isinstance(k, ScalarNode)}
         if part not in items:
             break
         key, node = items[part]

@@ -80,8 +80,12 @@ def _split_files(root: Path, split: str) -> list[Path]:
             if splits
             else f"{root}: no split {split!r}; there is no ImageSets/Main/*.txt"
         )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise EyelineError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
     files = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if name := line.strip():
             file = root / "Annotations" / f"{name}.xml"
             if not file.is_file():
@@ -110,6 +114,8 @@ def _parse(path: Path) -> tuple[Element, dict[Element, int]]:
             f"{path}:{error.lineno}:{error.offset + 1}: not valid XML: "
             f"{expat.ErrorString(error.code)}"
         ) from None
+    except (ValueError, LookupError) as error:
+        raise EyelineError(f"{path}: its encoding: {error}; save it as UTF-8") from None
     return builder.close(), lines
 
 
