@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from eyeline.data import samples
 from eyeline.data.datasets import open_dataset
-from eyeline.data.samples import LEAST_VISIBLE, _scans, compose, write_samples
+from eyeline.data.samples import _scans, compose, write_samples
 from eyeline.errors import EyelineError
 
 pytest.importorskip("sklearn", reason="the sample data takes its scans from scikit-learn")
@@ -96,7 +97,22 @@ def test_digits_are_legible() -> None:
     assert min(heights) >= 12 and max(heights) <= 110  # the part that is visible, turned
     assert np.quantile(heights, 0.9) > 2.5 * np.quantile(heights, 0.1)
     assert np.quantile(contrasts, 0.1) > 0.25
-    assert LEAST_VISIBLE >= 0.7
+
+
+def test_digits_hide_little_of_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    scans, paint, drawn = _scans(0)["train"], samples._paint, []
+
+    def watch(canvas: np.ndarray, opacity: np.ndarray, colour: np.ndarray) -> None:
+        drawn.append(int((opacity > 0.5).sum()))
+        paint(canvas, opacity, colour)
+
+    monkeypatch.setattr(samples, "_paint", watch)
+    shares: list[float] = []
+    for seed in range(40):
+        scene = compose(scans, 96, np.random.default_rng(seed))
+        whole = drawn[-len(scene.labels) :]  # the background is painted before them
+        shares += (scene.masks.sum((1, 2)) / whole).tolist()
+    assert 0.8 <= min(shares) < 1 and max(shares) == 1
 
 
 def test_bad_arguments(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +122,11 @@ def test_bad_arguments(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "mine.txt").touch()
     with pytest.raises(EyelineError, match="not empty"):
         write_samples(tmp_path)
-    write_samples(folder, train=14, val=4, size=96, seed=5)  # its own work may be done again
+    edited = folder / "annotations" / "instances_val.json"
+    before = edited.read_bytes()
+    with pytest.raises(EyelineError, match="not empty"):  # not even what it wrote itself
+        write_samples(folder, train=1, val=1, size=96)
+    assert edited.read_bytes() == before
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(EyelineError, match=r"scikit-learn: pip install 'eyeline\[learn\]'"):
         write_samples(tmp_path / "new")

@@ -25,10 +25,9 @@ def sample(
 
     The same arguments give the same files, byte for byte.
     """
-    from eyeline.cli.output import new_folder
     from eyeline.data.samples import write_samples
 
-    write_samples(new_folder(folder, folder), train=train, val=val, size=size, seed=seed)
+    write_samples(folder, train=train, val=val, size=size, seed=seed)
     print(f"{train} pictures to train on, {val} held out: {folder}")
 
 

@@ -53,12 +53,15 @@ def write_samples(
 
     Raises:
         EyelineError: scikit-learn is missing, a number is out of range, or the folder holds
-            something else.
+            something.
     """
     folder = Path(folder)
     if train < 1 or val < 1 or size < 32:
         raise EyelineError(f"needs train, val >= 1 and size >= 32, not {train}, {val} and {size}")
-    _check_folder(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise EyelineError(
+            f"{folder} exists already and is not empty; choose a new folder for the sample data"
+        )
     scans = _scans(seed)
     for number, (split, count) in enumerate((("train", train), ("val", val))):
         pictures, semantic = folder / split, folder / "semantic" / split
@@ -222,11 +225,3 @@ def _scans(seed: int) -> dict[str, list[tuple[np.ndarray, int]]]:
     scans = [(digits.images[i] / 16, int(digits.target[i])) for i in order]
     cut = len(scans) * 4 // 5
     return {"train": scans[:cut], "val": scans[cut:]}
-
-
-def _check_folder(folder: Path) -> None:
-    """New, empty, or written by this module before: nothing of the user's is overwritten."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        former = folder / "annotations" / "instances_train.json"
-        if not (former.is_file() and DESCRIPTION in former.read_text()[:200]):
-            raise EyelineError(f"{folder}: not empty; choose a new folder for the sample data")
