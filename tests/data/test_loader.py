@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from eyeline.data.loader import BatchSampler, build_loader
+from eyeline.errors import EyelineError
 
 
 class Numbers(Dataset[Any]):
@@ -56,10 +57,8 @@ def test_every_picture_once_in_an_order_of_seed_and_epoch() -> None:
     assert indices(build_loader(Numbers(), 4, seed=4)) != first
 
 
-def test_without_shuffling_and_with_drop_last() -> None:
+def test_without_shuffling() -> None:
     assert indices(build_loader(Numbers(5), 2, shuffle=False)) == [[0, 1], [2, 3], [4]]
-    loader = build_loader(Numbers(5), 2, shuffle=False, drop_last=True)
-    assert indices(loader) == [[0, 1], [2, 3]] and len(loader) == 2
 
 
 def test_resuming_within_an_epoch() -> None:
@@ -128,21 +127,18 @@ def test_datasets_within_datasets_know_the_epoch() -> None:
     assert [dataset.datasets[0].dataset.epoch, dataset.datasets[1].epoch] == [5, 5]
 
 
-@pytest.mark.parametrize(("count", "drop_last"), [(12, False), (11, False), (11, True), (1, False)])
-def test_processes_share_the_pictures(count: int, drop_last: bool) -> None:
-    samplers = [
-        BatchSampler(count, 2, seed=1, drop_last=drop_last, rank=rank, world_size=3)
-        for rank in range(3)
-    ]
+@pytest.mark.parametrize("count", [12, 11, 1])
+def test_processes_share_the_pictures(count: int) -> None:
+    samplers = [BatchSampler(count, 2, seed=1, rank=rank, world_size=3) for rank in range(3)]
     batches = [list(sampler) for sampler in samplers]
     lengths = [[len(batch) for batch in own] for own in batches]
     assert lengths[0] == lengths[1] == lengths[2] and len(lengths[0]) == len(samplers[0])
     seen = [index for own in batches for batch in own for _, index in batch]
-    expected = count // 6 * 6 if drop_last else -(-count // 3) * 3
+    expected = -(-count // 3) * 3
     assert len(seen) == expected and len(set(seen)) == min(count, expected)
     # Together they take the batches that one process of three times the batch size would.
     together = [[key for own in batches for key in own[i]] for i in range(len(lengths[0]))]
-    whole = list(BatchSampler(count, 6, seed=1, drop_last=drop_last))
+    whole = list(BatchSampler(count, 6, seed=1))
     assert all(set(a) >= set(b) for a, b in zip(together, whole, strict=True))
 
 
@@ -167,6 +163,11 @@ def test_batches_of_one_shape(shuffle: bool) -> None:
     if shuffle:  # the shapes are mixed over the epoch
         first = [bool(wide[batch[0]]) for batch in orders[0][:-2]]
         assert first != sorted(first) and first != sorted(first, reverse=True)
+
+
+def test_shapes_that_are_not_told() -> None:
+    with pytest.raises(EyelineError, match="which Numbers does not tell"):
+        build_loader(Numbers(), 2, aspect_grouping=True)
 
 
 def test_real_pictures(shared_data: Path) -> None:

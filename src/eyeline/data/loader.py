@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from eyeline.errors import EyelineError
 from eyeline.structures import Batch, Target
 
 Key = tuple[int, int]  # epoch, index
@@ -36,39 +37,38 @@ def build_loader(
     shuffle: bool = True,
     workers: int = 0,
     seed: int = 0,
-    drop_last: bool = False,
     aspect_grouping: bool = False,
-    rank: int | None = None,
-    world_size: int | None = None,
 ) -> Loader:
     """A loader of Batches, if `prepare` is given (it runs in the workers), else of
-    (images, targets), two lists.
+    (images, targets), two lists. Of several processes each gets its share of the pictures, as
+    many as the others: the last are filled up with the first ones of the order.
 
     Args:
         dataset: any that yields (image, target). If it has `set_epoch`, that is called with the
             epoch before each picture, in whichever process; whatever it draws from random,
             numpy.random or torch is seeded by (seed, epoch, index).
         batch_size: pictures a batch, of this process.
-        aspect_grouping: batches of pictures that are all wider than high, or none of them;
-            needs `dataset.annotations`. Padding wastes less so.
-        rank, world_size: of this process; by default torch.distributed's. Every process gets
-            as many pictures: the last are filled up with the first ones of the order.
+        aspect_grouping: batches of pictures that are all wider than high, or none of them: less
+            of a batch is padding.
+
+    Raises:
+        EyelineError: aspect grouping of data that has no `annotations` to tell the sizes.
     """
-    if world_size is None:
-        ready = distributed.is_available() and distributed.is_initialized()
-        world_size = distributed.get_world_size() if ready else 1
-        rank = distributed.get_rank() if ready else 0
+    several = distributed.is_available() and distributed.is_initialized()
+    rank, world_size = (distributed.get_rank(), distributed.get_world_size()) if several else (0, 1)
     wide = None
     if aspect_grouping:
-        records = dataset.annotations.records  # type: ignore[attr-defined]
-        wide = np.array([record.width > record.height for record in records])
-    sampler = BatchSampler(
-        len(dataset),  # type: ignore[arg-type]
-        batch_size, shuffle, seed, drop_last, wide, rank or 0, world_size,
-    )  # fmt: skip
+        annotations = getattr(dataset, "annotations", None)
+        if annotations is None:
+            raise EyelineError(
+                "data.aspect_grouping needs the pictures' sizes before they are read, which "
+                f"{type(dataset).__name__} does not tell; set it to false"
+            )
+        wide = np.array([record.width > record.height for record in annotations.records])
+    count = len(dataset)  # type: ignore[arg-type]
     return Loader(
         _Seeded(dataset, seed),
-        batch_sampler=sampler,
+        batch_sampler=BatchSampler(count, batch_size, shuffle, seed, wide, rank, world_size),
         num_workers=workers,
         collate_fn=partial(_collate, prepare=prepare),
         persistent_workers=workers > 0,
@@ -86,18 +86,16 @@ class BatchSampler(Sampler[list[Key]]):
         batch_size: int,
         shuffle: bool = True,
         seed: int = 0,
-        drop_last: bool = False,
         wide: np.ndarray | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
-        self.drop_last, self.wide, self.rank, self.world_size = drop_last, wide, rank, world_size
+        self.wide, self.rank, self.world_size = wide, rank, world_size
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
-        whole = self.batch_size * self.world_size
-        return self.count // whole if self.drop_last else -(-self.count // whole)
+        return -(-self.count // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[Key]]:
         order = self.order()

@@ -107,7 +107,8 @@ def train(
     check_data(model, dataset, val_dataset)
     rank, device = start_processes(recipe.device)
     prepare, workers = prepare_of(model), recipe.data.workers
-    loader = build_loader(dataset, recipe.batch_size, prepare, True, workers, recipe.seed)
+    grouping = recipe.data.aspect_grouping
+    loader = build_loader(dataset, recipe.batch_size, prepare, True, workers, recipe.seed, grouping)
     val_loader = None
     if val_dataset is not None:
         val_loader = build_loader(val_dataset, recipe.eval.batch_size, prepare, False, workers)
