@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -15,11 +15,10 @@ from torch.utils.data import Dataset
 
 from eyeline.data.formats import Annotations, Record, open_annotations
 from eyeline.data.images import is_rotated, read_image
+from eyeline.data.transforms import Transform
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import decode_masks
 from eyeline.structures import Target
-
-Transform = Callable[[Tensor, Target, np.random.Generator], tuple[Tensor, Target]]
 
 SLACK = 1.0  # pixels that a box may stick out of its picture; it is clipped
 NAMED = 5  # bad boxes that the error names; the rest is counted

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyeline.errors import EyelineError
-from eyeline.ops.resize import fitted_size
+from eyeline.ops.resize import fitted_size, resize_masks
 from eyeline.structures import PER_PICTURE, Target
 
 Transform = Callable[[Tensor, Target, np.random.Generator], tuple[Tensor, Target]]
@@ -184,7 +184,7 @@ class IoUCrop:
             return image, target
         for min_iou in rng.permutation([*self.min_ious, np.inf]):
             if min_iou == np.inf:
-                return image, target
+                break
             crops = self._candidates(height, width, rng)  # (T, 4)
             inside = _centres_inside(boxes, crops)  # (T, G)
             fits = (_pairwise_iou(crops, boxes) >= min_iou) & ~crowd
@@ -193,7 +193,7 @@ class IoUCrop:
                 best = int(good.argmax())  # the first
                 seen = _intersection(crops[best : best + 1], boxes)[0] > 0
                 return _cropped(image, target, crops[best], inside[best] | (crowd & seen))
-        raise AssertionError("the whole picture is always among the choices")
+        return image, target
 
     def _candidates(self, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
         """Crops (T, 4), whole pixels."""
@@ -339,11 +339,7 @@ def _resized(image: Tensor, target: Target, size: tuple[int, int]) -> Sample:
     old, new = (target["boxes"].new_tensor([w, h] * 2) for h, w in ((height, width), size))
     target = target | {"boxes": target["boxes"] * new / old}  # in this order borders stay exact
     if "masks" in target:
-        masks = target["masks"]
-        resized = masks.new_zeros(len(masks), *size)
-        if len(masks):
-            resized = F.interpolate(masks[None].byte(), size=size, mode="nearest-exact")[0].bool()
-        target["masks"] = resized
+        target["masks"] = resize_masks(target["masks"], size)
     return image, target
 
 

@@ -35,11 +35,12 @@ class MaskHead(nn.Module):
         )
         self.up = nn.ConvTranspose2d(width if depth else channels, width, 2, stride=2)
         self.classes = nn.Conv2d(width, num_classes, 1)
-        for layer in (*self.convs, self.up, self.classes):
+        for layer in (*self.convs, self.up):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         nn.init.normal_(self.classes.weight, std=0.001)
+        nn.init.zeros_(self.classes.bias)  # type: ignore[arg-type]
 
     def forward(self, regions: Tensor) -> Tensor:
         """Regions (R, C, S, S) to logits (R, K, m, m), float32."""
