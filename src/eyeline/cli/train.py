@@ -50,7 +50,7 @@ def train(
     eyeline train --resume runs/second
     """
     from eyeline.checkpoints.eyeline import MODEL_FILE
-    from eyeline.registry import find_entry
+    from eyeline.registry import find_entry, list_models
     from eyeline.training import load_recipe, train_recipe
 
     overrides = list(settings or [])
@@ -63,7 +63,9 @@ def train(
         recipe = load_recipe(path, overrides)
         if resume and recipe.out is None:
             raise EyelineError("which run to resume? name its folder: --resume RUN, or --out RUN")
-    elif path.is_dir():
+    elif resume or (path.is_dir() and what not in list_models()):
+        if not path.is_dir():
+            raise EyelineError(f"{path}: no such run folder to resume")
         if not resume:
             raise EyelineError(f"{path} is a folder; to go on with the run in it: --resume {path}")
         if out is not None:
@@ -75,8 +77,6 @@ def train(
             overrides.append(f"model.name={json.dumps(str(path / MODEL_FILE))}")
         recipe = load_recipe(path / "recipe.yaml", overrides)
     else:
-        if resume:
-            raise EyelineError(f"{path}: no such run folder to resume")
         if data is None and not any(o.startswith("data.path=") for o in overrides):
             raise EyelineError("which pictures? give --data PATH, a folder in COCO or VOC form")
         find_entry(what)
