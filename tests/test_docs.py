@@ -7,6 +7,7 @@ Python blocks of a page share their names.
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(
-    r"^```(?P<kind>\w*)(?P<title>[^\n]*)\n(?P<code>.*?)^```\n(?:<!-- (?P<note>.*?) -->\n)?",
+    r"^```(?P<kind>\w*)[^\n]*\n(?P<code>.*?)^```\n(?:<!-- (?P<note>.*?) -->\n)?",
     re.MULTILINE | re.DOTALL,
 )
 RUN = {"bash", "python"}
@@ -31,7 +32,7 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
         kind, code, note = block["kind"], block["code"], block["note"] or ""
         assert kind in RUN | SHOWN, f"{page}: what is a {kind!r} block?"
-        if kind in SHOWN or note.startswith("not run: ") or block["title"]:  # a title: a file shown
+        if kind in SHOWN or note.startswith("not run: "):
             continue
         if note.startswith("in tests: "):
             for change in note.removeprefix("in tests: ").split("; "):
@@ -42,8 +43,32 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return found
 
 
-def test_there_are_pages() -> None:
-    assert {"README.md", "start.md"} <= {page.name for page in PAGES}
+def test_there_are_pages_and_blocks() -> None:
+    count = {page.stem: len(blocks(page)) for page in PAGES}
+    assert count["README"] == count["README.ko"] == 2
+    for name in ("architecture", "commands", "faster_rcnn", "mask_rcnn", "retinanet"):
+        assert count[name] >= 1, name
+    assert count["start"] >= 6 and count["training"] >= 4
+    assert sum(count.values()) >= 25
+
+
+def text_of(page: Path) -> str:
+    return html.unescape(re.sub("<[^>]+>", "", page.read_text(encoding="utf-8")))
+
+
+def test_the_site_is_built_and_shows_the_files(tmp_path: Path) -> None:
+    """As `make docs` does it: no warning is borne."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir"]
+    done = subprocess.run(
+        [*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name, kind in {
+        "retinanet": "RetinaNet", "faster_rcnn": "FasterRCNN", "mask_rcnn": "MaskRCNN",
+    }.items():  # fmt: skip
+        shown = text_of(tmp_path / "models" / name / "index.html")
+        assert f"class {kind}(Detector):" in shown and "@register(" in shown
+    assert "find_batch_size(" in text_of(tmp_path / "api" / "index.html")
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.stem)

@@ -39,8 +39,8 @@ class Predictor:
         score_threshold: detections with a lower score are left out.
         classes: names that replace the model's own.
         tta: test-time augmentation: True for the twelve passes, or a `TTA`.
-        max_batch, max_wait: `apredict` computes at most so many callers' pictures at once, and
-            lets the first of them wait at most so many seconds for the others.
+        max_batch: `apredict` computes at most so many callers' pictures at once ...
+        max_wait: ... and lets the first of them wait at most so many seconds for the others.
         suppression: `nms="soft_linear"`, `vote_iou=0.5` ...; see `set_suppression`.
     """
 
