@@ -213,7 +213,8 @@ def test_data_sample_and_check(cli: Run, tmp_path: Path) -> None:
     status, out, err = cli("data", "check", "s")
     assert status == 0, err
     assert "train (2 pictures)" in out and "val (1 pictures)" in out and "no fault" in out
-    assert "exists already" in told(cli("data", "sample", "s"))
+    line = told(cli("data", "sample", "s"))
+    assert "exists already" in line and "--out" not in line  # an option that it lacks
 
 
 def test_data_check_names_every_bad_picture(cli: Run, data: Path, tmp_path: Path) -> None:
@@ -259,6 +260,12 @@ def test_unknown_model(cli: Run, data: Path) -> None:
 )
 def test_misspelt_keys(cli: Run, data: Path, setting: str, named: str) -> None:
     assert named in told(cli("train", "retinanet", "--data", data, setting))
+
+
+def test_a_folder_called_like_a_model_is_not_taken_for_a_run(cli: Run, tmp_path: Path) -> None:
+    (tmp_path / "retinanet").mkdir()
+    assert "give --data" in told(cli("train", "retinanet"))
+    assert "no recipe.yaml" in told(cli("train", "--resume", "retinanet"))
 
 
 def test_misspelt_key_in_a_recipe(cli: Run, tmp_path: Path) -> None:

@@ -204,7 +204,9 @@ class TestDetector:
             with torch.no_grad():
                 seen.append(model(IMAGES, TARGETS))
         assert all(torch.equal(seen[0][key], seen[1][key]) for key in seen[0])
-        assert seen[0].keys() == seen[2].keys()
+        differ = [key for key in seen[0] if not torch.equal(seen[0][key], seen[2][key])]
+        # Another seed draws other anchors and regions, where any are drawn.
+        assert bool(differ) is bool(known(name.partition(" ")[0], {"rpn_samples": 0}))
 
     def test_validation_losses_repeat_and_leave_the_generator_alone(self, name):
         model = build(name).eval()
@@ -288,7 +290,13 @@ class TestDetector:
         batch = model.prepare(IMAGES, TARGETS)
         assert isinstance(batch, Batch)
         with torch.no_grad():
-            assert model(batch).keys() == model(IMAGES, TARGETS).keys()
+            ours, theirs = model(batch), model(IMAGES, TARGETS)
+            found, expected = model(model.prepare(IMAGES)), model(IMAGES)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+        for a, b in zip(found, expected, strict=True):
+            assert a.keys() == b.keys() and len(a["scores"])
+            assert all(torch.equal(a[key], b[key]) for key in a)
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_autocast_gives_no_nan(self, name, dtype):
@@ -336,7 +344,9 @@ class TestDetector:
     def test_other_numbers_of_channels(self, name, channels):
         stats = (0.5,) * channels
         model = build(name, in_channels=channels, image_mean=stats, image_std=stats)
-        assert model([torch.rand(channels, 90, 120)], TARGETS[:1])
+        first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+        assert first.in_channels == channels
+        assert finite(model([torch.rand(channels, 90, 120)], TARGETS[:1]))
 
     @pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
     def test_norms(self, name, norm):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +12,7 @@ from toys import ToyData, ToyDetector
 
 from eyeline.errors import EyelineError
 from eyeline.structures import Batch
-from eyeline.training.checks import check_data, check_finite
+from eyeline.training.checks import NotFinite, check_data, check_finite
 
 
 @dataclass
@@ -65,6 +66,9 @@ def test_good_data_passes():
 
 def test_not_finite_values_are_named_with_their_pictures():
     check_finite({"box": 0.0, "label": 1e30}, [], "step 1")
+    with pytest.raises(NotFinite) as caught:  # also in trials, which save nothing
+        check_finite({"box": math.nan}, [], "step 1")
+    assert "saved" not in str(caught.value)
     targets = [{"image_id": torch.tensor(7)}, {}]
     size = torch.ones(2, 2, dtype=torch.int64)
     batch = Batch(torch.zeros(2, 3, 8, 8), size, size, targets)

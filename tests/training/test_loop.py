@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,6 +109,43 @@ def test_resumed_equals_uninterrupted(tmp_path, capsys, call, accumulate, where)
     for key in ("step", "losses", "val_losses", "metrics"):
         assert [line[key] for line in a] == [line[key] for line in b]
     assert [line["epoch"] for line in a] == [1, 2, 3]
+
+
+def test_resumed_with_workers_equals_uninterrupted(tmp_path):
+    """Batches that the workers had ready by then are loaded again."""
+    straight, resumed, data = toy(), ToyDetector(), {"workers": 2}
+    quick(tmp_path / "a", straight, data=data)
+    with pytest.raises(KeyboardInterrupt):
+        quick(tmp_path / "b", at(6, interrupt), data=data)
+    assert torch.load(tmp_path / "b" / STATE, weights_only=True)["position"]["batch"] == 2
+    quick(tmp_path / "b", resumed, data=data, resume=True)
+    for (name, a), b in zip(
+        straight.state_dict().items(), resumed.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+def test_batches_of_one_shape(tmp_path):
+    """data.aspect_grouping reaches the loader."""
+    seen = []
+
+    class Watched(ToyDetector):
+        def forward(self, images, targets=None):
+            seen.append([int(target["image_id"]) % 2 for target in targets])
+            return super().forward(images, targets)
+
+    pictures = ToyData(16)
+    records = [SimpleNamespace(width=2 + i % 2, height=2) for i in range(16)]
+    pictures.annotations = SimpleNamespace(records=records)
+    for record in records:  # what is checked of them before the first epoch
+        record.boxes, record.labels, record.where = torch.zeros(0, 4), torch.zeros(0), []
+    fields = {**QUICK, "batch_size": 4, "epochs": 2, "out": str(tmp_path / "r")}
+    fields["data"] = {"workers": 0, "aspect_grouping": True}
+    train(Watched(), pictures, **fields)
+    assert len(seen) == 8 and all(len(set(batch)) == 1 for batch in seen)
+    with pytest.raises(EyelineError, match=r"data\.aspect_grouping needs the pictures' sizes"):
+        quick(tmp_path / "s", data={"workers": 0, "aspect_grouping": True})
+    assert not (tmp_path / "s").exists()
 
 
 def test_randomness_comes_from_the_recipe_alone(tmp_path):
@@ -458,17 +496,40 @@ def test_fields_go_over_the_recipe(tmp_path):
         train(toy(), ToyData(), epoch=1)
 
 
-@pytest.mark.slow
-def test_two_processes_equal_one(tmp_path):
+def in_two_processes(name: str, folder: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     script = Path(__file__).with_name("toys.py")
     subprocess.run(
-        [*torchrun, "--nproc-per-node=2", str(script), str(tmp_path / "two")],
+        [*torchrun, "--nproc-per-node=2", str(script), name, str(folder)],
         check=True,
         capture_output=True,
-        timeout=120,
+        timeout=240,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_detector(tmp_path):
+    in_two_processes("faster_rcnn", tmp_path / "r")
+    before, after = (
+        [torch.load(tmp_path / f"r-{when}-{rank}.pt") for rank in (0, 1)]
+        for when in ("before", "after")
+    )
+    weight = "head.fc1.weight"
+    assert not torch.equal(before[0][weight], before[1][weight])
+    for name, value in after[0].items():
+        assert torch.equal(value, after[1][name]), name
+    assert not torch.equal(before[0][weight], after[0][weight])
+    epochs = records(tmp_path / "r", "epoch")
+    assert [line["step"] for line in epochs] == [2, 4]
+    assert all(math.isfinite(line["metrics"]["loss"]) for line in epochs)
+    state = torch.load(tmp_path / "r" / STATE, weights_only=True)
+    assert state["position"]["processes"] == 2
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path):
+    in_two_processes("toy", tmp_path / "two")
     alone = toy(norm=nn.LayerNorm, dropout=0.0)
     train(
         alone,

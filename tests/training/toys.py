@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+
+from eyeline.registry import create_model
+from eyeline.training import train
 
 
 class ToyDetector(nn.Module):
@@ -67,12 +72,10 @@ class ToyData(Dataset):
         return image, target
 
 
-def run_in_process_group() -> None:
-    """What every process of the torchrun test does; the folder is the last argument."""
-    import sys
+# What every process of the torchrun tests does: `torchrun toys.py NAME FOLDER`.
 
-    from eyeline.training import train
 
+def train_toy(folder: str) -> None:
     torch.manual_seed(0)
     train(
         ToyDetector(nn.LayerNorm, dropout=0.0),
@@ -81,9 +84,30 @@ def run_in_process_group() -> None:
         batch_size=3,
         optimizer={"name": "sgd", "lr": 0.1},
         data={"workers": 0},
-        out=sys.argv[-1],
+        out=folder,
     )
 
 
+def train_faster_rcnn(folder: str) -> None:
+    """With workers that prepare the pictures; each process leaves its weights beside the folder."""
+    torch.manual_seed(int(os.environ["RANK"]))  # the first process's weights count
+    model = create_model(
+        "faster_rcnn", classes=["a", "b"], backbone="resnet18", size=64, fpn_channels=16,
+        head_width=32, proposals=[50, 50],
+    )  # fmt: skip
+    torch.save(model.state_dict(), f"{folder}-before-{os.environ['RANK']}.pt")
+    train(
+        model,
+        ToyData(7),  # one too few for two processes
+        ToyData(2),
+        epochs=2,
+        batch_size=2,
+        optimizer={"name": "sgd", "lr": 1e-3},
+        data={"workers": 1},
+        out=folder,
+    )
+    torch.save(model.state_dict(), f"{folder}-after-{os.environ['RANK']}.pt")
+
+
 if __name__ == "__main__":
-    run_in_process_group()
+    {"toy": train_toy, "faster_rcnn": train_faster_rcnn}[sys.argv[1]](sys.argv[2])
