@@ -93,7 +93,7 @@ def train_faster_rcnn(folder: str) -> None:
     torch.manual_seed(int(os.environ["RANK"]))  # the first process's weights count
     model = create_model(
         "faster_rcnn", classes=["a", "b"], backbone="resnet18", size=64, fpn_channels=16,
-        head_width=32, proposals=[50, 50],
+        norm="frozen", head_width=32, proposals=[50, 50],
     )  # fmt: skip
     torch.save(model.state_dict(), f"{folder}-before-{os.environ['RANK']}.pt")
     train(
