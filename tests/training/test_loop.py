@@ -254,7 +254,7 @@ def test_failure_deletes_nothing_but_the_runs_own_files(tmp_path, made_before):
         (folder / "notes.txt").write_text("mine")
         return nan_label(losses)
 
-    failure(folder, at(1, fail))
+    failure(folder, at(1, fail), log={"tensorboard": "auto"})
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
     (folder / "notes.txt").unlink()
     failure(folder, at(1, nan_label))

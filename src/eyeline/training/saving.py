@@ -123,8 +123,8 @@ class RunFolder:
             return
         for file in chain.from_iterable(map(self.path.glob, EARLY)):
             file.unlink()
-        for folder in (self.path / "tensorboard", self.path) if self.made else ():
-            if folder.is_dir() and not any(folder.iterdir()):
+        for folder, made in ((self.path / "tensorboard", True), (self.path, self.made)):
+            if made and folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
     def save_model_file(self, model: nn.Module) -> None:
