@@ -96,6 +96,26 @@ def told(result: tuple[int, str, str]) -> str:
 # -- the commands
 
 
+def test_eval_counts_pixels_as_the_run_did(cli: Run, weights: Path, tmp_path: Path) -> None:
+    """A column of pixels is an object where VOC's pixels count from 1, else a box without area."""
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (tmp_path / "voc" / folder).mkdir(parents=True)
+    (tmp_path / "voc/ImageSets/Main/val.txt").write_text("a\n")
+    Image.new("RGB", (64, 48)).save(tmp_path / "voc/JPEGImages/a.png")
+    corners = "<xmin>5</xmin><ymin>2</ymin><xmax>5</xmax><ymax>9</ymax>"
+    (tmp_path / "voc/Annotations/a.xml").write_text(
+        f"<annotation><object><name>disc</name><bndbox>{corners}</bndbox></object></annotation>"
+    )
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "best.safetensors").write_bytes(weights.read_bytes())
+    recipe = tmp_path / "run" / "recipe.yaml"
+    recipe.write_text("data: {path: voc, one_based: true}\n")
+    status, _, err = cli("eval", "run")
+    assert status == 0, err
+    recipe.write_text("data: {path: voc}\n")
+    assert "has no area" in told(cli("eval", "run"))
+
+
 def test_train_eval_predict(cli: Run, data: Path, tmp_path: Path) -> None:
     options = [f"model.{key}={value}" for key, value in SMALL.items()]
     status, _, err = cli(
