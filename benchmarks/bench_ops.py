@@ -10,15 +10,17 @@ line that is lost is marked. Results are compared before anything is timed.
 from __future__ import annotations
 
 import argparse
+import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 import torchvision
 from torch import Tensor
 
-from bench_detectors import machine
 from eyeline.ops.nms import nms
 from eyeline.ops.roi_align import assign_levels, roi_align, roi_pool
 
@@ -146,7 +148,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    print(machine(args.threads))
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    ).stdout.strip()  # fmt: skip
+    print(
+        f"{platform.machine()}, {args.threads} threads, torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}, commit {commit or 'none'}"
+    )
     print(f"{'milliseconds: median (middle half)':58}{'eyeline':>28}{'torchvision':>28}")
     lost = total = 0
     for label, ours, theirs in cases():
