@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyeline.errors import EyelineError
-from eyeline.ops.resize import fitted_size, resize_masks
+from eyeline.ops.masks import resize_masks
+from eyeline.ops.resize import fitted_size
 from eyeline.structures import PER_PICTURE, Target
 
 Transform = Callable[[Tensor, Target, np.random.Generator], tuple[Tensor, Target]]

@@ -18,8 +18,9 @@ from eyeline.errors import EyelineError
 from eyeline.losses.iou import IOU_LOSSES
 from eyeline.nn.layers import NORMS, OPTIONAL_NORMS
 from eyeline.ops.boxes import check_boxes
+from eyeline.ops.masks import resize_masks
 from eyeline.ops.pixels import check_pixels
-from eyeline.ops.resize import fitted_size, resize, resize_masks
+from eyeline.ops.resize import fitted_size, resize
 from eyeline.ops.suppression import KINDS, Suppression
 from eyeline.structures import Batch, Padded, Prediction, Target
 

@@ -182,3 +182,13 @@ def mask_boxes(masks: Tensor) -> Tensor:
     (left, right), (top, bottom) = ends(masks.any(1)), ends(masks.any(2))
     boxes = torch.stack([left, top, right, bottom], 1).float()
     return boxes * masks.flatten(1).any(1)[:, None]
+
+
+def resize_masks(masks: Tensor, size: tuple[int, int], mode: str = "nearest-exact") -> Tensor:
+    """Bool (G, H, W) -> (G, *size): the pixel under each new one's centre; of the mode "nearest"
+    the one under its corner."""
+    if tuple(masks.shape[-2:]) == tuple(size):
+        return masks
+    if not len(masks):
+        return masks.new_zeros(0, *size)
+    return F.interpolate(masks[None].byte(), size=size, mode=mode)[0].bool()

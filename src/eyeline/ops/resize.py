@@ -21,13 +21,3 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(image.shape[-2:]) == tuple(size):
         return image
     return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
-
-
-def resize_masks(masks: Tensor, size: tuple[int, int], mode: str = "nearest-exact") -> Tensor:
-    """Bool (G, H, W) -> (G, *size): the pixel under each new one's centre; of the mode "nearest"
-    the one under its corner."""
-    if tuple(masks.shape[-2:]) == tuple(size):
-        return masks
-    if not len(masks):
-        return masks.new_zeros(0, *size)
-    return F.interpolate(masks[None].byte(), size=size, mode=mode)[0].bool()
