@@ -26,7 +26,5 @@ Tta = Annotated[
 Precision = Annotated[str, typer.Option(help="float32, bf16 or int8")]
 CalibratedRanges = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE", help="for int8, what calibrate wrote; default: the run's"
-    ),
+    typer.Option(metavar="FILE", help="for int8, what calibrate wrote; default: the run's"),
 ]

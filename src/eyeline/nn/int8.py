@@ -8,7 +8,7 @@ no zero point) each output channel has its own; products are summed in 32 bits.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,9 +74,6 @@ class Int8Layer(FusedLayer):
         # Packed weights are for one zero point.
         return Quantized.of(x.real(self.dtype) if isinstance(x, Quantized) else x, self.reads)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Int8Layer:
-        return self  # it never changes, and torch cannot copy packed weights
-
 
 class Int8Conv2d(Int8Layer):
     def __init__(
@@ -84,9 +81,12 @@ class Int8Conv2d(Int8Layer):
     ) -> None:
         super().__init__(conv, reads, writes, dtype)
         self.shape = (conv.stride, conv.padding, conv.dilation, conv.groups)
-        self.packed = torch.ops.onednn.qconv_prepack(
-            self.steps, self.scale, *reads, *self.shape, None
+
+    def pack(self, shape: list[int]) -> Tensor:
+        packed: Tensor = torch.ops.onednn.qconv_prepack(
+            self.steps, self.scale, *self.reads, *self.shape, shape
         )
+        return packed
 
     def forward(
         self, x: Tensor | Quantized, add: Tensor | Quantized | None = None, relu: bool = False
@@ -97,7 +97,7 @@ class Int8Conv2d(Int8Layer):
         if isinstance(add, Tensor):  # summed as real numbers: the operator wants one kind of both
             writes = None
         steps = (*(writes or Grid(1.0, 0)), self.dtype if writes is None else torch.uint8)
-        layer = (x.values, *x.grid, self.packed, self.scale, self.zero_point)
+        layer = (x.values, *x.grid, self.packed_for(x.values), self.scale, self.zero_point)
         then = ("relu" if relu else "none", [], "")
         if add is None:
             out = torch.ops.onednn.qconv2d_pointwise(*layer, self.bias, *self.shape, *steps, *then)
@@ -113,18 +113,16 @@ class Int8Conv2d(Int8Layer):
 
 
 class Int8Linear(Int8Layer):
-    def __init__(
-        self, linear: nn.Linear, reads: Grid, writes: Grid | None, dtype: torch.dtype
-    ) -> None:
-        super().__init__(linear, reads, writes, dtype)
-        self.packed = torch.ops.onednn.qlinear_prepack(self.steps, None)
+    def pack(self, shape: list[int]) -> Tensor:
+        packed: Tensor = torch.ops.onednn.qlinear_prepack(self.steps, shape)
+        return packed
 
     def forward(
         self, x: Tensor | Quantized, add: None = None, relu: bool = False
     ) -> Tensor | Quantized:
         x, writes = self.on_grid(x), self.writes
         steps = (*(writes or Grid(1.0, 0)), self.dtype if writes is None else torch.uint8)
-        layer = (x.values, *x.grid, self.packed, self.scale, self.zero_point)
+        layer = (x.values, *x.grid, self.packed_for(x.values), self.scale, self.zero_point)
         then = ("relu" if relu else "none", [], "")
         out = torch.ops.onednn.qlinear_pointwise(*layer, self.bias, *steps, *then)
         return out if writes is None else Quantized(out, writes)
