@@ -179,6 +179,18 @@ def test_lines() -> None:
     )
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 12, 30, 36, 120])
+def test_every_epoch_lies_on_the_page(epochs: int) -> None:
+    points = [(epoch, 0.3 + epoch / 1000) for epoch in range(1, epochs + 1)]
+    root = ElementTree.fromstring(lines_svg({"a": points}, "epoch", "AP"))
+    [curve] = [p for p in root.iter("path") if p.get("class") == "curve"]
+    xs = [float(point.split()[0]) for point in curve.get("d", "").removeprefix("M").split("L")]
+    assert len(xs) == epochs and FIELD[0] <= min(xs) and max(xs) <= FIELD[2]
+    assert max(xs) > (FIELD[0] + FIELD[2]) / 2  # nor is half of the page empty
+    names = [t.text for t in root.iter("text") if t.get("y") == f"{FIELD[3] + 21}"]
+    assert 2 <= len(names) and all(name and name.isdigit() for name in names)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "wanted"),
     [

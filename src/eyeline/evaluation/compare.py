@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyeline.errors import EyelineError
-from eyeline.evaluation.charts import COLOURS, line_style, lines_svg, scatter_svg
+from eyeline.evaluation.charts import colour, line_style, lines_svg, scatter_svg
 from eyeline.evaluation.evaluate import rate, show
 from eyeline.evaluation.html import document
 
@@ -213,8 +213,7 @@ column is underlined.</p>
 
 
 def _dot(i: int) -> str:
-    colour = f"var(--c{i})" if i < COLOURS else "var(--other)"
-    return f'<i class="dot" style="background:{colour}"></i>'
+    return f'<i class="dot" style="background:{colour(i)}"></i>'
 
 
 def _keys(lines: dict[str, list[tuple[int, float]]]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eyeline.evaluation import diagnosis
-from eyeline.evaluation.charts import COLOURS, THRESHOLD, curve_svg
+from eyeline.evaluation.charts import COLOURS, THRESHOLD, colour, curve_svg
 from eyeline.evaluation.evaluate import rate, show
 from eyeline.evaluation.html import LONGEST, bar, counted, data_uri, document, facts
 from eyeline.inference.draw import draw_boxes, to_pil
@@ -111,7 +111,7 @@ def _curves(curves: dict[str, Curve]) -> str:
             if above
             else "nothing found"
         )
-        mark = f'<i style="background:var(--c{i})"></i>'
+        mark = f'<i style="background:{colour(i)}"></i>'
         keys.append(f"<li>{mark}<b>{escape(name)}</b> <span>{at}</span></li>")
     others = sum(curve.objects > 0 for curve in curves.values()) - len(keys)
     if others:
