@@ -40,7 +40,6 @@ def demo(
     from eyeline.data.samples import write_samples
     from eyeline.evaluation import evaluate
     from eyeline.inference import Predictor
-    from eyeline.inference.predictor import load_model
     from eyeline.training import load_recipe, train_recipe
 
     start = time.monotonic()
@@ -53,7 +52,7 @@ def demo(
     epochs = max(1, round(load_recipe(source).epochs * minutes / MINUTES))
     train_recipe(load_recipe(source, [*places, f"epochs={epochs}", *(settings or [])]))
 
-    predictor = Predictor(load_model(run))
+    predictor = Predictor(run)
     report = evaluate(predictor.model, open_dataset(data, "val", classes=predictor.classes))
     report.to_json(folder / "results.json")
     report.detections_json(folder / "detections.json")

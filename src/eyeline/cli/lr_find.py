@@ -33,11 +33,12 @@ def lr_find(
     from rich.console import Console
     from rich.progress import Progress
 
-    from eyeline.cli.output import new_folder
+    from eyeline.cli.output import free_path
     from eyeline.cli.train import named_recipe
     from eyeline.training import build
     from eyeline.training.lr_finder import lr_find
 
+    folder = free_path(out, Path("lr-find"))
     recipe = named_recipe(what, settings, data)
     model, dataset, _ = build(recipe)
     console = Console(stderr=True)
@@ -58,7 +59,7 @@ def lr_find(
         )
     else:
         lines.append(f"suggestion: optimizer.lr={curve.suggestion:g} (a tenth of the lowest)")
-    folder = new_folder(out, Path("lr-find"))
+    folder.mkdir(parents=True, exist_ok=True)
     curve.to_csv(folder / "lr.csv")
     title = f"Learning rates of {recipe.model.name if recipe.model else what}"
     (folder / "lr.html").write_text(_page(title, lines, curve.to_svg()), encoding="utf-8")

@@ -78,4 +78,15 @@ def run(arguments: Sequence[str]) -> int:
             message = message.rpartition("EyelineError: ")[2]  # after the worker's traceback
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if debug or not _is_lack_of_memory(error):
+            raise
+        print("error: out of memory; take a smaller batch size", file=sys.stderr)
+        return 1
     return 0
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Torch, which is not imported for it, has a class for a GPU's and none for the CPU's."""
+    kind = type(error).__name__
+    return kind in ("MemoryError", "OutOfMemoryError") or "can't allocate memory" in str(error)
