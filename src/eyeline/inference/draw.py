@@ -8,7 +8,7 @@ from math import ceil
 import numpy as np
 import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
-from scipy.ndimage import minimum_filter
+from scipy import ndimage  # type: ignore[import-untyped]
 from torch import Tensor
 
 from eyeline.data.images import check_pixels, to_rgb
@@ -126,7 +126,8 @@ def paint_masks(
             continue
         left, top, right, bottom = extent
         filled = np.asarray(plane)[top:bottom, left:right] > 0  # (h, w)
-        core = minimum_filter(filled, 2 * width + 1, mode="constant")  # outside there is none of it
+        # "constant": outside there is nothing, so that the outline closes there too.
+        core = ndimage.minimum_filter(filled, 2 * width + 1, mode="constant")
         colour = np.array(ImageColor.getrgb(PALETTE[kind % len(PALETTE)]), np.float32)
         window = canvas[top:bottom, left:right]
         window[core] += TINT * (colour - window[core])

@@ -89,7 +89,9 @@ def _single(item: Any) -> Item:
     if isinstance(item, str) and text.startswith(STREAMS):
         return Video(text, "stream")
     if is_url(item):
-        return Video(text, "url") if _is_video_file(text) else text
+        # What ends with .mjpg is as often a camera as a file; the server will tell.
+        told = VIDEO_SUFFIXES - {".mjpeg", ".mjpg"}
+        return Video(text, "url") if _path_of(text).suffix.lower() in told else text
     path = Path(item)
     if text.isdecimal() and not path.exists():
         return Video(text, "camera")
@@ -162,9 +164,10 @@ def read_picture(picture: Picture) -> Tensor:
         EyelineError: the picture is missing, cannot be read, or is of another shape or type.
     """
     if is_url(picture):
-        picture = _download(picture)
-        if isinstance(picture, Video):
-            raise EyelineError(f"{picture.name}: a video, not a picture")
+        found = _download(picture)
+        if isinstance(found, Video):
+            raise EyelineError(f"{found.name}: a video, not a picture")
+        return found
     if isinstance(picture, (str, Path)):
         return read_image(Path(picture))
     if isinstance(picture, Tensor):
@@ -186,7 +189,8 @@ def _download(url: Any) -> Tensor | Video:
         kind = answer.headers.get_content_type()
         if kind == "multipart/x-mixed-replace":  # JPEGs without an end: a network camera
             return Video(url, "stream")
-        if kind.startswith("video/") or kind.endswith("mpegurl"):
+        named = _path_of(url).suffix.lower() in VIDEO_SUFFIXES
+        if named or kind.startswith("video/") or kind.endswith("mpegurl"):
             return Video(url, "url")
         data = answer.read(URL_LIMIT + 1)
     if len(data) > URL_LIMIT:
@@ -200,11 +204,6 @@ def _download(url: Any) -> Tensor | Video:
             raise EyelineError(str(error).replace(str(file), shown)) from None
 
 
-def _is_video_file(url: str) -> bool:
-    """By its name; what ends with .mjpg is as often a camera as a file, and is asked."""
-    return _path_of(url).suffix.lower() in VIDEO_SUFFIXES - {".mjpeg", ".mjpg"}
-
-
 def _path_of(url: str) -> PurePosixPath:
     """What stands behind the host."""
     _, _, behind = re.sub("[?#].*", "", url).partition("://")
@@ -215,7 +214,7 @@ def is_url(picture: Any) -> bool:
     return isinstance(picture, str) and picture.startswith(("http://", "https://"))
 
 
-def name_of(picture: Picture) -> str | None:
+def name_of(picture: Item) -> str | None:
     return without_login(str(picture)) if isinstance(picture, (str, Path)) else None
 
 
