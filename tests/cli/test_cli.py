@@ -225,6 +225,24 @@ def test_predict_a_file_whose_name_is_no_text(
     assert rows and rows[0]["picture"] == f"{tmp_path}/caf\\udce9.png"
 
 
+def test_lr_find_and_batch_find(cli: Run, data: Path, tmp_path: Path) -> None:
+    settings = [f"model.{key}={value}" for key, value in SMALL.items()]
+    model = ["retinanet", "--data", data, "data.workers=0", *settings]
+    status, out, err = cli("lr-find", *model, "--steps", 10, "--out", "rates")
+    assert status == 0, err
+    assert f"plot: {Path('rates', 'lr.html')}" in out
+    page = (tmp_path / "rates" / "lr.html").read_text()
+    assert page.count("<svg") == page.count("</svg>") == 1 and "loss lowest at" in page
+    assert page.startswith("<!DOCTYPE html>") and "Learning rates of retinanet</h1>" in page
+    rows = list(csv.DictReader((tmp_path / "rates" / "lr.csv").open()))
+    assert 1 < len(rows) <= 10 and float(rows[0]["lr"]) == pytest.approx(1e-6)
+    assert "exists already" in told(cli("lr-find", *model, "--steps", 10, "--out", "rates"))
+    status, out, err = cli("batch-find", *model, "--largest", 2)
+    assert status == 0, err
+    sizes = [int(line.split()[0].split("=")[1]) for line in out.splitlines()[:-2]]
+    assert sizes == [1, 2] and "suggestion: batch_size=" in out
+
+
 def test_models(cli: Run) -> None:
     status, out, _ = cli("models", "--task", "detection")
     assert status == 0

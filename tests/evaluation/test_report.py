@@ -15,7 +15,9 @@ from PIL import Image
 from torch import nn
 
 from eyeline.evaluation import evaluate
-from eyeline.evaluation.report import COLOURS, LONGEST, curve_svg, page
+from eyeline.evaluation.charts import COLOURS, curve_svg
+from eyeline.evaluation.html import LONGEST
+from eyeline.evaluation.report import page
 from eyeline.metrics import Curve
 
 CLASSES = ["cell <b>", "absent & away"]

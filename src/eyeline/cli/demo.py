@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eyeline.cli.options import Settings
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -19,10 +21,7 @@ MINUTES = 5  # what the recipe takes on 2 cores without a GPU
 
 
 def demo(
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="keys of the recipe, such as epochs=3"),
-    ] = None,
+    settings: Settings = None,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="where it is taken, DIR-2, DIR-3 ...")
     ] = Path("demo"),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from eyeline.cli.options import ClassAgnostic, Nms, NmsIou, Tta, VoteIou
+from eyeline.cli.options import NO_DATA, ClassAgnostic, Nms, NmsIou, Tta, VoteIou
 from eyeline.errors import EyelineError
 
 
@@ -63,7 +63,7 @@ def evaluate(
     of_run = load_recipe(folder / "recipe.yaml").data if in_run else Data()
     path = data or of_run.path
     if path is None:
-        raise EyelineError("which pictures? give --data PATH, a folder in COCO or VOC form")
+        raise EyelineError(NO_DATA)
     split = split or of_run.val or "val"
     dataset = open_dataset(
         path, split, classes=model.classes, bad_boxes=bad_boxes or of_run.bad_boxes

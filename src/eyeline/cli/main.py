@@ -64,12 +64,8 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     try:
         app(args=[a for a in arguments if a != "--debug"], prog_name="eyeline")
-    except SystemExit as stop:  # how typer ends every command
+    except SystemExit as stop:  # how typer ends every command, by Ctrl-C too
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        return 130
     except (EyelineError, OSError) as error:  # OSError: a full disk, a missing permission
         if debug:
             raise
