@@ -493,9 +493,17 @@ def test_demo(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """All its steps, far too short to learn anything."""
     for name, value in {"TRAIN": 4, "VAL": 3, "SIZE": 64, "DRAWN": 2}.items():
         monkeypatch.setattr(f"eyeline.cli.demo.{name}", value)
+    asked = []
+
+    def device(wanted: object) -> torch.device:
+        asked.append(wanted)
+        return torch.device("cpu")
+
+    monkeypatch.setattr("eyeline.inference.predictor.find_device", device)
     settings = [f"model.{key}={value}" for key, value in SMALL.items() if key != "tower_depth"]
     status, out, err = cli("demo", "--minutes", 0.1, "data.workers=0", *settings)
     assert status == 0, err
+    assert asked == [None]  # evaluated on the best there is, as it was trained
     folder = tmp_path / "demo"
     *_, score, place = out.splitlines()
     assert place == f"report: {Path('demo', 'report.html')}"
