@@ -142,7 +142,8 @@ def table(runs: Sequence[Evaluated]) -> Table:
     result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     result.add_column("run", overflow="fold")
     numbers = numbers_of(runs)
-    for name in (columns := header(numbers)):
+    columns = header(numbers)
+    for name in columns:
         words = name in (columns[0], columns[-1])
         result.add_column(name, justify="left" if words else "right", no_wrap=True)
     for run in _best_first(runs):
