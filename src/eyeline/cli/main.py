@@ -16,6 +16,7 @@ from eyeline.cli import (
     data,
     demo,
     eval,
+    export,
     lr_find,
     models,
     predict,
@@ -34,6 +35,7 @@ app.command("batch-find")(batch_find.batch_find)
 app.command("eval")(eval.evaluate)
 app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.command("cp")(cp.cp)
 app.command("models")(models.models)
 app.command("demo")(demo.demo)
