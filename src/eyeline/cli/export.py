@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eyeline.cli.options import ClassAgnostic, NmsIou, VoteIou
+from eyeline.cli.options import ClassAgnostic, Nms, NmsIou, VoteIou
 
 
 def export(
@@ -20,6 +20,7 @@ def export(
         str | None, typer.Option(metavar="PATH", help="on which the file is compared with the run")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="overwrite the file")] = False,
+    nms: Nms = None,
     nms_iou: NmsIou = None,
     vote_iou: VoteIou = None,
     class_agnostic: ClassAgnostic = False,
@@ -37,7 +38,8 @@ def export(
     check_format(format)
     model = load_model(run)
     chosen = {
-        "nms_iou": nms_iou, "vote_iou": vote_iou, "class_agnostic_nms": class_agnostic or None,
+        "nms": nms, "nms_iou": nms_iou, "vote_iou": vote_iou,
+        "class_agnostic_nms": class_agnostic or None,
     }  # fmt: skip
     set_suppression(model, chosen)
     folder = Path(run) if Path(run).is_dir() else Path()
