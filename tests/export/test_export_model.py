@@ -27,7 +27,7 @@ from eyeline.registry import create_model
 NAMES = ("retinanet", "faster_rcnn", "mask_rcnn")
 SMALL: dict[str, Any] = dict(
     classes=["cat", "dog", "tree"], backbone="resnet18", fpn_channels=32, min_size=96, max_size=128,
-    max_detections=30,
+    max_detections=30, score_threshold=0.02,
 )  # fmt: skip
 MORE: dict[str, dict[str, Any]] = {
     "retinanet": dict(tower_depth=1, candidates=200),
@@ -36,8 +36,8 @@ MORE: dict[str, dict[str, Any]] = {
 }
 # What a fresh detector says little with -> spread of the weights that make it say something.
 LOUD = {
-    "class_head.output": 0.15, "box_head.output": 0.05, "rpn.objectness": 0.1, "rpn.deltas": 0.02,
-    "head.classes": 0.3, "head.deltas": 0.1, "mask_head.classes": 0.3,
+    "class_head.output": 0.6, "box_head.output": 0.05, "rpn.objectness": 0.1, "rpn.deltas": 0.02,
+    "head.classes": 0.1, "head.deltas": 0.1, "mask_head.classes": 0.3,
 }  # fmt: skip
 
 

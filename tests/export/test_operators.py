@@ -23,7 +23,12 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 def session(module: nn.Module, examples: tuple[Any, ...], shapes: Any, path: Path) -> Any:
     with keep_whole():
-        captured = torch.export.export(module, examples, dynamic_shapes=shapes)
+        captured = torch.export.export(
+            module,
+            examples,
+            dynamic_shapes=shapes,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
     torch.onnx.export(
         captured, f=path, verbose=False, external_data=False,
         input_names=[f"in{i}" for i in range(len(torch.utils._pytree.tree_leaves(examples)))],
