@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import eyeline
 from eyeline.data.images import find_images, read_image
 from eyeline.errors import EyelineError
 from eyeline.export import export_model, files
@@ -86,8 +85,36 @@ def check(run: Callable[[Tensor], Any], model: Any, *pictures: Tensor) -> None:
 
 
 @pytest.fixture(scope="module")
-def photograph(shared_data: Path) -> Tensor:
-    return read_image(find_images(shared_data / "tiny_coco" / "val2017")[0])
+def photograph_path(shared_data: Path) -> Path:
+    return find_images(shared_data / "tiny_coco" / "val2017")[0]
+
+
+@pytest.fixture(scope="module")
+def photograph(photograph_path: Path) -> Tensor:
+    return read_image(photograph_path)
+
+
+def documented(word: str) -> str:
+    """The Python block of the page that has the word."""
+    page = Path(__file__).parents[2] / "docs" / "export.md"
+    blocks = [block.partition("```")[0] for block in page.read_text().split("```python\n")[1:]]
+    [code] = [block for block in blocks if word in block]
+    return code
+
+
+def check_script(path: Path, picture: Path, expected: dict[str, Tensor]) -> None:
+    """Ten lines, without eyeline and torch, find what the model finds."""
+    code = documented("InferenceSession")
+    assert len(code.strip().splitlines()) == 10
+    assert "eyeline" not in code and "torch" not in code
+    code = code.replace("model.onnx", str(path)).replace("digits/val/00000.png", str(picture))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["classes"] == ["cat", "dog", "tree"]
+    count = len(expected["scores"])
+    found = {key: torch.from_numpy(names[key][0][:count]) for key in ("boxes", "scores", "labels")}
+    compared = differences(found, {key: expected[key] for key in found})
+    assert compared.boxes <= 0.01 and compared.scores <= 1e-4
 
 
 def noise(height: int, width: int) -> Tensor:
@@ -120,7 +147,7 @@ def test_the_resized_size_is_the_models(size: tuple[int, int]) -> None:
 
 @pytest.mark.slow  # half a minute each: torch follows every size through the graph
 @pytest.mark.parametrize("name", NAMES)
-def test_onnx_files(name: str, photograph: Tensor, tmp_path: Path) -> None:
+def test_onnx_files(name: str, photograph: Tensor, photograph_path: Path, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -145,6 +172,7 @@ def test_onnx_files(name: str, photograph: Tensor, tmp_path: Path) -> None:
     assert json.loads(known["classes"]) == ["cat", "dog", "tree"]
     assert json.loads(known["min_size"]) == 96 and json.loads(known["model"]) == name
     check(files.load_onnx(path), model.eval(), photograph, noise(300, 40), noise(20, 20))
+    check_script(path, photograph_path, wanted(model, photograph[None])[0])
 
 
 @pytest.mark.slow
@@ -213,7 +241,7 @@ def test_a_file_that_differs_is_not_kept(
 ) -> None:
     model, path = lively("mask_rcnn"), tmp_path / "new" / "m.pt2"
     eager(0.02)
-    assert "differs from the model; " in told(model, path, "torch", picture=photograph)
+    assert "differs from the model, " in told(model, path, "torch", picture=photograph)
     assert not list(path.parent.iterdir())
     eager(0.005)
     compared = export_model(model, path, "torch", picture=photograph)
@@ -255,20 +283,14 @@ def test_comparison_minds_classes_and_counts_not_order() -> None:
 
 
 def test_masks_are_pasted_by_the_function_in_the_documentation() -> None:
-    page = Path(__file__).parents[2] / "docs" / "export.md"
-    [code] = [b for b in page.read_text().split("```python\n")[1:] if "def paste" in b]
-    tree = ast.parse(code.partition("```")[0])
+    tree = ast.parse(documented("def paste"))
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     assert len(functions) == 1
     names: dict[str, Any] = {"np": np}
-    exec(compile(ast.Module(functions, []), str(page), "exec"), names)
+    exec(compile(ast.Module(functions, []), "export.md", "exec"), names)
     masks = torch.rand(3, 28, 28)
     boxes = torch.tensor([[3.2, 5.1, 40.7, 22.0], [-4.0, -3.5, 12.0, 9.0], [50, 20, 70.5, 52]])
     expected = paste_masks(masks, boxes, (40, 60))
     for mask, box, one in zip(masks, boxes, expected, strict=True):
         assert np.array_equal(names["paste"](mask.numpy(), box.numpy(), 40, 60), one.numpy())
         assert one.any()
-
-
-def test_the_name_is_found_where_the_documentation_says() -> None:
-    assert eyeline.export.export_model is export_model

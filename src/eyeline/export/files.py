@@ -134,9 +134,10 @@ def facts(model: Any) -> dict[str, str]:
         "max_size": model.preprocess.max_size,
         "eyeline": version("eyeline"),
     }
+    config = getattr(model, "config", None)
     for name in ("score_threshold", "mask_threshold", "mask_rounded"):
-        if hasattr(model.config, name):
-            known[name] = getattr(model.config, name)
+        if hasattr(config, name):
+            known[name] = getattr(config, name)
     return {name: json.dumps(value) for name, value in known.items()}
 
 
@@ -156,11 +157,14 @@ def compare(run: Run, model: Any, picture: Tensor | None = None) -> Comparison:
     found = run(picture[None])
     count = int(found["count"][0])
     got = {name: found[name][0, :count] for name in wanted}
+    hint = "not kept; see whether another picture tells the same"
     if count != len(wanted["boxes"]):
-        raise EyelineError(f"the file finds {count} objects, the model {len(wanted['boxes'])}")
+        told = f"the file finds {count} objects, the model {len(wanted['boxes'])}"
+        raise EyelineError(f"{told}: {hint}")
     compared = differences(got, wanted)
-    if compared.boxes > PIXELS or compared.scores > SCORE or (compared.masks or 0) > MASK:
-        raise EyelineError(f"the file differs from the model; {compared}")
+    equal = compared.boxes <= PIXELS and compared.scores <= SCORE and (compared.masks or 0) <= MASK
+    if not equal:  # NaN is not equal either
+        raise EyelineError(f"the file differs from the model, {compared}: {hint}")
     return compared
 
 
