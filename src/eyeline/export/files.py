@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
+from eyeline.export.folding import folded
 from eyeline.export.onnx import load_onnx, write_onnx
-from eyeline.export.optimize import optimize
 from eyeline.export.program import load_program, write_program
 from eyeline.nn.detector import Detector
 from eyeline.structures import Prediction
@@ -89,11 +89,10 @@ def export_model(
     if path.exists() and not force:
         raise EyelineError(f"{path} exists already; choose another name, or give --force")
     plain: Any = deepcopy(model).cpu().float().eval()
-    fast = optimize(plain).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.part")
     try:
-        FORMATS[format].write(fast, draft, facts(plain))
+        FORMATS[format].write(folded(plain), draft, facts(plain))
         compared = compare(FORMATS[format].load(draft), plain, picture)
         os.replace(draft, path)
     finally:
