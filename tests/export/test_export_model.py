@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from eyeline.data.images import find_images, read_image
 from eyeline.errors import EyelineError
-from eyeline.export import export_model, files
+from eyeline.export import export_model, files, optimize
 from eyeline.export.files import Comparison, Format, blobs, compare, differences
 from eyeline.export.graph import Graph
 from eyeline.nn.detector import Detector
@@ -209,6 +209,8 @@ def test_what_cannot_be_exported_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     ):
         model.config = replace(plain, **options)
         assert words in told(model, path, format)
+    model.config = plain
+    assert "give it, not optimize(model)" in told(optimize(model), path, "torch")
     assert "not Linear" in told(nn.Linear(1, 1), path, "torch")
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(files, "find_spec", lambda name: None if name == "onnxscript" else name)

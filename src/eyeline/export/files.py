@@ -22,6 +22,7 @@ from eyeline.export.folding import folded
 from eyeline.export.onnx import load_onnx, write_onnx
 from eyeline.export.program import load_program, write_program
 from eyeline.nn.detector import Detector
+from eyeline.nn.fused import FusedLayer
 from eyeline.structures import Prediction
 
 Run = Callable[[Tensor], Mapping[str, Tensor]]
@@ -116,6 +117,8 @@ def check_model(model: Any, format: str) -> None:
     config = getattr(model, "config", None)
     if not hasattr(model, "compute") or not hasattr(model, "preprocess"):
         raise EyelineError(f"detectors are exported, not {type(model).__name__}")
+    if any(isinstance(module, FusedLayer) for module in model.modules()):
+        raise EyelineError("a model is exported as it was trained; give it, not optimize(model)")
     if (kind := getattr(config, "nms", "hard")) != "hard":
         raise EyelineError(f'exported files have no operator for nms {kind!r}; use nms "hard"')
     if getattr(config, "pooling", "roi_align") == "roi_pool":
