@@ -17,6 +17,7 @@ from eyeline.cli import (
     data,
     demo,
     eval,
+    export,
     lr_find,
     models,
     predict,
@@ -36,6 +37,7 @@ app.command("eval")(eval.evaluate)
 app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
 app.command("calibrate")(calibrate.calibrate)
+app.command("export")(export.export)
 app.command("cp")(cp.cp)
 app.command("models")(models.models)
 app.command("demo")(demo.demo)
