@@ -19,6 +19,7 @@ from eyeline.cli import (
     lr_find,
     models,
     predict,
+    profile,
     train,
 )
 from eyeline.errors import EyelineError
@@ -34,6 +35,7 @@ app.command("batch-find")(batch_find.batch_find)
 app.command("eval")(eval.evaluate)
 app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
+app.command("profile")(profile.profile)
 app.command("cp")(cp.cp)
 app.command("models")(models.models)
 app.command("demo")(demo.demo)

@@ -82,7 +82,7 @@ class WorkMeter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.done: Amounts = Counter()
         self.uncounted: set[str] = set()  # operators of other libraries, whose operations are lost
 
@@ -113,17 +113,18 @@ class WorkMeter(TorchDispatchMode):
         return out
 
     def _operations(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> int:
+        """Of one operator; those that torch's own table lacks are the packed layers of the CPU."""
         packet = func._overloadpacket
         if packet in flop_registry:
             return int(flop_registry[packet](*args, **kwargs, out_val=out))
         if packet is torch.ops.aten._int_mm:
-            return 2 * args[0].shape[1] * out.numel()
+            return int(2 * args[0].shape[1] * out.numel())
         named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
         weight = named.get("W", named.get("qw"))
-        if func.namespace in ("mkldnn", "onednn") and weight is not None:  # packed layers
+        if func.namespace in ("mkldnn", "onednn") and weight is not None:
             channels = out.shape[1 if "conv" in packet.__name__ else -1]
             return int(2 * out.numel() * weight.numel() // channels)
-        if func.namespace not in ("aten", "prim", "prims"):
+        if func.namespace not in ("aten", "prim", "prims", "profiler"):
             self.uncounted.add(str(packet))
         return 0
 

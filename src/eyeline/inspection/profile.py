@@ -7,7 +7,6 @@ rounds, which take turns with calls that nobody watches, so that the price of wa
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
@@ -73,16 +72,13 @@ def profile_inference(
         rounds: calls that are timed; as many more are timed as a whole.
         depth: 1 for the stages, 2 for their parts too ...
     """
+    if as_is and precision != "float32":
+        raise EyelineError(f"a model as it is computes in float32, not {precision}")
     pictures = [picture(size, seed) for seed in range(batch)]
     model = fixed_size(deepcopy(model), size)
     if not trained:
         wake(model, pictures, [objects(size, seed, model) for seed in range(batch)])
-    if as_is:
-        if precision != "float32":
-            raise EyelineError(f"a model as it is computes in float32, not {precision}")
-        model.eval()
-    else:
-        model = optimize(model, precision)
+    model = model.eval() if as_is else optimize(model, precision)
     device = next(model.parameters()).device
     call = partial(_infer, model, pictures, device)
     return _measure(model, call, device, limits, rounds, depth)

@@ -279,7 +279,8 @@ def build_stages(
         seconds, work: of each stage alone, without its parts.
     """
     names = dict.fromkeys(path[len(at)] for path in seconds if path[: len(at)] == at != path)
-    stages, rests = [], []
+    stages: list[Stage] = []
+    rests: list[Stage] = []
     for name in names:
         path = (*at, name)
         parts = build_stages(seconds, work, calls, limits, path)
