@@ -40,11 +40,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--size", default="800x1066")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--depth", type=int, default=1)
     parser.add_argument("--out", type=Path, default=PAGE)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = find_device()
     limits = measure_limits(device)
+    how = {"rounds": args.rounds, "depth": args.depth}
     sections = []
     for case in args.cases:
         name, mode, precision = case.split(":")
@@ -53,10 +55,10 @@ def main() -> None:
         size = picture_size(args.size, model)
         subject = Subject(name, mode, precision, 1, size)
         if mode == "training":
-            profile = profile_training(model, limits, size, recipe, rounds=args.rounds)
+            profile = profile_training(model, limits, size, recipe, **how)
         else:
             profile = profile_inference(
-                model, limits, size, precision=precision, trained=False, rounds=args.rounds
+                model, limits, size, precision=precision, trained=False, **how
             )
         sections.append(to_markdown(subject, profile))
         print(sections[-1], flush=True)
@@ -66,8 +68,8 @@ def main() -> None:
 
 def command(args: argparse.Namespace) -> str:
     cases = [] if args.cases == CASES else args.cases
-    options = f"--threads {args.threads} --size {args.size} --rounds {args.rounds}"
-    return " ".join(["python benchmarks/make_performance.py", options, *cases])
+    options = [f"--{key} {vars(args)[key]}" for key in ("threads", "size", "rounds", "depth")]
+    return " ".join(["python benchmarks/make_performance.py", *options, *cases])
 
 
 def commit() -> str:

@@ -96,6 +96,7 @@ def test_weights(cli: Run, tmp_path: Path) -> None:
         (["retinanet", "--training", "--precision", "int3"], "precision: input should be"),
         (["retinanet", *SETTINGS, "--as-is", "--precision", "bf16"], "computes in float32"),
         (["retinanet", *SETTINGS, "--as-is", "--training"], "--as-is is for inference"),
+        (["retinanet", "--training", "checkpoint_activations=true"], "set it to false"),
         (["retinanet", "model.backbon=resnet18"], "unknown model option 'backbon'"),
         (["retinanet", *SETTINGS, "--json", "limits.json"], "limits.json exists already"),
         (["retinanet", *SETTINGS, "--threads", "3"], "with 1 threads, this is"),

@@ -105,7 +105,8 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float) -> flo
         for n in SIZES:
             try:
                 call = _product(device, dtype, n)
-                first = meter.time(call)  # this one also warms up
+                call()  # to warm up
+                first = meter.time(call)
             except RuntimeError:  # torch's word for "not implemented", and for "out of memory"
                 break
             times = [first] + [meter.time(call) for _ in range(_repeats(first, seconds / 6))]
@@ -150,6 +151,7 @@ def bandwidth(device: torch.device, seconds: float) -> float:
     def copy() -> Tensor:
         return target.copy_(source)
 
+    copy()  # to warm up
     first = meter.time(copy)
     times = [meter.time(copy) for _ in range(_repeats(first, seconds / 2))]
     return 2 * COPIED / min(first, *times)

@@ -78,8 +78,8 @@ def profile_inference(
     model = fixed_size(deepcopy(model), size)
     if not trained:
         wake(model, pictures, [objects(size, seed, model) for seed in range(batch)])
-    model = model.eval() if as_is else optimize(model, precision)
     device = next(model.parameters()).device
+    model = model.eval() if as_is else optimize(model, precision)
     call = partial(_infer, model, pictures, device)
     return _measure(model, call, device, limits, rounds, depth)
 
@@ -98,7 +98,12 @@ def profile_training(
     Pictures are prepared beforehand, as the loop has its workers do. Precision, optimizer and
     what is frozen come from the recipe; the learning rate is 0, so that all steps are alike.
     The other arguments are those of `profile_inference`.
+
+    Raises:
+        EyelineError: the recipe computes activations twice, which has no order of stages.
     """
+    if recipe.checkpoint_activations:
+        raise EyelineError("checkpoint_activations cannot be profiled; set it to false")
     model = fixed_size(deepcopy(model), size)
     device = next(model.parameters()).device
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

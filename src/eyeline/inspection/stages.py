@@ -175,7 +175,7 @@ def _watch_module(module: nn.Module, name: str, recorder: Recorder, undo: ExitSt
 
     # First of all hooks and last: what others do is part of the module's work.
     undo.callback(module.register_forward_pre_hook(enter, prepend=True).remove)
-    undo.callback(module.register_forward_hook(leave).remove)
+    undo.callback(module.register_forward_hook(leave, always_call=True).remove)
 
 
 def _methods(module: nn.Module) -> list[str]:
@@ -217,9 +217,12 @@ def _replace(
     @wraps(function)
     def watched(*args: Any, **kwargs: Any) -> Any:
         recorder.enter(name, module, passage, args)
-        result = function(*args, **kwargs)
-        recorder.leave(result)
-        return result
+        result = None
+        try:
+            result = function(*args, **kwargs)
+            return result
+        finally:
+            recorder.leave(result)
 
     if isinstance(owner, nn.Module):  # the method lies in the class, this one in the object
         undo.callback(delattr, owner, key)
