@@ -1,38 +1,38 @@
 """Speed and memory of eyeline's detectors beside torchvision's, with the same weights.
 
-Both sides run in one process and take turns, so that whatever else the machine does meets both;
-peak memory is measured in a process each. Times are medians with their extremes, and what is
-slower is printed as plainly as what is faster. The exit status is 1 where outputs differ.
-
-    PYTHONPATH=src python benchmarks/bench_detectors.py [--quick] [--weights FILE] [MODEL ...]
+Both sides run in one process and take turns; peak memory is measured in a process each.
+`bench.py` is the command.
 
 Letters   K classes, N detections.
 """
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import platform
 import re
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MODELS = ("faster_rcnn", "retinanet")
+from table import Table, take_turns
+
+MODELS = ("faster_rcnn", "mask_rcnn", "retinanet")
+# What the ratios are to reach: float32, the fastest precision, a training step in float32.
+BARS: dict[str, dict[str, float]] = {
+    "faster_rcnn": {"float32": 1.6, "fastest": 7.0, "training": 1.7},
+    "mask_rcnn": {"float32": 1.6, "fastest": 7.0},
+    "retinanet": {"float32": 1.4, "fastest": 6.0},
+}
 HEIGHT, WIDTH = 800, 1066
 SLOTS = 91  # COCO's category ids as torchvision keeps them; 0 is background, or stands unused
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.01, 1e-4  # pixels; probability
-BF16_FLAGS = ("amx_bf16", "avx512_bf16")
 
 
 # ---- what both sides are given
@@ -55,7 +55,11 @@ def objects(seed: int, count: int = 10) -> dict[str, Tensor]:
     corner = torch.rand(count, 2, generator=generator) * 0.6 * size
     extent = (0.05 + 0.3 * torch.rand(count, 2, generator=generator)) * size
     labels = torch.randint(SLOTS - 1, (count,), generator=generator)
-    return {"boxes": torch.cat([corner, corner + extent], 1), "labels": labels}
+    boxes = torch.cat([corner, corner + extent], 1)
+    x, y = torch.arange(WIDTH) + 0.5, torch.arange(HEIGHT)[:, None] + 0.5
+    x1, y1, x2, y2 = boxes[:, :, None, None].unbind(1)
+    masks = ((x > x1) & (x < x2) & (y > y1) & (y < y2)).to(torch.uint8)  # (G, HEIGHT, WIDTH)
+    return {"boxes": boxes, "labels": labels, "masks": masks}
 
 
 # ---- the two sides
@@ -69,9 +73,9 @@ def torchvision_model(name: str, weights: str | None) -> nn.Module:
     from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
     torch.manual_seed(0)
-    build, options = detection.FasterRCNN, {}
+    kinds = (detection.FasterRCNN, detection.MaskRCNN, detection.RetinaNet)
+    build, options = dict(zip(MODELS, kinds, strict=True))[name], {}
     if name == "retinanet":
-        build = detection.RetinaNet
         options = dict(returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
     backbone = resnet_fpn_backbone(
         backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, **options
@@ -101,7 +105,7 @@ def enliven(model: nn.Module, norms: list[nn.Module], name: str) -> None:
     for path, module in model.named_modules():
         if path.endswith("bn3"):  # the last of a block; at 1 rounding grows from block to block
             module.weight.fill_(0.3)
-    if name == "faster_rcnn":
+    if name != "retinanet":
         last, spread = model.roi_heads.box_predictor.cls_score, 3.0
         level = torch.zeros(SLOTS)
         level[0] = 9.0  # background
@@ -133,7 +137,7 @@ def eyeline_model(name: str, weights: str | dict[str, Tensor]) -> nn.Module:
 
 
 def for_torchvision(targets: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    return [{"boxes": t["boxes"], "labels": t["labels"] + 1} for t in targets]
+    return [{**t, "labels": t["labels"] + 1} for t in targets]
 
 
 def training_step(model: nn.Module, targets: list[dict[str, Tensor]]) -> Callable[[], object]:
@@ -156,19 +160,6 @@ def training_step(model: nn.Module, targets: list[dict[str, Tensor]]) -> Callabl
 # ---- measuring
 
 
-def take_turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every call in every round, after one call each to warm up."""
-    for call in calls.values():
-        call()
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for i in range(rounds):
-        for name in list(calls)[:: 1 if i % 2 == 0 else -1]:
-            start = time.perf_counter()
-            calls[name]()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
 def differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str:
     """Empty where each detection of either side has its equal on the other, else what differs."""
     box = (ours["boxes"][:, None] - theirs["boxes"]).abs().amax(2)  # (N, N')
@@ -183,12 +174,13 @@ def differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str:
 
 def peak_memory(name: str, weights: str, threads: int, side: str, what: str) -> float:
     """Peak memory in GiB of a process that does only that."""
-    command = [sys.executable, __file__, name, "--weights", weights, "--threads", str(threads)]
-    return float(subprocess.check_output([*command, "--child", side, what]).splitlines()[-1])
+    command = [sys.executable, __file__, name, weights, str(threads), side, what]
+    return float(subprocess.check_output(command).splitlines()[-1])
 
 
-def child(name: str, weights: str, side: str, what: str) -> None:
+def child(name: str, weights: str, threads: str, side: str, what: str) -> None:
     """Do one thing three times on one side, and print the peak of this process's memory in GiB."""
+    torch.set_num_threads(int(threads))
     targets = [objects(1), objects(2)]
     if side == "torchvision":
         model, targets = torchvision_model(name, weights), for_torchvision(targets)
@@ -212,12 +204,12 @@ def peak_of_this_process() -> float:
     return maximum / 2**20 / (1024 if sys.platform == "darwin" else 1)  # macOS: bytes
 
 
-# ---- the table
+# ---- the rows
 
 
-def bench(name: str, weights: str | None, threads: int, quick: bool) -> bool:
-    """Measure one model and print its rows; False where outputs differ."""
-    from eyeline import Predictor
+def bench(table: Table, name: str, weights: str | None, threads: int, quick: bool) -> bool:
+    """Measure one model; False where outputs differ."""
+    from eyeline import Predictor, calibrate
 
     theirs = torchvision_model(name, weights)
     ours = eyeline_model(name, theirs.state_dict())
@@ -226,17 +218,19 @@ def bench(name: str, weights: str | None, threads: int, quick: bool) -> bool:
         for model in (theirs, ours)
     ]
     assert frozen[0] == frozen[1] > 0, f"the sides freeze {frozen} parameters"
+    bars = BARS[name]
+    table.section(f"{name}, ResNet-50 FPN, {HEIGHT}x{WIDTH}")
 
     image = picture(0)
+    options: dict[str, dict[str, Any]] = {"float32": {}}
+    if torch.cpu._is_avx512_bf16_supported():
+        options["bf16"] = {}
+    if torch.cpu._is_vnni_supported():
+        options["int8"] = {"ranges": calibrate(ours, [[picture(i)] for i in range(3)])}
     predictors = {
-        precision: Predictor(ours, device="cpu", precision=precision, score_threshold=0.05)
-        for precision in ("float32", "bf16")
+        precision: Predictor(ours, device="cpu", precision=precision, score_threshold=0.05, **more)
+        for precision, more in options.items()
     }
-
-    @torch.inference_mode()
-    def torchvision_autocast() -> object:
-        with torch.autocast("cpu", torch.bfloat16):
-            return theirs([image / 255])
 
     expected = torch.inference_mode()(theirs)([image / 255])[0]
     expected["labels"] = expected["labels"] - 1
@@ -246,28 +240,36 @@ def bench(name: str, weights: str | None, threads: int, quick: bool) -> bool:
         "Predictor": {"boxes": found.boxes, "scores": found.scores, "labels": found.labels},
     }
     equal = True
-    print(f"\n{name}, ResNet-50 FPN, {HEIGHT}x{WIDTH}")
     for what, output in outputs.items():
         difference = differences(output, expected)
         equal &= not difference
-        print(f"  outputs of {what}, float32: {difference or 'equal'}", flush=True)
+        table.note(f"outputs of {what}, float32: {difference or 'equal'}")
 
-    seconds = take_turns(
-        {
-            "torchvision": lambda: torch.inference_mode()(theirs)([image / 255]),
-            "model": lambda: torch.inference_mode()(ours)([image / 255]),
-            "Predictor": lambda: predictors["float32"](image),
-        },
-        rounds=3 if quick else 11,
-    )
-    row("inference float32, model(images)", seconds["torchvision"], seconds["model"])
-    row("inference float32, Predictor", seconds["torchvision"], seconds["Predictor"])
-    low = take_turns(
-        {"autocast": torchvision_autocast, "bf16": lambda: predictors["bf16"](image)},
-        rounds=1 if quick else 7,
-    )
-    row("inference bf16, Predictor; theirs float32", seconds["torchvision"], low["bf16"])
-    row("inference bf16, Predictor; theirs autocast", low["autocast"], low["bf16"])
+    @torch.inference_mode()
+    def torchvision_autocast() -> object:
+        with torch.autocast("cpu", torch.bfloat16):
+            return theirs([image / 255])
+
+    calls = {
+        "torchvision": torch.inference_mode()(lambda: theirs([image / 255])),
+        "model": torch.inference_mode()(lambda: ours([image / 255])),
+    }
+    for precision, predictor in predictors.items():
+        calls[precision] = lambda predictor=predictor: predictor(image)
+    if "bf16" in predictors:
+        calls["autocast"] = torchvision_autocast
+    seconds = take_turns(calls, rounds=3 if quick else 9)
+    usual = seconds["torchvision"]
+    table.row("inference float32, model(images)", usual, seconds["model"])
+    table.row("inference float32, Predictor", usual, seconds["float32"], bar=bars["float32"])
+    for precision in list(predictors)[1:]:
+        fastest = bars["fastest"] if precision == list(predictors)[-1] else None
+        what = f"inference {precision}, Predictor; theirs float32"
+        table.row(what, usual, seconds[precision], bar=fastest)
+    if "bf16" in predictors:
+        table.row(
+            "inference bf16, Predictor; theirs autocast", seconds["autocast"], seconds["bf16"]
+        )
 
     targets = [objects(1), objects(2)]
     steps = {
@@ -275,7 +277,10 @@ def bench(name: str, weights: str | None, threads: int, quick: bool) -> bool:
         "eyeline": training_step(ours, targets),
     }
     seconds = take_turns(steps, rounds=1 if quick else 5)
-    row("training step float32, batch 2", seconds["torchvision"], seconds["eyeline"])
+    table.row(
+        "training step float32, batch 2", seconds["torchvision"], seconds["eyeline"],
+        bar=bars.get("training"),
+    )  # fmt: skip
 
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "weights.pth"))
@@ -285,71 +290,9 @@ def bench(name: str, weights: str | None, threads: int, quick: bool) -> bool:
                 [peak_memory(name, path, threads, side, what)]
                 for side in ("torchvision", "eyeline")
             ]
-            row(f"peak memory, {what} (process)", *peaks, unit="GiB")
+            table.row(f"peak memory, {what} (process)", *peaks, unit="GiB", bar=1.0)
     return equal
 
 
-def row(what: str, theirs: list[float], ours: list[float], unit: str = "s") -> None:
-    """Print medians [extremes], and how many times less ours takes."""
-
-    def show(values: list[float]) -> str:
-        extremes = f" [{min(values):.2f}, {max(values):.2f}]" if len(values) > 1 else ""
-        return f"{statistics.median(values):.2f}{extremes} {unit}"
-
-    ratio = statistics.median(theirs) / statistics.median(ours)
-    better, worse = ("faster", "SLOWER") if unit == "s" else ("less", "MORE")
-    verdict = "equal" if 0.99 < ratio < 1.01 else better if ratio > 1 else worse
-    print(f"  {what:<44}{show(theirs):>26}{show(ours):>26}{ratio:>7.2f}x {verdict}", flush=True)
-
-
-def machine(threads: int) -> str:
-    """What the figures were measured on, with what, when."""
-    from importlib.metadata import version
-
-    info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.exists() else ""
-    model = re.search(r"model name\s*: (.*)", text)
-    flags = set((re.search(r"flags\s*: (.*)", text) or [""])[0].split())
-    bf16 = ", ".join(flag for flag in BF16_FLAGS if flag in flags) or "none, so bf16 is emulated"
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
-    return "\n".join(
-        [
-            f"machine  {model[1] if model else platform.processor()}, threads: {threads}",
-            f"bf16     instructions: {bf16}",
-            f"with     torch {torch.__version__}, torchvision {version('torchvision')}, "
-            f"Python {platform.python_version()}",
-            f"commit   {commit or 'unknown'}, {datetime.date.today()}",
-        ]
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "models", nargs="*", default=MODELS, metavar="MODEL", help=", ".join(MODELS)
-    )
-    parser.add_argument("--quick", action="store_true", help="few rounds: a look, not a figure")
-    parser.add_argument("--weights", help="a checkpoint of torchvision's, for a single MODEL")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if unknown := set(args.models) - set(MODELS):
-        parser.error(f"no such model: {', '.join(unknown)}; there are {', '.join(MODELS)}")
-    if args.weights and len(args.models) != 1:
-        parser.error("--weights needs exactly one MODEL")
-    torch.set_num_threads(args.threads)
-    if args.child:
-        return child(args.models[0], args.weights, *args.child)
-    print(machine(args.threads))
-    print(f"\n  {'median [least, most]':<44}{'torchvision':>26}{'eyeline':>26}{'ratio':>8}")
-    equal = [bench(name, args.weights, args.threads, args.quick) for name in args.models]
-    sys.exit(0 if all(equal) else 1)
-
-
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # as `peak_memory` calls it
+    child(*sys.argv[1:])

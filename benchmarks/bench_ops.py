@@ -1,21 +1,12 @@
 """RoIAlign, RoIPool and NMS against torchvision on the CPU, forward and forward + backward.
 
-    PYTHONPATH=src python benchmarks/bench_ops.py [--threads 2] [--repeats 9] [--only NAME]
-
-Needs an environment with torchvision. Both sides run in this process, in turn; printed are the
-medians in milliseconds, the spread (the middle half), and how many times as fast eyeline is. A
-line that is lost is marked. Results are compared before anything is timed.
+Both sides run in this process, in turn. Results are compared before anything is timed. `bench.py`
+is the command.
 """
 
 from __future__ import annotations
 
-import argparse
-import platform
-import statistics
-import subprocess
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 import torchvision
@@ -23,6 +14,7 @@ from torch import Tensor
 
 from eyeline.ops.nms import nms
 from eyeline.ops.roi_align import assign_levels, roi_align, roi_pool
+from table import Table, take_turns
 
 WIDTH, HEIGHT = 1088, 800
 STRIDES = (4, 8, 16, 32)
@@ -128,49 +120,11 @@ def cases() -> Iterator[tuple[str, Side, Side]]:
     yield from suppression(20000, 500, 0.5, groups=80, limit=100)
 
 
-def measure(sides: list[Side], repeats: int) -> list[list[float]]:
-    """Milliseconds of each side, taken in turn; the first round warms up."""
-    times: list[list[float]] = [[] for _ in sides]
-    for turn in range(repeats + 1):
-        for side, taken in zip(sides, times, strict=True):
-            start = time.perf_counter()
-            side()
-            if turn:
-                taken.append((time.perf_counter() - start) * 1e3)
-    return times
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--only", default="", help="cases whose name contains this")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+def bench(table: Table, rounds: int, only: str = "") -> None:
+    """Measure the cases whose names contain `only`."""
     torch.manual_seed(0)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-    ).stdout.strip()  # fmt: skip
-    print(
-        f"{platform.machine()}, {args.threads} threads, torch {torch.__version__}, "
-        f"torchvision {torchvision.__version__}, commit {commit or 'none'}"
-    )
-    print(f"{'milliseconds: median (middle half)':58}{'eyeline':>28}{'torchvision':>28}")
-    lost = total = 0
+    table.section("operators")
     for label, ours, theirs in cases():
-        if args.only not in label:
-            continue
-        row, medians = f"{label:58}", []
-        for taken in measure([ours, theirs], args.repeats):
-            low, median, high = statistics.quantiles(taken, n=4)
-            medians.append(median)
-            row += f"{f'{median:.1f} ({low:.1f} to {high:.1f})':>28}"
-        ratio = medians[1] / medians[0]
-        total, lost = total + 1, lost + (ratio < 1)
-        print(f"{row}  x{ratio:.2f}{'  lost' if ratio < 1 else ''}", flush=True)
-    print(f"{lost} of {total} lost")
-
-
-if __name__ == "__main__":
-    main()
+        if only in label:
+            seconds = take_turns({"theirs": theirs, "ours": ours}, rounds)
+            table.row(label, seconds["theirs"], seconds["ours"])

@@ -22,7 +22,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 CASES = [
     f"{model}:{mode}"
     for model in ("faster_rcnn", "mask_rcnn", "retinanet")
-    for mode in ("inference:float32", "inference:bf16", "training:float32")
+    for mode in ("inference:float32", "inference:bf16", "inference:int8", "training:float32")
 ]
 HEAD = """# Where the time goes
 

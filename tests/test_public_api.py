@@ -13,10 +13,12 @@ NAMES = [
     "EyelineError",
     "Predictor",
     "__version__",
+    "calibrate",
     "create_model",
     "evaluate",
     "list_models",
     "load_weights",
+    "optimize",
     "train",
 ]
 

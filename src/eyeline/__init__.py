@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from eyeline.checkpoints import load_weights
     from eyeline.errors import EyelineError
     from eyeline.evaluation import evaluate
+    from eyeline.export import calibrate, optimize
     from eyeline.inference import Predictor
     from eyeline.registry import create_model, list_models
     from eyeline.training import train
@@ -23,10 +24,12 @@ __version__ = version("eyeline")
 _HOME = {
     "EyelineError": "eyeline.errors",
     "Predictor": "eyeline.inference.predictor",
+    "calibrate": "eyeline.export.calibration",
     "create_model": "eyeline.registry",
     "evaluate": "eyeline.evaluation.evaluate",
     "list_models": "eyeline.registry",
     "load_weights": "eyeline.checkpoints",
+    "optimize": "eyeline.export.optimize",
     "train": "eyeline.training.loop",
 }
 
@@ -34,10 +37,12 @@ __all__ = [
     "EyelineError",
     "Predictor",
     "__version__",
+    "calibrate",
     "create_model",
     "evaluate",
     "list_models",
     "load_weights",
+    "optimize",
     "train",
 ]
 

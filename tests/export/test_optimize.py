@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import ClassVar
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
-from eyeline.export.optimize import fold, optimize
+from eyeline.export.folding import fold
+from eyeline.export.optimize import optimize
 from eyeline.nn.backbones.resnet import VARIANTS, ResNet
+from eyeline.nn.fused import PackedConv2d
 from eyeline.nn.heads.roi import BoxHead
 from eyeline.nn.layers import ConvNorm, FrozenBatchNorm2d
 from eyeline.nn.necks.fpn import FPN
@@ -50,7 +53,8 @@ def test_every_norm_of_a_resnet_is_folded() -> None:
     fast = optimize(model)
     assert not any(isinstance(m, FrozenBatchNorm2d) for m in fast.modules())
     assert sum(isinstance(m, nn.Identity) for m in fast.modules()) == 53
-    assert all(m.bias is not None for m in fast.modules() if isinstance(m, nn.Conv2d))
+    packed = [m for m in fast.modules() if isinstance(m, PackedConv2d)]
+    assert len(packed) == 53 and all(m.bias is not None for m in packed)
 
 
 def test_the_model_itself_is_left_alone() -> None:
@@ -64,16 +68,27 @@ def test_the_model_itself_is_left_alone() -> None:
     assert not any(p.requires_grad for p in fast.parameters())
 
 
-def test_weights_are_channels_last() -> None:
-    fast = optimize(ResNet(**VARIANTS["resnet18"]))
-    assert fast.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
+def test_weights_are_packed_and_what_cannot_be_is_channels_last() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")
+    ).eval()
+    fast = optimize(model)
+    assert type(fast[0]) is PackedConv2d
+    assert type(fast[1]) is nn.Conv2d
+    assert fast[1].weight.is_contiguous(memory_format=torch.channels_last)
+    x = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(fast(x), model(x), atol=1e-5, rtol=1e-5)
+    assert fast[0].last[1].layout == torch._mkldnn and fast[0].last[0] == x.shape
+    again = deepcopy(fast)
+    torch.testing.assert_close(again(x), fast(x))
 
 
 def test_bf16_is_near_and_takes_float32() -> None:
     model = ResNet(**VARIANTS["resnet18"])
     unsettle(model)
     fast = optimize(model, "bf16")
-    assert {m.weight.dtype for m in fast.modules() if isinstance(m, nn.Conv2d)} == {torch.bfloat16}
+    packed = [m for m in fast.modules() if isinstance(m, PackedConv2d)]
+    assert len(packed) == 20 and {m.weight.dtype for m in packed} == {torch.bfloat16}
     x = torch.rand(1, 3, 64, 96)
     with torch.inference_mode():
         for a, b in zip(model.eval()(x), fast(x), strict=True):

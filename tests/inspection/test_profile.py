@@ -76,6 +76,10 @@ def test_precisions() -> None:
     assert set(backbone.operations) == {"bf16"}
     # ResNet-18 without its last layer, at 64 x 96 for 224 x 224
     assert backbone.operations["bf16"] == 2 * 1_813_561_344 * 64 * 96 // 224**2
+    if torch.cpu._is_vnni_supported():
+        eight = profile_inference(model, LIMITS, (64, 96), precision="int8", trained=False)
+        assert found(eight, "backbone").operations == {"int8": backbone.operations["bf16"]}
+        assert not eight.uncounted
     recipe = load_recipe({"precision": "bf16"})
     step = profile_training(model, LIMITS, (64, 96), recipe, rounds=1)
     assert set(found(step, "backward", "backbone").operations) == {"bf16"}

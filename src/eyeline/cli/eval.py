@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from eyeline.cli.options import ClassAgnostic, Nms, NmsIou, Tta, VoteIou
+from eyeline.cli.options import (
+    CalibratedRanges,
+    ClassAgnostic,
+    Nms,
+    NmsIou,
+    Precision,
+    Tta,
+    VoteIou,
+)
 from eyeline.errors import EyelineError
 
 
@@ -27,7 +35,8 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="a new folder; default RUN/eval-SPLIT")
     ] = None,
-    precision: Annotated[str, typer.Option(help="float32 or bf16")] = "float32",
+    precision: Precision = "float32",
+    ranges: CalibratedRanges = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 1,
     workers: Annotated[int, typer.Option(min=0, help="processes that load pictures")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda ...")] = None,
@@ -50,7 +59,7 @@ def evaluate(
     from eyeline.evaluation import evaluate
     from eyeline.export import optimize
     from eyeline.inference.options import set_suppression
-    from eyeline.inference.predictor import load_model
+    from eyeline.inference.predictor import find_ranges, load_model
     from eyeline.inference.tta import Augmented
     from eyeline.training import load_recipe
     from eyeline.training.recipe import Data
@@ -73,7 +82,8 @@ def evaluate(
         "nms": nms, "nms_iou": nms_iou, "vote_iou": vote_iou,
         "class_agnostic_nms": class_agnostic or None,
     }  # fmt: skip
-    fast: Any = optimize(model, precision)
+    known = find_ranges(run, ranges) if precision == "int8" else None
+    fast: Any = optimize(model, precision, found_device, known)
     set_suppression(fast, chosen)
     report = evaluate(
         Augmented(fast) if tta else fast,

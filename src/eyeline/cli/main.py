@@ -11,6 +11,7 @@ import typer
 from eyeline import __version__
 from eyeline.cli import (
     batch_find,
+    calibrate,
     compare,
     cp,
     data,
@@ -35,6 +36,7 @@ app.command("batch-find")(batch_find.batch_find)
 app.command("eval")(eval.evaluate)
 app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
+app.command("calibrate")(calibrate.calibrate)
 app.command("profile")(profile.profile)
 app.command("cp")(cp.cp)
 app.command("models")(models.models)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,4 +22,9 @@ ClassAgnostic = Annotated[
 ]
 Tta = Annotated[
     bool, typer.Option("--tta", help="test-time augmentation: six sizes, plain and mirrored")
+]
+Precision = Annotated[str, typer.Option(help="float32, bf16 or int8")]
+CalibratedRanges = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="for int8, what calibrate wrote; default: the run's"),
 ]

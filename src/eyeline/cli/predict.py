@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eyeline.cli.options import ClassAgnostic, Nms, NmsIou, Tta, VoteIou
+from eyeline.cli.options import (
+    CalibratedRanges,
+    ClassAgnostic,
+    Nms,
+    NmsIou,
+    Precision,
+    Tta,
+    VoteIou,
+)
 
 if TYPE_CHECKING:
     from eyeline.inference.records import Records
@@ -36,7 +44,8 @@ def predict(
         bool, typer.Option("--json-lines", help="print a line a picture or frame, as it goes")
     ] = False,
     draw: Annotated[bool, typer.Option(help="write the pictures with their boxes")] = True,
-    precision: Annotated[str, typer.Option(help="float32 or bf16")] = "float32",
+    precision: Precision = "float32",
+    ranges: CalibratedRanges = None,
     polygons: Annotated[
         bool, typer.Option("--polygons", help="masks as polygons; without it as RLE")
     ] = False,
@@ -67,8 +76,8 @@ def predict(
     items, _ = find(source)
     videos = [item for item in items if isinstance(item, Video)]
     predictor = Predictor(
-        run, device, precision, score_threshold=threshold, tta=tta, nms=nms, nms_iou=nms_iou,
-        vote_iou=vote_iou, class_agnostic_nms=class_agnostic or None,
+        run, device, precision, ranges, score_threshold=threshold, tta=tta, nms=nms,
+        nms_iou=nms_iou, vote_iou=vote_iou, class_agnostic_nms=class_agnostic or None,
     )  # fmt: skip
     folder = new_folder(out, Path("predictions"))
     console = Console(stderr=True)

@@ -43,7 +43,7 @@ def profile(
     batch: Annotated[int, typer.Option(min=1, help="pictures at once")] = 1,
     precision: Annotated[
         str | None,
-        typer.Option(help="float32, bf16 ...; default float32, in training the recipe's"),
+        typer.Option(help="float32, bf16 or int8; default float32, in training the recipe's"),
     ] = None,
     training: Annotated[
         bool, typer.Option("--training", help="a step of training, not inference")

@@ -189,14 +189,14 @@ class MaskRCNN(Detector):
             predictions: of each picture `boxes` (N, 4), `scores` (N,), `labels` (N,), best first,
                 and `masks` (N, H, W), bool, or float32 where `mask_threshold` is None.
         """
-        batch = self.prepare(images, targets).to(self.fpn.lateral[0].weight.device)
+        batch = self.prepare(images, targets).to(self.device)
         if batch.targets is None:
             return self.finish(self.compute(batch), batch)
         return self.losses(batch, batch.targets)
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """Padded pictures (B, C, H, W) to P2 .. P6, each (B, 256, H_l, W_l)."""
-        images = images.to(next(self.backbone.parameters()).dtype)
+        images = images.to(self.dtype)
         return note("levels P2 to P6", self.fpn(self.backbone(images)))
 
     def compute(self, batch: Batch) -> Padded:

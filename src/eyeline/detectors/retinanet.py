@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.losses.focal import sigmoid_focal_loss
@@ -31,6 +30,7 @@ from eyeline.losses.smooth_l1 import smooth_l1
 from eyeline.nn.anchors import AnchorPyramid, flatten_cells
 from eyeline.nn.backbones import build_backbone
 from eyeline.nn.detector import Detector, Preprocess, make_config, suppression
+from eyeline.nn.fused import fused
 from eyeline.nn.layers import ConvNorm
 from eyeline.nn.necks.fpn import FPN
 from eyeline.note import note
@@ -124,8 +124,8 @@ class Tower(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in self.tower:
-            x = F.relu(conv(x), inplace=True)
-        return self.output(x)  # type: ignore[no-any-return]
+            x = fused(x, conv, relu=True)
+        return fused(x, self.output)
 
 
 class RetinaNet(Detector):
@@ -171,7 +171,7 @@ class RetinaNet(Detector):
             losses: `classification`, `box`, each a scalar.
             predictions: of each picture `boxes` (N, 4), `scores` (N,), `labels` (N,), best first.
         """
-        batch = self.prepare(images, targets).to(self.fpn.lateral[0].weight.device)
+        batch = self.prepare(images, targets).to(self.device)
         if batch.targets is None:
             return self.finish(self.compute(batch), batch)
         return self.losses(batch, batch.targets)
@@ -179,7 +179,7 @@ class RetinaNet(Detector):
     def heads(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Padded pictures (B, C, H, W) to logits (B, N_l, K), deltas (B, N_l, 4) and anchors
         (N_l, 4) of each level, float32."""
-        features = self.backbone(images.to(next(self.backbone.parameters()).dtype))
+        features = self.backbone(images.to(self.dtype))
         levels = note("levels P3 to P7, sec. 4", self.fpn(features[1:]))
         anchors = note("anchors, sec. 4", self.anchors(levels, images.shape[2:]))
         classes = self.config.num_classes

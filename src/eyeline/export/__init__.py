@@ -1,5 +1,7 @@
 """Models made ready to be used elsewhere, or faster."""
 
-from eyeline.export.optimize import optimize
+from eyeline.export.calibration import Ranges, calibrate
+from eyeline.export.folding import folded
+from eyeline.export.optimize import PRECISIONS, optimize
 
-__all__ = ["optimize"]
+__all__ = ["PRECISIONS", "Ranges", "calibrate", "folded", "optimize"]

@@ -2,90 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from copy import deepcopy
-from itertools import pairwise
-from typing import Any, TypeGuard, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from eyeline.errors import EyelineError
-from eyeline.nn.layers import ConvNorm, FrozenBatchNorm2d
+from eyeline.export.calibration import Ranges
+from eyeline.export.folding import folded
+from eyeline.nn.fused import PackedConv2d
+from eyeline.nn.int8 import Grid, Int8Conv2d, Int8Layer, Int8Linear
+from eyeline.nn.layers import ConvNorm
 
 M = TypeVar("M", bound=nn.Module)
 
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = ("float32", "bf16", "int8")
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.GroupNorm)
 
 
-def optimize(model: M, precision: str = "float32") -> M:
+def optimize(
+    model: M,
+    precision: str = "float32",
+    device: torch.device | str | None = None,
+    ranges: Ranges | None = None,
+) -> M:
     """A copy of `model` for inference: norms folded, channels last, in `precision`.
 
     In float32 its outputs equal the model's in eval mode within rounding. In "bf16" convolutions
     and linear layers hold bfloat16 weights and cast their inputs; everything else (pictures,
-    anchors, boxes) stays as it is.
+    anchors, boxes) stays as it is. In "int8" the layers that `ranges` knows, all that the network
+    passes to `fused`, multiply numbers of 8 bits; the rest is in bfloat16 where the processor has
+    instructions for it, else in float32.
 
-    Folded are neighbours in an `nn.Sequential`, the norm of a `ConvNorm`, and the pairs that a
-    module names in its class attribute `fusable = [("conv1", "bn1"), ...]`: there the norm is
-    always applied to the convolution's output, and to nothing else.
+    On a CPU convolutions add a shortcut and apply a ReLU as they write their result, and their
+    weights are packed: the copy cannot move to another device.
+
+    Args:
+        device: for which, and where, the copy is; by default where the model is.
+        ranges: for "int8", of the model's values; see `calibrate`.
 
     Raises:
-        EyelineError: an unknown precision.
+        EyelineError: an unknown precision, or "int8" without ranges, with those of another model,
+            or where the processor has no instructions for it.
     """
     if precision not in PRECISIONS:
         raise EyelineError(f"no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
-    model = deepcopy(model).eval().requires_grad_(False)
-    for module in list(model.modules()):
-        for conv_name, norm_name in _pairs(module):
-            conv, norm = getattr(module, conv_name), getattr(module, norm_name)
-            if isinstance(conv, nn.Conv2d) and _is_fixed(norm):
-                setattr(module, conv_name, fold(conv, norm))
-                setattr(module, norm_name, nn.Identity())
-        if isinstance(module, ConvNorm) and module.norm is not None and _is_fixed(module.norm):
-            folded = fold(module, module.norm)
-            module.weight, module.bias, module.norm = folded.weight, folded.bias, None
+    dtype = torch.float32
+    if precision == "bf16" or (precision == "int8" and torch.cpu._is_avx512_bf16_supported()):
+        dtype = torch.bfloat16
+    device = torch.device(device or next(model.parameters()).device)
+    known = _checked(ranges, model, device) if precision == "int8" else None
+    model = folded(model).to(device)
+    if known is not None:
+        _replace(model, lambda name, layer: _int8_layer(name, layer, known, dtype))
     for module in model.modules():
-        if isinstance(module, WEIGHTED) and precision != "float32":
-            module.to(PRECISIONS[precision])
+        if isinstance(module, WEIGHTED) and dtype != torch.float32:
+            module.to(dtype)
             module.register_forward_pre_hook(_cast_input)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-@torch.no_grad()
-def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d | FrozenBatchNorm2d) -> nn.Conv2d:
-    """The convolution that equals `norm(conv(x))`, for a batch norm with fixed statistics.
-
-    w' = w s and b' = (b - mean) s + beta, with s = gamma / sqrt(var + eps); in float64, rounded
-    once.
-    """
-    mean, variance = norm.running_mean, norm.running_var
-    assert mean is not None and variance is not None
-    scale = (variance.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.double()
-    shift = -mean.double() * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias.double()
-    folded = deepcopy(conv)
-    weight = conv.weight.double() * scale[:, None, None, None]
-    bias = shift if conv.bias is None else conv.bias.double() * scale + shift
-    folded.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
-    folded.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
-    return folded
-
-
-def _pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
-    yield from getattr(module, "fusable", ())
-    if isinstance(module, nn.Sequential):
-        yield from pairwise(module._modules)
-
-
-def _is_fixed(norm: nn.Module) -> TypeGuard[nn.BatchNorm2d | FrozenBatchNorm2d]:
-    """Whether it is a batch norm, and no more, that in eval mode uses stored statistics."""
-    stored = type(norm) is nn.BatchNorm2d and norm.running_mean is not None
-    return stored or type(norm) is FrozenBatchNorm2d
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _replace(model, lambda name, layer: PackedConv2d(layer) if _can_pack(layer) else None)
+    return model
 
 
 def _cast_input(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (args[0].to(module.weight.dtype), *args[1:])
+
+
+def _replace(model: nn.Module, replacement: Callable[[str, nn.Module], nn.Module | None]) -> None:
+    """Put a layer in another's place wherever `replacement(name, layer)` gives one."""
+    for name, layer in list(model.named_modules()):
+        if name and (new := replacement(name, layer)) is not None:
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, new)
+
+
+def _can_pack(layer: nn.Module) -> bool:
+    """Whether it is a plain convolution on a CPU."""
+    return (
+        type(layer) in (nn.Conv2d, ConvNorm)
+        and getattr(layer, "norm", None) is None
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+        and layer.weight.device.type == "cpu"
+        and torch.backends.mkldnn.is_available()
+        and (layer.weight.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
+
+
+def _checked(ranges: Ranges | None, model: nn.Module, device: torch.device) -> Ranges:
+    if ranges is None:
+        raise EyelineError(
+            "int8 needs to know the model's values: calibrate it on pictures of its kind "
+            "(eyeline calibrate RUN PICTURES)"
+        )
+    if device.type != "cpu" or not torch.cpu._is_vnni_supported():
+        raise EyelineError(
+            "int8 is for CPUs with products of 8 bits (AVX-512 VNNI), which this device lacks; "
+            "take bf16"
+        )
+    ranges.check(model)
+    return ranges
+
+
+def _int8_layer(
+    name: str, layer: nn.Module, ranges: Ranges, dtype: torch.dtype
+) -> Int8Layer | None:
+    """What stands for a layer in 8 bits; None where it keeps its own."""
+    found = ranges.layers.get(name)
+    if found is None:
+        return None
+    reads = Grid.spanning(*found.input)
+    writes = None if found.output is None else Grid.spanning(*found.output)
+    if isinstance(layer, nn.Linear):
+        return Int8Linear(layer, reads, writes, dtype)
+    assert isinstance(layer, nn.Conv2d)
+    return Int8Conv2d(layer, reads, writes, dtype)

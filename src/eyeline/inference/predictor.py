@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from eyeline.checkpoints import read, run_model, run_weights
 from eyeline.device import find_device
 from eyeline.errors import EyelineError
+from eyeline.export.calibration import Ranges
 from eyeline.export.optimize import optimize
 from eyeline.inference.batches import Batches
 from eyeline.inference.options import set_suppression
@@ -25,6 +26,7 @@ from eyeline.inference.tta import TTA, Augmented
 from eyeline.inference.video import Video
 from eyeline.registry import create_model, list_models
 
+RANGES = "int8.json"  # in a run folder, as `eyeline calibrate` writes it
 AHEAD = 4  # batches that are read before they are needed
 
 
@@ -35,7 +37,8 @@ class Predictor:
         model: a run folder (its best weights are taken), a weights file of eyeline or
             torchvision, or a model. A model is copied: training it further changes nothing here.
         device: where to compute; by default the GPU if there is one, for a model where it is.
-        precision: "float32" or "bf16".
+        precision: "float32", "bf16" or "int8"; see `eyeline.optimize`.
+        ranges: for "int8", what `calibrate` found, or its file; by default the run folder's.
         score_threshold: detections with a lower score are left out.
         classes: names that replace the model's own.
         tta: test-time augmentation: True for the twelve passes, or a `TTA`.
@@ -49,6 +52,7 @@ class Predictor:
         model: nn.Module | str | Path,
         device: torch.device | str | None = None,
         precision: str = "float32",
+        ranges: Ranges | str | Path | None = None,
         score_threshold: float = 0.5,
         classes: Sequence[str] | None = None,
         tta: bool | TTA = False,
@@ -58,6 +62,8 @@ class Predictor:
     ) -> None:
         if not 0.0 <= score_threshold <= 1.0:
             raise EyelineError(f"score_threshold is from 0 to 1, not {score_threshold}")
+        if precision == "int8":
+            ranges = find_ranges(model, ranges)
         if isinstance(model, nn.Module):
             device = device or next(model.parameters()).device
         else:
@@ -72,7 +78,7 @@ class Predictor:
             raise EyelineError(
                 f"{len(self.classes)} class names given, but the model has {len(known)}"
             )
-        self.model: Any = optimize(model, precision).to(self.device)
+        self.model: Any = optimize(model, precision, self.device, ranges)
         config: Any = getattr(model, "config", None)
         if score_threshold < getattr(config, "score_threshold", 0.0):
             self.model.config = replace(config, score_threshold=score_threshold)
@@ -175,6 +181,17 @@ class Predictor:
             masks = found["masks"][kept].cpu() if "masks" in found else None
             results.append(Result(image, boxes, scores, labels, self.classes, path, masks))
         return results
+
+
+def find_ranges(
+    model: nn.Module | str | Path, ranges: Ranges | str | Path | None = None
+) -> Ranges | None:
+    """Those given, or in the file given, or in `RANGES` of the run folder; None without one."""
+    if isinstance(ranges, Ranges):
+        return ranges
+    if ranges is None and not isinstance(model, nn.Module) and (Path(model) / RANGES).is_file():
+        ranges = Path(model) / RANGES
+    return None if ranges is None else Ranges.load(ranges)
 
 
 def load_model(source: str | Path) -> nn.Module:

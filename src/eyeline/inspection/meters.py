@@ -124,7 +124,8 @@ class WorkMeter(TorchDispatchMode):
         if func.namespace in ("mkldnn", "onednn") and weight is not None:
             channels = out.shape[1 if "conv" in packet.__name__ else -1]
             return int(2 * out.numel() * weight.numel() // channels)
-        if func.namespace not in ("aten", "prim", "prims", "profiler"):
+        packing = "pack" in packet.__name__ or "reorder" in packet.__name__  # nothing but copies
+        if func.namespace not in ("aten", "prim", "prims", "profiler") and not packing:
             self.uncounted.add(str(packet))
         return 0
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
-from eyeline.export import optimize
+from eyeline.export import calibrate, optimize
 from eyeline.inspection.limits import Limits
 from eyeline.inspection.meters import TimeMeter, WorkMeter
 from eyeline.inspection.stages import Path, Recorder, Stage, build_stages, total, watching
@@ -66,7 +66,7 @@ def profile_inference(
     Args:
         model: a detector; a copy is measured.
         size: height and width of the pictures, which the network sees as they are.
-        precision: what `eyeline.optimize` knows.
+        precision: what `eyeline.optimize` knows; for int8 these pictures calibrate it.
         as_is: the model itself, not what `eyeline.optimize` makes of it.
         trained: False for weights that learned nothing: see `wake`.
         rounds: calls that are timed; as many more are timed as a whole.
@@ -79,7 +79,8 @@ def profile_inference(
     if not trained:
         wake(model, pictures, [objects(size, seed, model) for seed in range(batch)])
     device = next(model.parameters()).device
-    model = model.eval() if as_is else optimize(model, precision)
+    ranges = calibrate(model.eval(), [pictures]) if precision == "int8" else None
+    model = model.eval() if as_is else optimize(model, precision, ranges=ranges)
     call = partial(_infer, model, pictures, device)
     return _measure(model, call, device, limits, rounds, depth)
 

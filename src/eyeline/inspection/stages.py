@@ -29,7 +29,8 @@ from eyeline.inspection.limits import Limits
 from eyeline.inspection.meters import Amounts, Meter, tensors
 
 Path = tuple[str, ...]
-LIBRARY = ("eyeline.nn", "eyeline.ops", "eyeline.losses")  # whose functions are watched
+LIBRARY = ("eyeline.nn", "eyeline.ops", "eyeline.losses")  # whose functions are watched,
+GLUE = "eyeline.nn.fused"  # but for these: all they do is to call the layer they are given
 OWN_STAGES = ("prepare", "finish")  # of a model's own methods
 FORWARD, BACKWARD = "forward", "backward"  # of a training step
 BETWEEN = "between"  # how rows begin that are no stage, but lie between such
@@ -198,6 +199,7 @@ def _functions(space: ModuleType, homes: tuple[str, ...]) -> list[str]:
         for key, value in vars(space).items()
         if isinstance(value, FunctionType)
         and value.__module__.startswith(homes)
+        and value.__module__ != GLUE
         and not key.startswith("_")
     ]
 

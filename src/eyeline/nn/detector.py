@@ -190,6 +190,15 @@ class Detector(nn.Module):
     # Its losses take the targets' masks, and its predictions have some.
     needs_masks = False
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in."""
+        return next(self.parameters()).dtype
+
     def prepare(
         self, images: Sequence[Tensor] | Batch, targets: Sequence[Target] | None = None
     ) -> Batch:

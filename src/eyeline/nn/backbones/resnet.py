@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyeline.nn.fused import fused
 from eyeline.nn.layers import make_norm
 
 
@@ -37,10 +38,9 @@ class BasicBlock(nn.Module):
         self.downsample = shortcut(inputs, planes, stride, norm, eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        out = self.bn2(self.conv2(out))
-        out += x if self.downsample is None else self.downsample(x)
-        return F.relu(out, inplace=True)
+        out = fused(x, self.conv1, self.bn1, relu=True)
+        side = x if self.downsample is None else fused(x, *self.downsample)
+        return fused(out, self.conv2, self.bn2, add=side, relu=True)
 
 
 class Bottleneck(nn.Module):
@@ -63,11 +63,10 @@ class Bottleneck(nn.Module):
         self.downsample = shortcut(inputs, planes * 4, stride, norm, eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
-        out = self.bn3(self.conv3(out))
-        out += x if self.downsample is None else self.downsample(x)
-        return F.relu(out, inplace=True)
+        out = fused(x, self.conv1, self.bn1, relu=True)
+        out = fused(out, self.conv2, self.bn2, relu=True)
+        side = x if self.downsample is None else fused(x, *self.downsample)
+        return fused(out, self.conv3, self.bn3, add=side, relu=True)
 
 
 def shortcut(inputs: int, outputs: int, stride: int, norm: str, eps: float) -> nn.Module | None:
@@ -116,7 +115,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Any:
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (B, 64, H/2, W/2)
+        x = fused(x, self.conv1, self.bn1, relu=True)  # (B, 64, H/2, W/2)
         x = F.max_pool2d(x, 3, 2, padding=1)  # (B, 64, H/4, W/4)
         c2 = self.layer1(x)  # (B, 64 e, H/4, W/4), e the block's expansion
         c3 = self.layer2(c2)  # (B, 128 e, H/8, W/8)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyeline.nn.fused import fused
 from eyeline.nn.heads.roi import Sampled
 from eyeline.nn.layers import ConvNorm
 from eyeline.ops.masks import crop_masks
@@ -44,7 +45,7 @@ class MaskHead(nn.Module):
     def forward(self, regions: Tensor) -> Tensor:
         """Regions (R, C, S, S) to logits (R, K, m, m), float32."""
         for conv in self.convs:
-            regions = F.relu(conv(regions), inplace=True)
+            regions = fused(regions, conv, relu=True)
         regions = F.relu(self.up(regions), inplace=True)
         return self.classes(regions).float()  # type: ignore[no-any-return]
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
 from eyeline.losses.smooth_l1 import smooth_l1
+from eyeline.nn.fused import fused
 from eyeline.nn.layers import ConvNorm
 from eyeline.ops.boxes import clip
 from eyeline.ops.deltas import decode, encode
@@ -106,11 +107,11 @@ class BoxHead(nn.Module):
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         """Regions (R, C, S, S) to logits (R, K + 1) and deltas (R, K, 4), float32."""
         for conv in self.convs:
-            regions = F.relu(conv(regions), inplace=True)
+            regions = fused(regions, conv, relu=True)
         cells = regions.permute(0, 2, 3, 1).flatten(1)  # (R, S S C)
-        hidden = F.relu(self.fc1(cells), inplace=True)
+        hidden = fused(cells, self.fc1, relu=True)
         if self.fc2 is not None:
-            hidden = F.relu(self.fc2(hidden), inplace=True)
+            hidden = fused(hidden, self.fc2, relu=True)
         return self.classes(hidden).float(), self.deltas(hidden).float().unflatten(1, (-1, 4))
 
 

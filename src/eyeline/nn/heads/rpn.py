@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from eyeline.errors import EyelineError
 from eyeline.losses.smooth_l1 import smooth_l1
 from eyeline.nn.anchors import AnchorPyramid, flatten_cells
+from eyeline.nn.fused import fused
 from eyeline.nn.heads.sampling import generator_for
 from eyeline.note import note
 from eyeline.ops.boxes import clip
@@ -82,9 +83,9 @@ class RPN(nn.Module):
         """Levels (B, C, H_l, W_l) to logits (B, N_l) and deltas (B, N_l, 4) of each, float32."""
         logits, deltas = [], []
         for level in levels:
-            hidden = F.relu(self.conv(level), inplace=True)
+            hidden = fused(level, self.conv, relu=True)
             for conv in self.deeper:
-                hidden = F.relu(conv(hidden), inplace=True)
+                hidden = fused(hidden, conv, relu=True)
             scores = flatten_cells(self.objectness(hidden), self.scores_per_anchor)
             logits.append(self.as_logits(scores.float()))
             deltas.append(flatten_cells(self.deltas(hidden), 4).float())

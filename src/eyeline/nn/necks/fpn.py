@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyeline.nn.fused import fused
 from eyeline.nn.layers import ConvNorm
 
 
@@ -65,11 +66,11 @@ class FPN(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        merged = [self.lateral[-1](features[-1])]
+        merged = [fused(features[-1], self.lateral[-1])]
         for lateral, feature in zip(self.lateral[-2::-1], features[-2::-1], strict=True):
-            side = lateral(feature)  # (B, C, H_l, W_l)
+            side = fused(feature, lateral)  # (B, C, H_l, W_l)
             merged.append(side + F.interpolate(merged[-1], size=side.shape[-2:], mode="nearest"))
-        levels = [conv(m) for conv, m in zip(self.output, reversed(merged), strict=True)]
+        levels = [fused(m, conv) for m, conv in zip(reversed(merged), self.output, strict=True)]
         if self.extra_kind == "pool":
             levels.append(F.max_pool2d(levels[-1], 1, stride=2))
         elif self.extra_kind == "conv":

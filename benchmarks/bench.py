@@ -1,0 +1,52 @@
+"""Speed and memory of eyeline beside its peers', as one table, and as JSON.
+
+    PYTHONPATH=src python benchmarks/bench.py [--quick] [--only PART ...] [--model NAME ...]
+
+Both sides of a comparison run in one process and take turns, so that whatever else the machine
+does meets both. Needs torchvision. The exit status is 1 where outputs differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+import bench_detectors
+import bench_ops
+from table import Table
+
+PARTS = ("ops", "detectors")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these parts")
+    parser.add_argument(
+        "--model", nargs="+", choices=bench_detectors.MODELS, default=bench_detectors.MODELS,
+        help="these detectors",
+    )  # fmt: skip
+    parser.add_argument("--op", default="", help="operators whose case contains this")
+    parser.add_argument("--weights", help="a checkpoint of torchvision's, for a single --model")
+    parser.add_argument("--quick", action="store_true", help="few rounds: a look, not a figure")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where to write it")
+    args = parser.parse_args()
+    if args.weights and len(args.model) != 1:
+        parser.error("--weights needs exactly one --model")
+    torch.set_num_threads(args.threads)
+    table = Table(args.threads)
+    equal = True
+    if "ops" in args.only:
+        bench_ops.bench(table, 3 if args.quick else 9, args.op)
+    if "detectors" in args.only:
+        for name in args.model:
+            equal &= bench_detectors.bench(table, name, args.weights, args.threads, args.quick)
+    table.end(args.json)
+    sys.exit(0 if equal else 1)
+
+
+if __name__ == "__main__":
+    main()

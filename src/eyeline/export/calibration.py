@@ -1,0 +1,170 @@
+"""calibrate(model, pictures): between which numbers the values of a network lie, for int8."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from eyeline.errors import EyelineError
+from eyeline.export.folding import folded
+from eyeline.nn import fused
+
+SAMPLE = 1 << 17  # values of a tensor that are looked at
+TAIL = 1e-4  # share of the values at either end that may lie outside
+
+
+@dataclass(frozen=True)
+class LayerRange:
+    """Least and greatest value of a layer's inputs and of its results.
+
+    `output` is None where anything but such a layer reads the results.
+    """
+
+    input: tuple[float, float]
+    output: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What `calibrate` found: of each layer, by its name, and for which weights it holds."""
+
+    weights: str
+    layers: dict[str, LayerRange]
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Ranges:
+        """Raises EyelineError where the file is missing or is none of `save`."""
+        try:
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            layers = {
+                name: LayerRange(tuple(r["input"]), r["output"] and tuple(r["output"]))
+                for name, r in found["layers"].items()
+            }
+            return cls(found["weights"], layers)
+        except OSError as error:
+            raise EyelineError(f"cannot read {path}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise EyelineError(
+                f"{path} holds no ranges of a calibration; write it anew with eyeline calibrate"
+            ) from error
+
+    def check(self, model: nn.Module) -> None:
+        """Raises EyelineError where the ranges are those of other weights."""
+        if self.weights != fingerprint(model):
+            raise EyelineError(
+                "the ranges for int8 were calibrated with other weights; calibrate this model "
+                "(eyeline calibrate RUN PICTURES)"
+            )
+
+
+def fingerprint(model: nn.Module) -> str:
+    """The same for equal weights, hexadecimal."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+@torch.inference_mode()
+def calibrate(model: nn.Module, batches: Iterable[Any]) -> Ranges:
+    """Run a model on what it will be used on, and note between which numbers its values lie.
+
+    Args:
+        model: any whose network passes its layers to `fused`; it is left as it is.
+        batches: what the model is called with, one after another: for a detector lists of
+            pictures, some dozens in all.
+
+    Raises:
+        EyelineError: there is no batch, or nothing passed through `fused`.
+    """
+    ready = folded(model)  # what is quantised are the folded layers
+    observer = Observer(ready)
+    count = 0
+    with observer.watching():
+        for count, batch in enumerate(batches, 1):  # noqa: B007
+            observer.reads(ready(batch))
+    if not count:
+        raise EyelineError("no picture to calibrate with")
+    if not observer.inputs:
+        raise EyelineError("int8 finds nothing to do in this model: none of its layers are `fused`")
+    return Ranges(fingerprint(model), observer.found())
+
+
+class Observer(TorchFunctionMode):
+    """Notes the ranges of what goes through `fused`, and which results others read as well."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.names = {layer: name for name, layer in model.named_modules()}
+        self.inputs: dict[nn.Module, tuple[float, float]] = {}
+        self.outputs: dict[nn.Module, tuple[float, float]] = {}
+        self.read_by_others: set[nn.Module] = set()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        fused.watcher = self.step
+        try:
+            with self:
+                yield
+        finally:
+            fused.watcher = None
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.reads((args, kwargs))
+        return func(*args, **(kwargs or {}))
+
+    def reads(self, values: Any) -> None:
+        """Something that is no such layer reads these (tensors, alone or in containers)."""
+        for value in tree_leaves(values):
+            if isinstance(value, Tensor) and (maker := getattr(value, "made_by", None)):
+                self.read_by_others.add(maker)
+
+    def step(self, x: Tensor, layer: nn.Module, add: Tensor | None, relu: bool) -> Tensor:
+        """`fused.plain`, watched."""
+        with torch._C.DisableTorchFunction():
+            known = isinstance(layer, nn.Conv2d) or (isinstance(layer, nn.Linear) and add is None)
+            if not known:
+                self.reads((x, add))
+                return fused.plain(x, layer, None, add, relu)
+            widen(self.inputs, layer, x)
+            out = fused.plain(x, layer, None, add, relu)
+            widen(self.outputs, layer, out)
+            out.made_by = layer  # type: ignore[attr-defined]
+            return out
+
+    def found(self) -> dict[str, LayerRange]:
+        return {
+            self.names[layer]: LayerRange(
+                seen, None if layer in self.read_by_others else self.outputs[layer]
+            )
+            for layer, seen in self.inputs.items()
+        }
+
+
+def widen(ranges: dict[nn.Module, tuple[float, float]], layer: nn.Module, x: Tensor) -> None:
+    """The range of a layer, so that it holds all but the outermost of the values of `x` too."""
+    values = x.flatten()
+    if not len(values):
+        return
+    values = values[:: max(1, len(values) // SAMPLE)].float().sort().values
+    out = int(len(values) * TAIL)
+    low, high = values[out].item(), values[-1 - out].item()
+    if layer in ranges:
+        low, high = min(low, ranges[layer][0]), max(high, ranges[layer][1])
+    ranges[layer] = (low, high)

@@ -1,0 +1,102 @@
+"""A layer and what follows it as one step, so that `optimize` can compute them as one.
+
+Networks are written with `fused` where a norm, a shortcut or a ReLU follows a layer. In training
+it is these steps, one after another. `optimize` puts a `FusedLayer` in the layer's place, which
+writes its result once instead of reading and writing it again for each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Called instead of the plain steps while a calibration watches: (x, layer, add, relu) -> result.
+watcher: Callable[[Any, nn.Module, Any, bool], Any] | None = None
+
+
+def fused(
+    x: Tensor,
+    layer: nn.Module,
+    norm: nn.Module | None = None,
+    add: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """relu(norm(layer(x)) + add), without those that are not given.
+
+    `add` has the result's shape. What the layer returns is written over.
+    """
+    if norm is None or isinstance(norm, nn.Identity):
+        if isinstance(layer, FusedLayer):
+            return layer(x, add, relu)  # type: ignore[no-any-return]
+        if watcher is not None and getattr(layer, "norm", None) is None:
+            return watcher(x, layer, add, relu)  # type: ignore[no-any-return]
+        norm = None
+    return plain(x, layer, norm, add, relu)
+
+
+def plain(
+    x: Tensor, layer: nn.Module, norm: nn.Module | None, add: Tensor | None, relu: bool
+) -> Tensor:
+    """The steps of `fused` one by one."""
+    x = layer(x)
+    if norm is not None:
+        x = norm(x)
+    if add is not None:
+        x += add
+    return F.relu(x, inplace=True) if relu else x
+
+
+class FusedLayer(nn.Module):
+    """A layer for inference that adds and cuts off at zero by itself: layer(x, add, relu).
+
+    Its weights are packed in the order that oneDNN wants for the size of the last input: one that
+    is best for one size was seen to be twenty times slower than the best for another.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: tuple[torch.Size | None, Tensor | None] = (None, None)
+
+    def pack(self, shape: list[int]) -> Tensor:
+        """The weights in the best order for inputs of that shape."""
+        raise NotImplementedError
+
+    def packed_for(self, x: Tensor) -> Tensor:
+        shape, packed = self.last
+        if packed is None or shape != x.shape:
+            packed = self.pack(list(x.shape))
+            self.last = (x.shape, packed)  # at once, so that threads may share the layer
+        return packed
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FusedLayer:
+        return self  # what it computes never changes, and torch cannot copy packed weights
+
+
+class PackedConv2d(FusedLayer):
+    """A convolution on a CPU through oneDNN. Input and output are of the weights' dtype."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias = conv.weight, conv.bias
+        self.shape = (conv.padding, conv.stride, conv.dilation, conv.groups)
+
+    def pack(self, shape: list[int]) -> Tensor:
+        packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
+            self.weight, *self.shape, shape
+        )
+        return packed
+
+    def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:
+        x = x.to(self.weight.dtype)
+        then = "relu" if relu and add is None else "none"
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, self.packed_for(x), self.bias, *self.shape, then, [], ""
+        )
+        if add is None:
+            return out
+        out += add
+        return F.relu(out, inplace=True) if relu else out

@@ -1,0 +1,128 @@
+"""Layers in 8 bits, for inference on a CPU through oneDNN.
+
+A real number r is stored as the whole number q in 0 .. 255 with r = scale (q - zero_point):
+Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference", CVPR 2018, arXiv:1712.05877, eq. 1. A tensor has one scale, of weights (-127 .. 127,
+no zero point) each output channel has its own; products are summed in 32 bits.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from eyeline.nn.fused import FusedLayer
+
+
+class Grid(NamedTuple):
+    """The 256 real numbers that a tensor's values are rounded to."""
+
+    scale: float
+    zero_point: int
+
+    @classmethod
+    def spanning(cls, low: float, high: float) -> Grid:
+        """From `low` to `high`, and 0 exactly: a padded border is 0."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = (high - low) / 255 or 1.0
+        return cls(scale, round(-low / scale))
+
+
+class Quantized(NamedTuple):
+    """A tensor in 8 bits. It passes between layers of this file, and no other operator sees it."""
+
+    values: Tensor  # uint8, channels last where it is a picture
+    grid: Grid
+
+    @classmethod
+    def of(cls, x: Tensor, grid: Grid) -> Quantized:
+        steps = x * (1 / grid.scale)
+        if grid.zero_point:
+            steps += grid.zero_point
+        return cls(steps.round_().clamp_(0, 255).to(torch.uint8), grid)
+
+    def real(self, dtype: torch.dtype) -> Tensor:
+        return (self.values.to(dtype) - self.grid.zero_point) * self.grid.scale
+
+
+class Int8Layer(FusedLayer):
+    """A layer whose inputs and weights have 8 bits.
+
+    Args:
+        layer: what it stands for.
+        reads: the grid of its inputs.
+        writes: the grid of its results, where all their readers are such layers; None: results
+            are real numbers of `dtype`.
+    """
+
+    def __init__(
+        self, layer: nn.Conv2d | nn.Linear, reads: Grid, writes: Grid | None, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.reads, self.writes, self.dtype = reads, writes, dtype
+        weight = layer.weight.detach().float()
+        scale = weight.abs().flatten(1).amax(1).clamp(min=1e-12) / 127  # (outputs,)
+        self.steps = (weight / scale.view(-1, *[1] * (weight.ndim - 1))).round().to(torch.int8)
+        self.scale, self.zero_point = scale, torch.zeros(len(scale), dtype=torch.int32)
+        self.bias = None if layer.bias is None else layer.bias.detach().float()
+
+    def on_grid(self, x: Tensor | Quantized) -> Quantized:
+        if isinstance(x, Quantized) and x.grid.zero_point == self.reads.zero_point:
+            return x
+        # Packed weights are for one zero point.
+        return Quantized.of(x.real(self.dtype) if isinstance(x, Quantized) else x, self.reads)
+
+
+class Int8Conv2d(Int8Layer):
+    def __init__(
+        self, conv: nn.Conv2d, reads: Grid, writes: Grid | None, dtype: torch.dtype
+    ) -> None:
+        super().__init__(conv, reads, writes, dtype)
+        self.shape = (conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    def pack(self, shape: list[int]) -> Tensor:
+        packed: Tensor = torch.ops.onednn.qconv_prepack(
+            self.steps, self.scale, *self.reads, *self.shape, shape
+        )
+        return packed
+
+    def forward(
+        self, x: Tensor | Quantized, add: Tensor | Quantized | None = None, relu: bool = False
+    ) -> Tensor | Quantized:
+        x, writes = self.on_grid(x), self.writes
+        if isinstance(add, Quantized) and writes is None:
+            add = add.real(self.dtype)
+        if isinstance(add, Tensor):  # summed as real numbers: the operator wants one kind of both
+            writes = None
+        steps = (*(writes or Grid(1.0, 0)), self.dtype if writes is None else torch.uint8)
+        layer = (x.values, *x.grid, self.packed_for(x.values), self.scale, self.zero_point)
+        then = ("relu" if relu else "none", [], "")
+        if add is None:
+            out = torch.ops.onednn.qconv2d_pointwise(*layer, self.bias, *self.shape, *steps, *then)
+        else:
+            other, grid = add if isinstance(add, Quantized) else (add.to(self.dtype), (1.0, 0))
+            other = other.clone()  # the operator writes over it
+            out = torch.ops.onednn.qconv2d_pointwise.binary(
+                *layer, other, self.bias, *self.shape, *steps, *grid, "sum", 1.0, *then
+            )
+        if writes is not None:
+            return Quantized(out, writes)
+        return out if self.writes is None else Quantized.of(out, self.writes)
+
+
+class Int8Linear(Int8Layer):
+    def pack(self, shape: list[int]) -> Tensor:
+        packed: Tensor = torch.ops.onednn.qlinear_prepack(self.steps, shape)
+        return packed
+
+    def forward(
+        self, x: Tensor | Quantized, add: None = None, relu: bool = False
+    ) -> Tensor | Quantized:
+        x, writes = self.on_grid(x), self.writes
+        steps = (*(writes or Grid(1.0, 0)), self.dtype if writes is None else torch.uint8)
+        layer = (x.values, *x.grid, self.packed_for(x.values), self.scale, self.zero_point)
+        then = ("relu" if relu else "none", [], "")
+        out = torch.ops.onednn.qlinear_pointwise(*layer, self.bias, *steps, *then)
+        return out if writes is None else Quantized(out, writes)
