@@ -79,8 +79,10 @@ def test_a_backward_pass_is_booked_by_stage() -> None:
     backward = [path for path in own if path[0:1] == ("backward",)]
     assert backward == [
         ("backward", "between the stages: losses"), ("backward", "head"),
-        ("backward", "head", "conv"), ("backward", "backbone"), ("backward", "backbone", "conv"),
+        ("backward", "head", "conv"), ("backward", "between the stages: features"),
+        ("backward", "backbone"), ("backward", "backbone", "conv"),
     ]  # fmt: skip
+    assert own[()] == 3  # before forward, after it, and again once the nodes are found
 
 
 @pytest.mark.parametrize("name", eyeline.list_models("detection"))
