@@ -125,7 +125,8 @@ def _rows(stages: list[Stage], least: float, level: int) -> list[tuple[int, Stag
             rests.append(stage)
         else:
             small.append(stage)
-    for name, group in ((f"{len(small)} smaller", small), (f"{BETWEEN} them", rests)):
+    rest = f"{BETWEEN} the parts" if level else f"{BETWEEN} the stages"
+    for name, group in ((f"{len(small)} smaller", small), (rest, rests)):
         if group:
             found.append((level, group[0] if len(group) == 1 else total(name, group, calls=0)))
     return found
