@@ -129,8 +129,8 @@ def example() -> Profile:
 def test_small_stages_share_a_row_and_none_is_lost() -> None:
     shown = [(level, one.name, one.seconds) for level, one in rows(example())]
     assert shown == [
-        (0, "backbone", 60.0), (1, "conv", 8.0), (1, "between the parts", 1.0),
-        (1, "2 smaller", pytest.approx(0.02)), (0, "nms", 39.8),
+        (0, "backbone", 60.0), (1, "conv", 8.0), (1, "2 smaller", pytest.approx(0.02)),
+        (1, "between the parts", 1.0), (0, "nms", 39.8),
         (0, "2 smaller", pytest.approx(0.2)), (0, "between the stages", 0.05),
     ]  # fmt: skip
     assert sum(seconds for level, _, seconds in shown if level == 0) == pytest.approx(100.05)

@@ -116,19 +116,17 @@ def rows(profile: Profile) -> list[tuple[int, Stage]]:
 
 def _rows(stages: list[Stage], least: float, level: int) -> list[tuple[int, Stage]]:
     found: list[tuple[int, Stage]] = []
-    small: list[Stage] = []
-    rests: list[Stage] = []
-    for stage in stages:
-        if stage.seconds >= least:
-            found += [(level, stage), *_rows(stage.parts, least, level + 1)]
-        elif stage.name.startswith(BETWEEN):
-            rests.append(stage)
-        else:
-            small.append(stage)
-    rest = f"{BETWEEN} the parts" if level else f"{BETWEEN} the stages"
-    for name, group in ((f"{len(small)} smaller", small), (rest, rests)):
-        if group:
-            found.append((level, group[0] if len(group) == 1 else total(name, group, calls=0)))
+    between = f"{BETWEEN} the parts" if level else f"{BETWEEN} the stages"
+    proper = [stage for stage in stages if not stage.name.startswith(BETWEEN)]
+    rests = [stage for stage in stages if stage.name.startswith(BETWEEN)]
+    for group, name in ((proper, "{} smaller"), (rests, between)):
+        small = [stage for stage in group if stage.seconds < least]
+        for stage in group:
+            if stage.seconds >= least:
+                found += [(level, stage), *_rows(stage.parts, least, level + 1)]
+        if small:
+            shared = total(name.format(len(small)), small, calls=0)
+            found.append((level, small[0] if len(small) == 1 else shared))
     return found
 
 
