@@ -21,6 +21,7 @@ from eyeline.cli import (
     lr_find,
     models,
     predict,
+    profile,
     train,
 )
 from eyeline.errors import EyelineError
@@ -38,6 +39,7 @@ app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
 app.command("calibrate")(calibrate.calibrate)
 app.command("export")(export.export)
+app.command("profile")(profile.profile)
 app.command("cp")(cp.cp)
 app.command("models")(models.models)
 app.command("demo")(demo.demo)
