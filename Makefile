@@ -44,7 +44,7 @@ bench:
 	@PYTHONPATH=src $(BENCH_PYTHON) benchmarks/bench_ops.py
 	@PYTHONPATH=src $(BENCH_PYTHON) benchmarks/bench_detectors.py $(BENCH_ARGS)
 
-EXTRAS := learn,log,video,docs,dev
+EXTRAS := learn,log,video,export,docs,dev
 
 # $(call install,ENVIRONMENT,WHAT); of pip's output only errors are shown.
 define install

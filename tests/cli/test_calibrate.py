@@ -78,6 +78,8 @@ def test_int8_is_near(trained: Path, capsys: pytest.CaptureFixture[str]) -> None
     exact = Predictor(folder)
     near = Predictor(folder, precision="int8")
     given = Predictor(folder, precision="int8", ranges=folder / "int8.json")
+    counts = [sum(p.numel() for p in one.model.parameters()) for one in (exact, near)]
+    assert counts[0] == counts[1]
     batch = exact.model.prepare([read_image(Path(picture))])
     with torch.inference_mode():
         logits, deltas, _ = zip(

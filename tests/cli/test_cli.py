@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from torch import nn
 import eyeline
 from eyeline.checkpoints import save_weights
 from eyeline.cli import main, models
+from eyeline.cli.output import free_path, new_folder
 from eyeline.registry import find
 
 CLASSES = ["disc", "square"]
@@ -145,6 +147,20 @@ def test_train_eval_predict(cli: Run, data: Path, tmp_path: Path) -> None:
     assert folders == {"eval-val", "eval-val-2", "eval-train"}
 
 
+def test_eval_tells_its_command(cli: Run, data: Path, weights: Path, tmp_path: Path) -> None:
+    """It can be typed again as it stands, and measures the same."""
+    (tmp_path / "my data").symlink_to(data)
+    more = ["--bad-boxes", "drop", "--precision", "bf16", "--batch-size", "2", "--nms-iou", "0.4"]
+    assert cli("eval", weights, "--data", "my data", "--out", "e", *more)[0] == 0
+    results = json.loads((tmp_path / "e" / "results.json").read_text())
+    program, *words = shlex.split(results["facts"]["command"])
+    assert program == "eyeline" and words[:4] == ["eval", str(weights), "--data", "my data"]
+    assert all(word in words for word in more)
+    assert cli(*words, "--out", "again")[0] == 0
+    again = json.loads((tmp_path / "again" / "results.json").read_text())
+    assert again["facts"] == results["facts"] and again["coco"] == results["coco"]
+
+
 def test_eval_writes_the_source_ids(cli: Run, data: Path, weights: Path, tmp_path: Path) -> None:
     status, _, err = cli("eval", weights, "--data", data, "--out", "e", "--precision", "bf16")
     assert status == 0, err
@@ -185,9 +201,66 @@ def test_predict_never_overwrites(cli: Run, data: Path, weights: Path, tmp_path:
     assert "exists already" in told(cli("predict", weights, one, "--out", "predictions"))
 
 
+def test_a_place_that_is_taken_is_named_before_the_work(
+    cli: Run, data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("all the work for nothing")
+
+    monkeypatch.setattr("eyeline.evaluation.evaluate", work)
+    monkeypatch.setattr("eyeline.training.lr_finder.lr_find", work)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("")
+    for command in (["eval", weights, "--data", data], ["lr-find", "retinanet", "--data", data]):
+        assert "taken exists already" in told(cli(*command, "--out", "taken"))
+
+
+def test_numbered_places(tmp_path: Path) -> None:
+    """The empty folder itself, then those beside it, whatever it is called."""
+    (tmp_path / "here").mkdir()
+    assert free_path(None, tmp_path / "here") == tmp_path / "here"
+    (tmp_path / "here" / "file").write_text("")
+    assert free_path(None, tmp_path / "here") == tmp_path / "here-2"
+    assert free_path(None, tmp_path / "here" / "..") == tmp_path.parent / f"{tmp_path.name}-2"
+    assert free_path(None, Path(".")) == tmp_path.parent / f"{tmp_path.name}-2"
+    assert free_path(None, Path("/")) == Path("/-2")
+    assert new_folder(None, tmp_path / "here").is_dir() and (tmp_path / "here-2").is_dir()
+
+
 def test_predict_pictures_of_one_name(cli: Run, data: Path, weights: Path, tmp_path: Path) -> None:
     assert cli("predict", weights, f"{data}/*/0.png")[0] == 0
     assert {p.name for p in (tmp_path / "predictions").glob("*.jpg")} == {"0.jpg", "0-2.jpg"}
+
+
+def test_predict_a_file_whose_name_is_no_text(
+    cli: Run, data: Path, weights: Path, tmp_path: Path
+) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    (tmp_path / name).write_bytes((data / "val" / "0.png").read_bytes())
+    source = [weights, tmp_path, "--out", "o", "--threshold", 0.1, "--json-lines"]
+    status, out, err = cli("predict", *source)
+    assert status == 0, err
+    assert json.loads(out)["source"] == str(tmp_path / name)
+    rows = list(csv.DictReader((tmp_path / "o" / "detections.csv").open(encoding="utf-8")))
+    assert rows and rows[0]["picture"] == f"{tmp_path}/caf\\udce9.png"
+
+
+def test_lr_find_and_batch_find(cli: Run, data: Path, tmp_path: Path) -> None:
+    settings = [f"model.{key}={value}" for key, value in SMALL.items()]
+    model = ["retinanet", "--data", data, "data.workers=0", *settings]
+    status, out, err = cli("lr-find", *model, "--steps", 10, "--out", "rates")
+    assert status == 0, err
+    assert f"plot: {Path('rates', 'lr.html')}" in out
+    page = (tmp_path / "rates" / "lr.html").read_text()
+    assert page.count("<svg") == page.count("</svg>") == 1 and "loss lowest at" in page
+    assert page.startswith("<!DOCTYPE html>") and "Learning rates of retinanet</h1>" in page
+    rows = list(csv.DictReader((tmp_path / "rates" / "lr.csv").open()))
+    assert 1 < len(rows) <= 10 and float(rows[0]["lr"]) == pytest.approx(1e-6)
+    assert "exists already" in told(cli("lr-find", *model, "--steps", 10, "--out", "rates"))
+    status, out, err = cli("batch-find", *model, "--largest", 2)
+    assert status == 0, err
+    sizes = [int(line.split()[0].split("=")[1]) for line in out.splitlines()[:-2]]
+    assert sizes == [1, 2] and "suggestion: batch_size=" in out
 
 
 def test_models(cli: Run) -> None:
@@ -250,7 +323,9 @@ def test_data_check_names_every_bad_picture(cli: Run, data: Path, tmp_path: Path
 
 def test_version_and_help(cli: Run) -> None:
     assert cli("--version") == (0, f"{eyeline.__version__}\n", "")
-    for command in ("train", "eval", "predict", "models", "demo", "data"):
+    commands = {str(command.name) for command in main.app.registered_commands} | {"data"}
+    assert len(commands) >= 10 and {"lr-find", "batch-find", "compare", "cp"} <= commands
+    for command in commands:
         status, out, _ = cli(command, "--help")
         assert status == 0 and f"eyeline {command}" in out
 
@@ -402,6 +477,31 @@ def test_interruption_and_full_disk(
 
 
 @pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory(cli: Run, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(task: str | None) -> None:
+        raise error
+
+    monkeypatch.setattr("eyeline.registry.entries", fail)
+    assert "out of memory; take a smaller batch size" in told(cli("models"))
+
+
+def test_other_errors_are_ours_to_mend(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(task: str | None) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr("eyeline.registry.entries", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        cli("models")
+
+
+@pytest.mark.parametrize(
     ("command", "arguments"),
     [
         ([sys.executable, "-m", "eyeline"], ["predict", "missing", "x.png"]),
@@ -420,16 +520,27 @@ def test_demo(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """All its steps, far too short to learn anything."""
     for name, value in {"TRAIN": 4, "VAL": 3, "SIZE": 64, "DRAWN": 2}.items():
         monkeypatch.setattr(f"eyeline.cli.demo.{name}", value)
+    asked = []
+
+    def device(wanted: object) -> torch.device:
+        asked.append(wanted)
+        return torch.device("cpu")
+
+    monkeypatch.setattr("eyeline.inference.predictor.find_device", device)
     settings = [f"model.{key}={value}" for key, value in SMALL.items() if key != "tower_depth"]
     status, out, err = cli("demo", "--minutes", 0.1, "data.workers=0", *settings)
     assert status == 0, err
+    assert asked == [None]  # evaluated on the best there is, as it was trained
     folder = tmp_path / "demo"
     *_, score, place = out.splitlines()
     assert place == f"report: {Path('demo', 'report.html')}"
     name, value = score.split(" ")
     coco = json.loads((folder / "results.json").read_text())["coco"]
     assert name == "AP50" and value == f"{coco['AP50']:.4f}"
-    assert json.loads((folder / "detections.json").read_text()) is not None
+    truth = json.loads((folder / "data/annotations/instances_val.json").read_text())
+    found = json.loads((folder / "detections.json").read_text())
+    assert found and all(set(row) >= {"bbox", "score", "category_id"} for row in found)
+    assert {row["image_id"] for row in found} <= {image["id"] for image in truth["images"]}
     assert (folder / "data" / "annotations" / "instances_val.json").is_file()
     with Image.open(folder / "predictions.png") as page:
         assert page.size == (4 * (512 + 8) - 8, 512)
@@ -450,10 +561,8 @@ def test_eval_and_predict_with_suppression_and_augmentation(
     assert facts["nms"] == "soft_gaussian" and facts["vote iou"] == "0.6"
     assert facts["test-time augmentation"] == "twelve passes" and facts["split"] == "val"
     assert facts["class agnostic nms"] == "True" and facts["model"] == "retinanet"
-    assert (
-        "--nms soft_gaussian --nms-iou 0.4 --vote-iou 0.6 --class-agnostic --tta"
-        in (facts["command"])
-    )
+    how_all = "--nms soft_gaussian --nms-iou 0.4 --vote-iou 0.6 --class-agnostic --tta"
+    assert facts["command"] == f"eyeline eval {weights} --data {data} --split val {how_all}"
     assert results["parameters"] > 1e6 and "confusion" in results
     status, shown, err = cli(
         "predict", weights, data / "val" / "0.png", "--out", tmp_path / "found", "--threshold",

@@ -42,6 +42,8 @@ def runs(tmp_path: Path) -> list[Path]:
     lines = [
         {"event": "step", "epoch": 1},
         {"event": "epoch", "epoch": 1, "metrics": {}},
+        {"event": "epoch", "epoch": 1, "metrics": {"AP": None}},
+        {"event": "epoch", "epoch": 1, "metrics": {"AP": -1.0}},  # there was nothing to find
         {"event": "epoch", "epoch": 2, "metrics": {"AP": 0.2}},
         {"event": "epoch", "epoch": 4, "metrics": {"AP": 0.45}},
     ]
@@ -54,7 +56,15 @@ def test_read(runs: list[Path]) -> None:
     fast, slow = read_runs(runs)
     assert (fast.name, slow.name) == ("fa<s>t", "slow")
     assert slow.epochs == [(2, 0.2), (4, 0.45)] and fast.epochs == []
-    assert slow.row() == ["retinanet", "0.500", "0.700", "-", "4", "12.3 M", "float32"]
+    assert slow.row(["AP", "AP50", "AP75"]) == [
+        "retinanet",
+        "0.500",
+        "0.700",
+        "-",
+        "4",
+        "12.3 M",
+        "float32",
+    ]
     assert slow.measured_on == "cells.json, val"
     assert doubts([fast, slow]) == []
     # folders of evaluations and files will do as well
@@ -71,15 +81,6 @@ def test_the_newest_evaluation_counts(runs: list[Path]) -> None:
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a" / "run", 0.1, 1.0), write(tmp_path / "b" / "run", 0.2, 1.0)
     assert [run.name for run in read_runs([a, b])] == [str(a), str(b)]
-
-
-def test_results_from_before_parameters_were_counted(tmp_path: Path) -> None:
-    run = write(tmp_path / "old", 0.1, 1.0, parameters="20.5 million")
-    path = run / "eval-val" / "results.json"
-    content = json.loads(path.read_text())
-    del content["parameters"]
-    path.write_text(json.dumps(content))
-    assert read_runs([run])[0].parameters == 20.5e6
 
 
 def test_doubts(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_page(runs: list[Path]) -> None:
     html = page(read_runs(runs))
     assert "<script" not in html and "http" not in html and "url(" not in html
     assert "fa&lt;s&gt;t" in html and "fa<s>t" not in html
-    assert re.findall(r'class="num best">(.*?)<', html) == ["0.500", "0.700", "-", "-", "16"]
+    assert re.findall(r'class="num best">(.*?)<', html) == ["0.500", "0.700", "16"]
     assert "AP against epochs" in html and "best 0.450 after epoch 4" in html
     for svg in re.findall(r"<svg.*?</svg>", html, re.S):
         ElementTree.fromstring(svg)
@@ -179,6 +180,18 @@ def test_lines() -> None:
     )
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 12, 30, 36, 120])
+def test_every_epoch_lies_on_the_page(epochs: int) -> None:
+    points = [(epoch, 0.3 + epoch / 1000) for epoch in range(1, epochs + 1)]
+    root = ElementTree.fromstring(lines_svg({"a": points}, "epoch", "AP"))
+    [curve] = [p for p in root.iter("path") if p.get("class") == "curve"]
+    xs = [float(point.split()[0]) for point in curve.get("d", "").removeprefix("M").split("L")]
+    assert len(xs) == epochs and FIELD[0] <= min(xs) and max(xs) <= FIELD[2]
+    assert max(xs) > (FIELD[0] + FIELD[2]) / 2  # nor is half of the page empty
+    names = [t.text for t in root.iter("text") if t.get("y") == f"{FIELD[3] + 21}"]
+    assert 2 <= len(names) and all(name and name.isdigit() for name in names)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "wanted"),
     [
@@ -205,3 +218,32 @@ def test_command(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
     assert "run first: eyeline eval" in capsys.readouterr().err
     assert main.run(["compare", str(runs[0]), "--out", str(tmp_path)]) == 1
     assert "is a folder" in capsys.readouterr().err
+
+
+def test_command_never_overwrites(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("comparison.html", "comparison-2.html", "comparison-3.html"):
+        assert main.run(["compare", str(runs[0])]) == 0
+        assert f"page: {name}" in capsys.readouterr().out and Path(name).is_file()
+    Path("mine.html").write_text("mine")
+    assert main.run(["compare", str(runs[0]), "--out", "mine.html"]) == 1
+    assert "error: mine.html exists already; choose another" in capsys.readouterr().err
+    assert Path("mine.html").read_text() == "mine"
+
+
+def test_masks_have_a_column_where_a_run_has_some(runs: list[Path], tmp_path: Path) -> None:
+    from rich.console import Console
+
+    path = runs[1] / "eval-val" / "results.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"segm": {"AP": 0.44, "AP50": 0.6}}))
+    console = Console(width=120, color_system=None)
+    with console.capture() as capture:
+        console.print(table(read_runs(runs)))
+    head, _, slow, fast = [line.split() for line in capture.get().splitlines() if line.strip()]
+    assert head[5:7] == ["mask", "AP"] and slow[5] == "0.440" and fast[5] == "-"
+    html = page(read_runs(runs))
+    assert ">mask AP</th>" in html and 'class="num best">0.440<' in html
+    assert re.findall(r'class="num best">(.*?)<', html) == ["0.500", "0.700", "0.440", "16"]

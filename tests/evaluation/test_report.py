@@ -15,7 +15,9 @@ from PIL import Image
 from torch import nn
 
 from eyeline.evaluation import evaluate
-from eyeline.evaluation.report import COLOURS, LONGEST, curve_svg, page
+from eyeline.evaluation.charts import COLOURS, curve_svg
+from eyeline.evaluation.html import LONGEST
+from eyeline.evaluation.report import page
 from eyeline.metrics import Curve
 
 CLASSES = ["cell <b>", "absent & away"]
@@ -172,12 +174,12 @@ def lines(svg):
 
 
 def test_curve_by_hand():
-    """Right, wrong, right, wrong on a field of 100x100 pixels with its origin at (44, 134)."""
-    svg = curve_svg({"a": curve([1, 0, 1, 0], [0.9, 0.6, 0.5, 0.4])}, width=156, height=180)
+    """Right, wrong, right, wrong on a field of 562x318 pixels with its origin at (62, 352)."""
+    svg = curve_svg({"a": curve([1, 0, 1, 0], [0.9, 0.6, 0.5, 0.4])})
     # recall 1/4, 1/4, 2/4, 2/4; precision 1, 1/2, 2/3, 2/4
-    assert lines(svg)["a"] == [(44, 34), (69, 34), (69, 84), (94, 67.3), (94, 84)]
+    assert lines(svg)["a"] == [(62, 34), (202.5, 34), (202.5, 193), (343, 140), (343, 193)]
     dot = ElementTree.fromstring(svg).find("circle")  # the last score from 0.5 on
-    assert (float(dot.get("cx")), float(dot.get("cy"))) == (94, 67.3)
+    assert (float(dot.get("cx")), float(dot.get("cy"))) == (343, 140)
 
 
 def test_classes_without_objects_or_detections_have_no_curve():
@@ -193,7 +195,7 @@ def test_many_detections_make_a_small_picture():
     points = lines(svg)["a"]
     xs = [x for x, _ in points]
     assert xs == sorted(xs) and len(points) < 1300
-    assert points[-1][1] == pytest.approx(374 - right.mean() * 340, abs=0.1)
+    assert points[-1][1] == pytest.approx(352 - right.mean() * 318, abs=0.1)
 
 
 def test_colours_run_out_into_grey():

@@ -83,19 +83,36 @@ def test_one_bad_picture_fails_its_caller_only(model: nn.Module, tmp_path: Path)
 
 
 def test_a_cancelled_caller_leaves(model: nn.Module) -> None:
-    predictor = Predictor(model, max_batch=8, max_wait=0.5)
+    """While the first batch computes the others wait, and one of these gives up."""
+    predictor = Predictor(model, max_batch=3, max_wait=0)
     sizes = counted(predictor)
+    begun, go = threading.Event(), threading.Event()
+    compute = predictor.batches.compute
+
+    def held(batch: list) -> object:  # type: ignore[type-arg]
+        begun.set()
+        assert go.wait(30)
+        return compute(batch)
+
+    predictor.batches.compute = held  # type: ignore[assignment]
 
     async def main() -> list:  # type: ignore[type-arg]
+        first, *others = pictures(4)
         async with predictor:
-            tasks = [asyncio.create_task(predictor.apredict(one)) for one in pictures(3)]
-            await asyncio.sleep(0.2)
-            tasks[1].cancel()
+            tasks = [asyncio.create_task(predictor.apredict(first))]
+            assert await asyncio.to_thread(begun.wait, 30)
+            tasks += [asyncio.create_task(predictor.apredict(one)) for one in others]
+            while predictor.batches.waiting.qsize() < 3:
+                await asyncio.sleep(0.001)
+            tasks[2].cancel()
+            await asyncio.sleep(0)  # the cancellation goes its way
+            go.set()
             return await asyncio.gather(*tasks, return_exceptions=True)
 
     found = asyncio.run(main())
-    assert [type(one).__name__ for one in found] == ["Result", "CancelledError", "Result"]
-    assert sizes == [2]
+    names = [type(one).__name__ for one in found]
+    assert names == ["Result", "Result", "CancelledError", "Result"]
+    assert sizes == [1, 2]
 
 
 def test_a_lone_caller_does_not_wait_long() -> None:

@@ -30,7 +30,14 @@ def test_supervision() -> None:
     assert isinstance(found, supervision.Detections) and len(found) == 2
     best = found[found.confidence > 0.6]  # filtered by the library, names in step
     assert best.xyxy.tolist() == BOXES[:1] and list(best.data["class_name"]) == ["dog"]
+    assert found.class_id.tolist() == [1, 0] and found.mask is None
     assert len(make(0).to_supervision()) == 0
+    result = make()
+    result.masks = torch.zeros(2, 60, 80, dtype=torch.bool)
+    result.masks[0, 20:50, 10:40] = True
+    worse = result.to_supervision()[1:]
+    assert worse.mask.shape == (1, 60, 80) and worse.mask.dtype == bool and not worse.mask.any()
+    assert result.to_supervision().area.tolist() == [900, 0]
 
 
 def test_pandas() -> None:

@@ -155,3 +155,13 @@ def test_nothing_known_no_tag(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_other_shapes_are_named(bad: torch.Tensor | np.ndarray) -> None:
     with pytest.raises(EyelineError, match=r"picture (tensor|array) is .*3"):
         to_pil(bad)
+
+
+def test_other_pixels_are_named() -> None:
+    """Drawn as they are they would be dark or white, and nobody would know why."""
+    with pytest.raises(EyelineError, match=r"uint8 or float in .*, this one is uint16"):
+        to_pil(np.full((5, 5, 3), 300, np.uint16))
+    with pytest.raises(EyelineError, match="reaches 200"):
+        to_pil(torch.full((3, 5, 5), 200.0))
+    wide = Image.fromarray(np.full((5, 5), 30_000, np.uint16))
+    assert to_pil(wide).getpixel((2, 2)) == (117, 117, 117)

@@ -68,10 +68,53 @@ def test_the_newest_of_a_live_source() -> None:
         yield from range(20)
         done.set()
 
-    items = ahead(live(), 2, newest=True)
+    items = ahead(live(), 2, live=lambda item: True)
     first = next(items)
     assert done.wait(5)
     assert [first, *items][-2:] == [18, 19]
+
+
+def test_what_can_wait_is_never_forgotten() -> None:
+    """Pictures (below 0) in one list with a camera."""
+    done = threading.Event()
+
+    def mixed() -> Iterator[int]:
+        yield from range(-6, 20)
+        done.set()
+        yield from range(-9, -6)
+
+    items = ahead(mixed(), 4, live=lambda item: item >= 0)
+    seen = [next(items) for _ in range(6)]
+    assert done.wait(5)
+    seen += items
+    assert [item for item in seen if item < 0] == [*range(-6, 0), *range(-9, -6)]
+    assert 19 in seen and len(seen) < 29  # of the camera's twenty some are left out
+
+
+class Stubborn:
+    """Two numbers from what cannot be closed."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([1, 2])
+
+    def close(self) -> None:
+        raise OSError("it cannot be closed")
+
+
+def test_an_error_in_closing_arrives_too() -> None:
+    seen: list[object] = []
+
+    def read() -> None:
+        try:
+            seen.extend(ahead(Stubborn(), 8))  # type: ignore[arg-type]
+        except OSError as error:
+            seen.append(str(error))
+
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    reading.join(5)
+    assert not reading.is_alive(), "it waits for ever"
+    assert seen[-1] == "it cannot be closed"
 
 
 def test_behind_keeps_the_order_and_finishes() -> None:

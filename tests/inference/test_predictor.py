@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from base64 import b64decode
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from eyeline.checkpoints import save_weights
 from eyeline.errors import EyelineError
 from eyeline.inference import Predictor, sources
 from eyeline.inference.predictor import load_model
-from eyeline.inference.sources import find
+from eyeline.inference.sources import find, read_picture, stem_of
+from eyeline.inference.video import Frame, Video
 from eyeline.nn.detector import as_float
 from eyeline.registry import create_model
 from eyeline.structures import Batch, Padded, Prediction
@@ -49,14 +52,15 @@ class BrightBox(nn.Module):
             y, x = (image.mean(0) > 0.5).nonzero().T
             boxes.append(torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1]).float())
         found = torch.stack(boxes)[:, None].expand(-1, 3, -1)
-        scores = torch.tensor([0.3, 0.9, 0.6]).expand(len(found), -1)
-        labels = torch.tensor([0, 1, 0]).expand(len(found), -1)
+        scores = torch.tensor([0.9, 0.6, 0.3]).expand(len(found), -1)
+        labels = torch.tensor([1, 0, 0]).expand(len(found), -1)
         return Padded(found, scores, labels, torch.ones_like(labels, dtype=torch.bool))
 
     def finish(self, padded: Padded, batch: Batch) -> list[Prediction]:
-        boxes, scores, labels, *_ = padded
+        columns = {"boxes": padded.boxes, "scores": padded.scores, "labels": padded.labels}
         return [
-            {"boxes": boxes[i], "scores": scores[i], "labels": labels[i]} for i in range(len(boxes))
+            {key: column[i][valid] for key, column in columns.items()}
+            for i, valid in enumerate(padded.valid)
         ]
 
 
@@ -143,7 +147,7 @@ def test_batches(folder: Path) -> None:
         predict(folder, batch_size=0)
 
 
-def test_stream_reads_no_further_than_asked(folder: Path) -> None:
+def test_stream_gives_what_comes_before_an_error(folder: Path) -> None:
     (folder / "4.png").write_bytes(b"no picture")
     predict = Predictor(BrightBox())
     results = predict.stream(folder)
@@ -219,12 +223,151 @@ def test_the_unreadable_picture_of_a_folder_is_named(folder: Path) -> None:
 
 def test_urls_that_give_no_picture(server: str) -> None:
     predict = Predictor(BrightBox())
-    with pytest.raises(EyelineError, match=r"/nothing\.png: cannot be fetched .*404"):
+    with pytest.raises(EyelineError, match=r"cannot download http://127.*/nothing\.png: 404"):
         predict(f"{server}/nothing.png")
     with pytest.raises(EyelineError, match=r"127.*/notes\.txt: not a picture"):
         predict(f"{server}/notes.txt")
-    with pytest.raises(EyelineError, match="cannot be fetched"):
+    with pytest.raises(EyelineError, match=r"cannot download http://127\.0\.0\.1:1/a\.png: "):
         predict("http://127.0.0.1:1/a.png")
+    with pytest.raises(EyelineError, match=r"cannot download http://\[1/a\.png: "):
+        predict("http://[1/a.png")
+
+
+@pytest.mark.parametrize("name", ["two words.png", "schön 東.png", "a%20b.png", "100%.png"])
+def test_urls_of_any_name(folder: Path, server: str, name: str) -> None:
+    (folder / name.replace("%20", " ")).write_bytes((folder / "0.png").read_bytes())
+    check(Predictor(BrightBox())(f"{server}/{name}"))
+
+
+def test_a_server_that_speaks_something_else() -> None:
+    """Which the standard library answers with an error that is no OSError."""
+
+    class Odd(Quiet):
+        def do_GET(self) -> None:
+            self.wfile.write(b"HTTP/1.1 -- no number\r\n\r\n")
+
+    servers = serve(Odd)
+    with pytest.raises(EyelineError, match=r"cannot download .*no number") as error:
+        Predictor(BrightBox())(f"{next(servers)}/a.png")
+    assert "\n" not in str(error.value) and next(servers, None) is None
+
+
+def test_a_password_is_sent_and_never_told(folder: Path) -> None:
+    sent = []
+
+    class Locked(Quiet):
+        def do_GET(self) -> None:
+            sent.append(self.headers.get("Authorization"))
+            super().do_GET()
+
+    servers = serve(partial(Locked, directory=str(folder)))
+    url = next(servers)
+    secret = url.replace("://", "://me:s%20crt@")
+    result = Predictor(BrightBox())(f"{secret}/0.png")
+    check(result)
+    assert result.path == f"{url}/0.png"
+    assert b64decode(sent[0].removeprefix("Basic ")) == b"me:s crt"
+    with pytest.raises(EyelineError, match="404") as error:
+        Predictor(BrightBox())(f"{secret}/nothing.png")
+    assert "crt" not in str(error.value) and next(servers, None) is None
+
+
+def test_a_url_without_an_ending_is_asked_once(folder: Path) -> None:
+    asked = []
+
+    class Counting(Quiet):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            super().do_GET()
+
+    (folder / "shot").write_bytes((folder / "0.png").read_bytes())
+    servers = serve(partial(Counting, directory=str(folder)))
+    url = next(servers)
+    assert find(f"{url}/shot") == ([f"{url}/shot"], True) and asked == []
+    predict = Predictor(BrightBox())
+    check(predict(f"{url}/shot"))
+    assert asked == ["/shot"]
+    # In a list a dead one is an error at its place only.
+    items, _ = find([f"{url}/shot", f"{url}/dead", f"{url}/shot"])
+    results = predict.stream(items)
+    check(next(results))
+    with pytest.raises(EyelineError, match="/dead: 404"):
+        next(results)
+    assert asked[1:3] == ["/shot", "/dead"] and next(servers, None) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "stem"),
+    [
+        ("rtsp://admin:secret@10.0.0.5:554", "10.0.0.5"),
+        ("rtsp://admin:secret@10.0.0.5:554/live%201/a.sdp?x=1", "a"),
+        ("http://camera.example/", "camera.example"),
+        ("some where/b c.mp4", "b-c"),
+        ("camera 0", "camera-0"),
+    ],
+)
+def test_names_of_outputs(path: str, stem: str) -> None:
+    assert stem_of(path) == stem
+    assert Video("rtsp://admin:s@crt@10.0.0.5/a", "stream").name == "rtsp://10.0.0.5/a"
+
+
+def test_a_live_source_has_no_list_of_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(self: Video, every: int = 1) -> Iterator[Frame]:
+        image = torch.from_numpy(picture()).permute(2, 0, 1)
+        yield from (Frame(image, i, i / 25) for i in count())
+
+    monkeypatch.setattr(Video, "frames", endless)
+    with pytest.raises(EyelineError, match=r"camera 0: it has no end; .*stream\(\)"):
+        Predictor(BrightBox())(0)
+    few = list(islice(Predictor(BrightBox()).stream(0), 3))
+    assert len(few) == 3 and all(one.video is few[0].video for one in few)
+
+
+def test_pictures_beside_a_camera_are_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(self: Video, every: int = 1) -> Iterator[Frame]:
+        image = torch.from_numpy(picture()).permute(2, 0, 1)
+        yield from (Frame(image, i, i / 25) for i in range(30))
+
+    monkeypatch.setattr(Video, "frames", short)
+    sources = [*(picture(i) for i in range(20)), Video("0", "camera"), picture(7)]
+    results = list(Predictor(BrightBox()).stream(sources))
+    stills = [result for result in results if result.video is None]
+    assert len(stills) == 21 and len(results) > 21
+    for i, result in enumerate([*stills[:20]]):
+        check(result, i)
+    check(stills[20], 7)
+
+
+WIDE = np.array([[0, 300, 30_000, 65_535]] * 4, np.uint16)
+
+
+def test_sixteen_bits_mean_the_same_from_a_file_and_in_memory(tmp_path: Path) -> None:
+    Image.fromarray(WIDE).save(tmp_path / "wide.png")
+    file = read_picture(tmp_path / "wide.png")
+    assert file[0, 0].tolist() == [0, 1, 117, 255]
+    with Image.open(tmp_path / "wide.png") as opened:
+        assert torch.equal(read_picture(opened), file)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (np.zeros((4, 4, 3), np.uint16), "uint8 or float in .*, this one is uint16"),
+        (np.full((4, 4, 3), 200.0), "in .0, 1., this one reaches 200"),
+        (torch.full((3, 4, 4), 200.0), "in .0, 1., this one reaches 200"),
+        (torch.zeros(3, 4, 4, dtype=torch.int64), "this one is int64"),
+        (Image.fromarray(np.full((4, 4), 7.0, np.float32)), "pixels from 7.0 to 7.0, not 0 to 1"),
+    ],
+)
+def test_pixels_that_cannot_be_meant(source: Any, message: str) -> None:
+    with pytest.raises(EyelineError, match=message):
+        Predictor(BrightBox())(source)
+
+
+def test_a_list_with_an_endless_line(folder: Path) -> None:
+    (folder / "list.txt").write_text("0.png\n" + "x" * 5000)
+    with pytest.raises(EyelineError, match=r"list\.txt:2: no such file: xxx"):
+        Predictor(BrightBox())(folder / "list.txt")
 
 
 def test_a_server_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -61,13 +60,3 @@ def test_supervision_is_asked_for(result: Result, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(EyelineError, match="pip install supervision"):
         result.to_supervision()
-
-
-def test_supervision_gets_arrays(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = SimpleNamespace(Detections=lambda **fields: fields)
-    monkeypatch.setitem(sys.modules, "supervision", fake)
-    found = result.to_supervision()
-    assert found["xyxy"].shape == (2, 4)
-    assert found["class_id"].tolist() == [1, 0]
-    assert found["confidence"].tolist() == [0.75, 0.5]
-    assert found["data"] == {"class_name": ["dog", "cat"]}

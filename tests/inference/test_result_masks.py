@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageColor
 
 from eyeline.errors import EyelineError
-from eyeline.inference.draw import PALETTE, TINT, draw_boxes
+from eyeline.inference.draw import PALETTE, TINT, draw_boxes, paint_masks
 from eyeline.inference.result import Result
 from eyeline.ops.segmentations import decode_masks
 
@@ -57,6 +53,19 @@ def test_plot_tints_and_outlines(result: Result) -> None:
     assert abs(drawn[450, 600] - (90 + TINT * (other - 90))).max() <= 1
 
 
+def test_the_outline_follows_the_mask() -> None:
+    """Of a ragged mask that runs out of the picture: what is nearer than the width to its edge."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((500, 640), bool)
+    mask[:200, 100:400] = rng.random((200, 300)) < 0.999
+    drawn = np.asarray(paint_masks(Image.new("RGB", (640, 500)), mask[None], [0], 3))
+    padded = np.pad(mask, 3)
+    core = np.all([padded[y : y + 500, x : x + 640] for y in range(7) for x in range(7)], axis=0)
+    red = drawn[:, :, 0]
+    assert (red[mask & ~core] == 255).all() and (red[~mask] == 0).all()
+    assert (red[core] == round(255 * TINT)).all() and 1000 < core.sum() < mask.sum()
+
+
 def test_the_best_is_on_top_and_empty_masks_draw_nothing() -> None:
     image = np.full((500, 500, 3), 100, np.uint8)
     masks = torch.zeros(3, 500, 500, dtype=torch.bool)
@@ -79,13 +88,3 @@ def test_masks_grow_with_a_small_picture() -> None:
     assert picture.size == (480, 360)
     assert np.asarray(picture)[240, 150, 0] > 120  # red over grey
     assert isinstance(picture, Image.Image)
-
-
-def test_supervision(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Detections:
-        def __init__(self, **columns: Any) -> None:
-            self.columns = columns
-
-    monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(Detections=Detections))
-    columns = result.to_supervision().columns
-    assert columns["mask"].shape == (2, 600, 800) and columns["mask"].dtype == bool

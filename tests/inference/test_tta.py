@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -83,26 +83,16 @@ def test_a_mirrored_result_maps_back_exactly() -> None:
         assert p["scores"].tolist() == pytest.approx([0.9])
 
 
-class WithMasks(NamedTuple):
-    """What a detector with masks gives."""
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    valid: Tensor
-    masks: Tensor
-
-
 def test_masks_are_mirrored_too() -> None:
     """They lie over their boxes; the batch is half as large as the picture of 6 x 8."""
     one = torch.ones(1, 1)
     masks = torch.tensor([[0.0, 1.0], [0.2, 0.3]])[None, None]
-    found = WithMasks(torch.tensor([[[0.0, 1, 2, 2]]]), one, one.long(), one.bool(), masks)
+    found = Padded(torch.tensor([[[0.0, 1, 2, 2]]]), one, one.long(), one.bool(), masks)
     batch = Batch(torch.zeros(1, 3, 3, 4), torch.tensor([[3, 4]]), torch.tensor([[6, 8]]))
-    back: Any = in_picture(found, Pass(flip=True), batch)  # type: ignore[arg-type]
+    back: Any = in_picture(found, Pass(flip=True), batch)
     assert back.boxes.tolist() == [[[4, 2, 8, 4]]]
     torch.testing.assert_close(back.masks[0, 0], torch.tensor([[1.0, 0.0], [0.3, 0.2]]))
-    plain: Any = in_picture(found, Pass(), batch)  # type: ignore[arg-type]
+    plain: Any = in_picture(found, Pass(), batch)
     assert plain.boxes.tolist() == [[[0, 2, 4, 4]]] and plain.masks is masks
 
 
@@ -163,6 +153,18 @@ def test_merging_by_hand() -> None:
     assert merge(few) == [([0, 0, 10.5, 10], 0.9, 0)]
 
 
+def test_the_masks_of_what_is_kept_stay_with_it() -> None:
+    def look(x: float, score: float, mask: float) -> Padded:
+        one = torch.ones(1, 1)
+        boxes = torch.tensor([[[x, 0, x + 10, 10]]])
+        return Padded(boxes, one * score, one.long(), one.bool(), torch.full((1, 1, 2, 2), mask))
+
+    looks = [look(0, 0.3, 0.1), look(50, 0.9, 0.2), look(0, 0.6, 0.3)]
+    found = Augmented(Bright()).merge(looks)
+    assert found.masks is not None and found.masks.shape == (1, 10, 2, 2)
+    assert found.masks[found.valid][:, 0, 0].tolist() == pytest.approx([0.2, 0.3])
+
+
 SMALL = {"backbone": "resnet18", "size": 64, "num_classes": 2, "score_threshold": 0.001}
 
 
@@ -207,6 +209,14 @@ def test_predictor_takes_the_suppression(model: nn.Module, image: Tensor) -> Non
     assert 0 < len(few) < len(plain)
     voted = Predictor(model, score_threshold=0.001, vote_iou=0.5)(image)
     assert torch.equal(voted.scores, plain.scores) and not torch.equal(voted.boxes, plain.boxes)
+
+
+def test_the_options_of_the_suppression_merge_the_passes_too(model: nn.Module) -> None:
+    assert Predictor(model, tta=True).model.tta == TTA()
+    predictor = Predictor(model, tta=True, nms_iou=0.3, vote_iou=0.8, nms="soft_linear")
+    assert predictor.model.tta == TTA(nms_iou=0.3, vote_iou=0.8)
+    own = TTA((Pass(),), nms_iou=0.6)
+    assert Predictor(model, tta=own, nms_iou=0.3).model.tta is own
 
 
 def test_wrong_options_are_named(model: nn.Module) -> None:

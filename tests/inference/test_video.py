@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -26,7 +28,7 @@ from eyeline.checkpoints import save_weights
 from eyeline.cli import main
 from eyeline.errors import EyelineError
 from eyeline.inference import Predictor
-from eyeline.inference.sources import find
+from eyeline.inference.sources import find, load
 from eyeline.inference.video import Video, VideoWriter
 from eyeline.registry import create_model
 
@@ -106,6 +108,17 @@ def test_odd_sides_and_uneven_times(tmp_path: Path) -> None:
     frames = list(Video(str(path)).frames())
     assert [frame.index for frame in frames] == [0, 1, 2, 3, 4]
     assert [frame.time for frame in frames] == pytest.approx([float(t) for t in times])
+
+
+def test_frames_a_little_larger_or_smaller_than_the_first(tmp_path: Path) -> None:
+    sizes = [(96, 64), (97, 64), (96, 65), (95, 63), (97, 65), (40, 90)]
+    with VideoWriter(tmp_path / "s.mp4", Fraction(5), Fraction(1, 5)) as writer:
+        for i, size in enumerate(sizes):
+            writer.write(Image.new("RGB", size, (200, 40, 30)), i / 5)
+    frames = list(Video(str(tmp_path / "s.mp4")).frames())
+    assert [tuple(frame.image.shape) for frame in frames] == [(3, 64, 96)] * len(sizes)
+    assert all(frame.image[:, -1, -1].tolist() == pytest.approx([200, 40, 30], abs=5)
+               for frame in frames)  # fmt: skip
 
 
 def test_colours_survive(tmp_path: Path) -> None:
@@ -212,7 +225,12 @@ def server(video: Path) -> Iterator[str]:
 
 
 def test_a_video_on_a_server(server: str, video: Path) -> None:
-    (video.parent / "camera").write_bytes(video.read_bytes())
+    with av.open(str(video)) as source, av.open(str(video.parent / "a.mjpg"), "w") as target:
+        stream = target.add_stream("mjpeg", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
+        for frame in source.decode(video=0):
+            target.mux(stream.encode(frame))
+    assert len(list(load(find(f"{server}/a.mjpg")[0]))) == COUNT  # no camera: it ends
     local = list(Video(str(video)).frames())
     [item], single = find(f"{server}/moving.mp4?key=1")
     assert isinstance(item, Video) and not single
@@ -220,6 +238,36 @@ def test_a_video_on_a_server(server: str, video: Path) -> None:
     assert len(remote) == COUNT and torch.equal(remote[-1].image, local[-1].image)
     assert isinstance(find("rtsp://camera/1")[0][0], Video)
     assert find(f"{server}/a.png") == ([f"{server}/a.png"], True)
+
+
+def test_a_camera_that_speaks_http_is_live(model: nn.Module, monkeypatch: Any) -> None:
+    """JPEGs one after another in a single answer; its URL tells nothing, or says .mjpg."""
+
+    class Camera(Quiet):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=part")
+            self.end_headers()
+            buffer = io.BytesIO()
+            picture(0).save(buffer, "JPEG")
+            head = f"--part\r\nContent-Type: image/jpeg\r\nContent-Length: {buffer.tell()}\r\n\r\n"
+            with suppress(BrokenPipeError, ConnectionResetError):  # who has seen enough hangs up
+                for _ in range(12):
+                    self.wfile.write(head.encode() + buffer.getvalue() + b"\r\n")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Camera) as http:
+        threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
+        for name in ("live", "video.mjpg?user=1"):
+            url = f"http://127.0.0.1:{http.server_port}/{name}"
+            results = []
+            with pytest.raises(EyelineError, match="it broke off after 12 frames"):
+                for result in Predictor(model).stream(url):
+                    results.append(result)
+            assert 0 < len(results) <= 12 and results[0].image.shape == (3, 64, 96)
+            assert results[0].video is not None and results[0].video.is_live
+            with pytest.raises(EyelineError, match="it has no end"):
+                Predictor(model)(url)
+        http.shutdown()
 
 
 def test_lists_and_patterns_mix(
@@ -258,11 +306,26 @@ def test_predict_writes_the_video(
     seen, before = facts(out / "moving.mp4"), facts(video)
     assert seen["size"] == (480, 320)  # small pictures are drawn larger
     for key in ("codec", "pixels", "rate", "duration", "times"):
-        assert seen[key] == pytest.approx(before[key]) if key == "times" else before[key]
+        same = pytest.approx(before[key]) if key in ("times", "duration") else before[key]
+        assert seen[key] == same, key
     coco = json.loads((out / "detections.json").read_text())
     assert len(coco["images"]) == COUNT and len(coco["annotations"]) == found
     assert coco["images"][7]["frame"] == 7
     assert {a["image_id"] for a in coco["annotations"]} <= {i["id"] for i in coco["images"]}
+
+
+def test_videos_and_pictures_of_one_list_keep_their_names(
+    weights: Path, video: Path, tmp_path: Path
+) -> None:
+    short = write(tmp_path / "short.mp4", [Fraction(i, 5) for i in range(3)])
+    picture(0).save(tmp_path / "still.png")
+    (tmp_path / "list.txt").write_text(f"{short}\n{tmp_path / 'still.png'}\n{video}\n{short}\n")
+    out = tmp_path / "out"
+    assert main.run(["predict", str(weights), str(tmp_path / "list.txt"), "--out", str(out)]) == 0
+    names = {"short.mp4": 3, "moving.mp4": COUNT, "short-2.mp4": 3}
+    assert {path.name for path in out.glob("*.mp4")} == set(names)
+    assert {name: len(facts(out / name)["times"]) for name in names} == names
+    assert (out / "still.jpg").is_file()
 
 
 def test_an_error_on_the_way_keeps_what_was_done(
@@ -283,6 +346,23 @@ def test_nothing_is_left_of_a_camera_that_is_not_there(
     assert main.run(["predict", str(weights), "987", "--out", str(tmp_path / "out")]) == 1
     assert "error: camera 987: no such camera" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()  # but what was there stays
+    assert main.run(["predict", str(weights), "987", "--out", str(tmp_path / "mine")]) == 1
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_stopped_before_the_first_picture(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    def stop(self: Video, every: int = 1) -> Iterator[Any]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Video, "frames", stop)
+    out = tmp_path / "out"
+    assert main.run(["predict", str(weights), "0", "--out", str(out)]) == 130
+    told = capsys.readouterr().err
+    assert "stopped: 0 detections on 0 pictures" in told and str(out) not in told
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -143,7 +143,7 @@ def test_whole_analysis_by_hand():
     targets = [row((at(0), 0)), row((at(0), 0), (at(20), 0)), row(), row((at(40), 0))]
     result = analyse(predictions, targets, 2)
     assert result.best[0] == (pytest.approx(0.7), 6 / 7, 1.0, 0.75) and result.best[1] is None
-    assert result.thresholds()[1] == math.inf
+    assert result.thresholds[1] == math.inf
     assert result.confusion.tolist() == [[3, 0, 1], [0, 0, 0], [0, 0, 0]]
     assert result.pictures == [(1.0, 1, 0, 0), (1.0, 2, 0, 0), (1.0, 0, 0, 0), (0.0, 0, 0, 1)]
     assert result.worst_first() == [3, 2, 0, 1]

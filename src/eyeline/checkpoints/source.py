@@ -8,8 +8,6 @@ import os
 import pickle
 import re
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import torch
 from torch import Tensor
 
+from eyeline.data.urls import opened
 from eyeline.errors import EyelineError
 
 State = dict[str, Tensor]
@@ -125,24 +124,17 @@ def _copy(url: str, out: Any, name: str) -> str:
     digest, received = hashlib.sha256(), 0
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
     console = Console(file=sys.stderr)
-    try:
-        request = urllib.request.Request(url, headers={"User-Agent": "eyeline"})
-        with (
-            urllib.request.urlopen(request, timeout=30) as response,
-            Progress(*columns, console=console, disable=not console.is_terminal) as progress,
-        ):
-            length = int(response.headers.get("Content-Length") or 0)
-            task = progress.add_task(name, total=length or None)
-            while block := response.read(1 << 20):
-                out.write(block)
-                digest.update(block)
-                received += len(block)
-                progress.update(task, advance=len(block))
-    except urllib.error.HTTPError as error:
-        raise EyelineError(f"cannot download {url}: {error.code} {error.reason}") from error
-    except OSError as error:  # URLError, time-outs and a full disk are OSErrors
-        reason = getattr(error, "reason", None) or error
-        raise EyelineError(f"cannot download {url}: {reason}") from error
+    with (
+        opened(url, timeout=30) as response,
+        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
+    ):
+        length = int(response.headers.get("Content-Length") or 0)
+        task = progress.add_task(name, total=length or None)
+        while block := response.read(1 << 20):
+            out.write(block)
+            digest.update(block)
+            received += len(block)
+            progress.update(task, advance=len(block))
     if length and received != length:
         raise EyelineError(f"cannot download {url}: it broke off at {received} of {length} bytes")
     return digest.hexdigest()

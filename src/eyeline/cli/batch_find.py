@@ -6,18 +6,13 @@ from typing import Annotated
 
 import typer
 
+from eyeline.cli.options import Data, ModelOrRecipe, Settings
+
 
 def batch_find(
-    what: Annotated[
-        str, typer.Argument(metavar="MODEL|RECIPE", help="name of a model, or a recipe (.yaml)")
-    ],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="keys of the recipe, such as precision=bf16"),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="PATH", help="annotated pictures, COCO or Pascal VOC")
-    ] = None,
+    what: ModelOrRecipe,
+    settings: Settings = None,
+    data: Data = None,
     largest: Annotated[int, typer.Option(min=1, help="the last size to try")] = 256,
     memory: Annotated[
         float, typer.Option(min=0.05, max=1.0, help="share of the memory that may be used")

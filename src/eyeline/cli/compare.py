@@ -17,7 +17,7 @@ def compare(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="the page; default comparison.html")
+        Path | None, typer.Option(metavar="FILE", help="a new page; default comparison.html")
     ] = None,
 ) -> None:
     """Compare runs that `eyeline eval` has measured.
@@ -26,15 +26,16 @@ def compare(
     """
     from rich import print as show
 
+    from eyeline.cli.output import free_path
     from eyeline.errors import EyelineError
     from eyeline.evaluation.compare import doubts, page, read_runs, table
 
+    if out is not None and out.is_dir():
+        raise EyelineError(f"{out} is a folder; give --out a file, such as {out}/comparison.html")
+    path = free_path(out, Path("comparison"), ".html")
     found = read_runs(runs)
     for doubt in doubts(found):
         print(f"warning: {doubt}", file=sys.stderr)
-    path = out or Path("comparison.html")
-    if path.is_dir():
-        raise EyelineError(f"{path} is a folder; give --out a file, such as {path}/comparison.html")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(found), encoding="utf-8")
     show(table(found))

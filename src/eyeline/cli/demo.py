@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eyeline.cli.options import Settings
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -19,10 +21,7 @@ EPOCHS, MINUTES = 3, 5  # what they take on 2 cores without a GPU
 
 
 def demo(
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="keys of the recipe, such as epochs=3"),
-    ] = None,
+    settings: Settings = None,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="where it is taken, DIR-2, DIR-3 ...")
     ] = Path("demo"),
@@ -40,7 +39,6 @@ def demo(
     from eyeline.data.samples import write_samples
     from eyeline.evaluation import evaluate
     from eyeline.inference import Predictor
-    from eyeline.inference.predictor import load_model
     from eyeline.training import load_recipe, train_recipe
 
     start = time.monotonic()
@@ -53,7 +51,7 @@ def demo(
     epochs = max(1, round(EPOCHS * minutes / MINUTES))
     train_recipe(load_recipe(source, [*places, f"epochs={epochs}", *(settings or [])]))
 
-    predictor = Predictor(load_model(run))
+    predictor = Predictor(run)
     report = evaluate(predictor.model, open_dataset(data, "val", classes=predictor.classes))
     report.to_json(folder / "results.json")
     report.detections_json(folder / "detections.json")

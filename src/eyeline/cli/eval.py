@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from eyeline.cli.options import (
+    NO_DATA,
     CalibratedRanges,
     ClassAgnostic,
     Nms,
@@ -53,14 +55,14 @@ def evaluate(
     """
     from rich import print as show
 
-    from eyeline.cli.output import new_folder
+    from eyeline.cli.output import free_path
     from eyeline.data.datasets import open_dataset
     from eyeline.device import find_device
     from eyeline.evaluation import evaluate
     from eyeline.export import optimize
     from eyeline.inference.options import set_suppression
     from eyeline.inference.predictor import find_ranges, load_model
-    from eyeline.inference.tta import Augmented
+    from eyeline.inference.tta import TTA, Augmented
     from eyeline.training import load_recipe
     from eyeline.training.recipe import Data
 
@@ -71,7 +73,7 @@ def evaluate(
     of_run = load_recipe(folder / "recipe.yaml").data if in_run else Data()
     path = data or of_run.path
     if path is None:
-        raise EyelineError("which pictures? give --data PATH, a folder in COCO or VOC form")
+        raise EyelineError(NO_DATA)
     split = split or of_run.val or "val"
     dataset = open_dataset(
         path,
@@ -86,11 +88,12 @@ def evaluate(
         "nms": nms, "nms_iou": nms_iou, "vote_iou": vote_iou,
         "class_agnostic_nms": class_agnostic or None,
     }  # fmt: skip
+    out = free_path(out, (folder if folder.is_dir() else Path()) / f"eval-{split}")
     known = find_ranges(run, ranges) if precision == "int8" else None
     fast: Any = optimize(model, precision, found_device, known)
     set_suppression(fast, chosen)
     report = evaluate(
-        Augmented(fast) if tta else fast,
+        Augmented(fast, TTA.merging(chosen)) if tta else fast,
         dataset,
         batch_size=batch_size,
         device=found_device,
@@ -98,25 +101,27 @@ def evaluate(
     )
     report.facts |= {"precision": precision, "date": date.today().isoformat()}
     report.facts["split"] = split
-    report.facts["command"] = (
-        f"eyeline eval {run} --data {path} --split {split}{_flags(chosen, tta)}"
-    )
+    report.facts["command"] = _command(
+        run, data=path, split=split, bad_boxes=bad_boxes,
+        precision=None if precision == "float32" else precision, ranges=ranges,
+        batch_size=None if batch_size == 1 else batch_size,
+        **chosen, tta=tta or None,
+    )  # fmt: skip
     told = {key.replace("_", " "): str(v) for key, v in chosen.items() if v is not None}
     report.facts |= told | ({"test-time augmentation": "twelve passes"} if tta else {})
-    folder = new_folder(out, (folder if folder.is_dir() else Path()) / f"eval-{split}")
-    report.to_json(folder / "results.json")
-    report.detections_json(folder / "detections.json")
+    report.to_json(out / "results.json")
+    report.detections_json(out / "detections.json")
     title = f"{model.name} on {Path(path).name} {split}"
-    page = report.to_html(folder / "report.html", title=title)
+    page = report.to_html(out / "report.html", title=title)
     show(report.table())
     print(f"report: {page}")
 
 
-def _flags(chosen: dict[str, Any], tta: bool) -> str:
-    """The options that change what is detected, as they are typed."""
-    names = {"class_agnostic_nms": "--class-agnostic"}
-    told = ""
-    for key, value in chosen.items():
+def _command(run: str, **options: Any) -> str:
+    """What to type for the same numbers; options that are None are left out."""
+    words = ["eyeline", "eval", run]
+    for key, value in options.items():
         if value is not None:
-            told += " " + names.get(key, f"--{key.replace('_', '-')} {value}")
-    return told + (" --tta" if tta else "")
+            name = "--" + key.removesuffix("_nms").replace("_", "-")  # of class_agnostic_nms
+            words += [name] if value is True else [name, str(value)]
+    return shlex.join(words)

@@ -7,18 +7,13 @@ from typing import Annotated
 
 import typer
 
+from eyeline.cli.options import Data, ModelOrRecipe, Settings
+
 
 def lr_find(
-    what: Annotated[
-        str, typer.Argument(metavar="MODEL|RECIPE", help="name of a model, or a recipe (.yaml)")
-    ],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="keys of the recipe, such as batch_size=8"),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="PATH", help="annotated pictures, COCO or Pascal VOC")
-    ] = None,
+    what: ModelOrRecipe,
+    settings: Settings = None,
+    data: Data = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="a new folder; default lr-find")
     ] = None,
@@ -30,14 +25,18 @@ def lr_find(
 
     Prints the suggestion; writes lr.html (the plot) and lr.csv. Nothing is trained by it.
     """
+    from html import escape
+
     from rich.console import Console
     from rich.progress import Progress
 
-    from eyeline.cli.output import new_folder
+    from eyeline.cli.output import free_path
     from eyeline.cli.train import named_recipe
+    from eyeline.evaluation.html import document
     from eyeline.training import build
     from eyeline.training.lr_finder import lr_find
 
+    folder = free_path(out, Path("lr-find"))
     recipe = named_recipe(what, settings, data)
     model, dataset, _ = build(recipe)
     console = Console(stderr=True)
@@ -58,25 +57,12 @@ def lr_find(
         )
     else:
         lines.append(f"suggestion: optimizer.lr={curve.suggestion:g} (a tenth of the lowest)")
-    folder = new_folder(out, Path("lr-find"))
+    folder.mkdir(parents=True, exist_ok=True)
     curve.to_csv(folder / "lr.csv")
     title = f"Learning rates of {recipe.model.name if recipe.model else what}"
-    (folder / "lr.html").write_text(_page(title, lines, curve.to_svg()), encoding="utf-8")
+    text = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    chart = f'<figure class="plot">{curve.to_svg()}</figure>'
+    page = document(title, f"<h1>{escape(title)}</h1>{text}{chart}")
+    (folder / "lr.html").write_text(page, encoding="utf-8")
     print("\n".join(lines))
     print(f"plot: {folder / 'lr.html'}")
-
-
-def _page(title: str, lines: list[str], picture: str) -> str:
-    from html import escape
-
-    text = "".join(f"<p>{escape(line)}</p>" for line in lines)
-    style = (
-        ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:760px;"
-        "margin:2rem auto;padding:0 1rem}svg{width:100%;height:auto;border-radius:6px}"
-        "h1{font-size:1.4rem}"
-    )
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        '<meta name="viewport" content="width=device-width">'
-        f"<style>{style}</style><h1>{escape(title)}</h1>{text}{picture}</html>\n"
-    )

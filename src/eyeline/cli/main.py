@@ -17,9 +17,11 @@ from eyeline.cli import (
     data,
     demo,
     eval,
+    export,
     lr_find,
     models,
     predict,
+    profile,
     train,
 )
 from eyeline.errors import EyelineError
@@ -36,6 +38,8 @@ app.command("eval")(eval.evaluate)
 app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
 app.command("calibrate")(calibrate.calibrate)
+app.command("export")(export.export)
+app.command("profile")(profile.profile)
 app.command("cp")(cp.cp)
 app.command("models")(models.models)
 app.command("demo")(demo.demo)
@@ -66,12 +70,8 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     try:
         app(args=[a for a in arguments if a != "--debug"], prog_name="eyeline")
-    except SystemExit as stop:  # how typer ends every command
+    except SystemExit as stop:  # how typer ends every command, by Ctrl-C too
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        return 130
     except (EyelineError, OSError) as error:  # OSError: a full disk, a missing permission
         if debug:
             raise
@@ -80,4 +80,15 @@ def run(arguments: Sequence[str]) -> int:
             message = message.rpartition("EyelineError: ")[2]  # after the worker's traceback
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if debug or not _is_lack_of_memory(error):
+            raise
+        print("error: out of memory; take a smaller batch size", file=sys.stderr)
+        return 1
     return 0
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Torch, which is not imported for it, has a class for a GPU's and none for the CPU's."""
+    kind = type(error).__name__
+    return kind in ("MemoryError", "OutOfMemoryError") or "can't allocate memory" in str(error)

@@ -7,6 +7,23 @@ from typing import Annotated
 
 import typer
 
+NO_DATA = "which pictures? give --data PATH, a folder in COCO or VOC form"
+
+Data = Annotated[
+    str | None, typer.Option(metavar="PATH", help="annotated pictures, COCO or Pascal VOC")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="keys of the recipe, such as epochs=10 optimizer.lr=1e-4"
+    ),
+]
+ModelOrRecipe = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL|RECIPE", help="name of a model or a file of your own (.py), or a recipe"
+    ),
+]
 Nms = Annotated[
     str | None, typer.Option(help="hard, soft_linear or soft_gaussian; default: the model's")
 ]

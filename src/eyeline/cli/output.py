@@ -8,19 +8,28 @@ from pathlib import Path
 from eyeline.errors import EyelineError
 
 
-def new_folder(out: Path | None, default: Path) -> Path:
-    """Make the folder for a command's results; never one that holds anything.
+def free_path(out: Path | None, default: Path, suffix: str = "") -> Path:
+    """Where a command's results go: never where anything is, but for an empty folder.
 
-    `out` is taken as it is; without it, the first free one of default, default-2, default-3 ...
+    `out` is taken as it is; without it, the first free one of default, default-2, default-3 ...,
+    each with `suffix`. Nothing is made yet: commands ask before their work, and write after it.
     """
-    if out is None:
-        names = (f"{default.name}-{i}" if i > 1 else default.name for i in count(1))
-        out = next(folder for folder in map(default.with_name, names) if _free(folder))
-    elif not _free(out):
-        raise EyelineError(f"{out} exists already; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    return out
+    if out is not None:
+        if not _free(out):
+            raise EyelineError(f"{out} exists already; choose another --out")
+        return out
+    if default.name in ("", ".."):  # ".", too, has no name of its own
+        default = default.resolve()
+    names = (f"{default.name}-{i}" if i > 1 else default.name for i in count(1))
+    return next(path for name in names if _free(path := default.parent / f"{name}{suffix}"))
 
 
-def _free(folder: Path) -> bool:
-    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+def new_folder(out: Path | None, default: Path) -> Path:
+    """The same as a folder that is made at once."""
+    folder = free_path(out, default)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _free(path: Path) -> bool:
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))

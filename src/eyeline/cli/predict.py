@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +22,7 @@ from eyeline.cli.options import (
 if TYPE_CHECKING:
     from eyeline.inference.records import Records
     from eyeline.inference.result import Result
-    from eyeline.inference.video import VideoWriter
+    from eyeline.inference.video import Video, VideoWriter
 
 QUEUED = 8  # results that wait to be drawn and written
 
@@ -66,7 +66,7 @@ def predict(
     from rich.console import Console
     from rich.progress import Progress
 
-    from eyeline.cli.output import new_folder
+    from eyeline.cli.output import free_path
     from eyeline.inference import Predictor
     from eyeline.inference.pipeline import Behind
     from eyeline.inference.records import Records
@@ -74,12 +74,13 @@ def predict(
     from eyeline.inference.video import Video
 
     items, _ = find(source)
-    videos = [item for item in items if isinstance(item, Video)]
+    folder = free_path(out, Path("predictions"))
     predictor = Predictor(
         run, device, precision, ranges, score_threshold=threshold, tta=tta, nms=nms,
         nms_iou=nms_iou, vote_iou=vote_iou, class_agnostic_nms=class_agnostic or None,
     )  # fmt: skip
-    folder = new_folder(out, Path("predictions"))
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     lines = sys.stdout if json_lines else None
     records = Records(folder, predictor.classes, lines, "polygons" if polygons else "rle")
@@ -87,42 +88,36 @@ def predict(
         with (
             Progress(console=console, disable=not console.is_terminal) as progress,
             records,
-            Outputs(folder, records, videos, every, draw) as outputs,
+            Outputs(folder, records, every, draw) as outputs,
             Behind(outputs.add, QUEUED) as writing,
         ):
-            task = progress.add_task("predicting", total=None if videos else len(items))
+            known = len(items) > 1 and not any(isinstance(item, Video) for item in items)
+            task = progress.add_task("predicting", total=len(items) if known else None)
             for result in predictor.stream(items, batch_size, every):
                 writing.put(result)
-                if len(items) == len(videos) == 1 and videos[0].count:
-                    progress.update(task, total=-(-videos[0].count // every))
+                if len(items) == 1 and result.video is not None and result.video.count:
+                    progress.update(task, total=-(-result.video.count // every))
                 progress.advance(task)
     except KeyboardInterrupt:
-        print(f"stopped: {records}: {folder}", file=sys.stderr)
+        where = f": {folder}" if records.pictures + records.frames else ""
+        print(f"stopped: {records}{where}", file=sys.stderr)
         raise
     finally:
         if records.pictures + records.frames == 0:
-            for path in folder.iterdir():
-                path.unlink()
-            folder.rmdir()
+            records.remove()
+            if made and not any(folder.iterdir()):
+                folder.rmdir()
     print(f"{records}: {folder}", file=sys.stderr if json_lines else sys.stdout)
 
 
 class Outputs:
-    """Results drawn and recorded, in their order; leaving the context ends the video's file.
+    """Results drawn and recorded, in their order; leaving the context ends the video's file."""
 
-    Args:
-        videos: those the results come from, in their order.
-    """
-
-    def __init__(
-        self, folder: Path, records: Records, videos: list[Any], every: int, draw: bool
-    ) -> None:
+    def __init__(self, folder: Path, records: Records, every: int, draw: bool) -> None:
         self.folder, self.records, self.every, self.draw = folder, records, every, draw
-        self.videos = iter(videos)
-        self.writer: VideoWriter | None = None
         self.open = ExitStack()
-        self.path: str | None = None  # of the video that is being written
-        self.frame = -1  # its last
+        self.video: Video | None = None  # whose frames are being written
+        self.writer: VideoWriter | None = None
 
     def __enter__(self) -> Outputs:
         return self
@@ -133,29 +128,26 @@ class Outputs:
     def add(self, result: Result) -> None:
         from eyeline.inference.sources import stem_of
 
-        stem = stem_of(str(result.path))
-        if result.frame is not None:  # a live source may have left out its first
-            if (result.path, True) != (self.path, result.frame > self.frame):
-                self._next_video(stem)
-            self.path, self.frame = result.path, result.frame
-        if self.draw and result.frame is None:
-            result.save(self._unused(stem, ".jpg"))
-        elif self.writer is not None and result.time is not None:
-            self.writer.write(result.plot(), result.time)
+        if self.draw:
+            stem = stem_of(str(result.path))
+            if result.video is not self.video:
+                self.open.close()
+                self.video = result.video
+                self.writer = self._begin(result.video, stem) if result.video else None
+            if self.writer is None or result.time is None:
+                result.save(self._unused(stem, ".jpg"))
+            else:
+                self.writer.write(result.plot(), result.time)
         self.records.add(result)
 
-    def _next_video(self, stem: str) -> None:
+    def _begin(self, video: Video, stem: str) -> VideoWriter:
         from eyeline.inference.video import VideoWriter
 
-        self.open.close()
-        video = next(self.videos)
-        if self.draw:
-            rate = video.rate / self.every
-            path = self._unused(stem, ".mp4")
-            if video.has_sound:
-                print(f"{video.name}: its sound is left out", file=sys.stderr)
-            writer = VideoWriter(path, rate, video.time_base, video.pixel_aspect)
-            self.writer = self.open.enter_context(writer)
+        if video.has_sound:
+            print(f"{video.name}: its sound is left out", file=sys.stderr)
+        path, rate = self._unused(stem, ".mp4"), video.rate / self.every
+        writer = VideoWriter(path, rate, video.time_base, video.pixel_aspect)
+        return self.open.enter_context(writer)
 
     def _unused(self, stem: str, suffix: str) -> Path:
         """A name that no picture of another folder or ending has taken."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eyeline.cli.options import NO_DATA, Data, Settings
 from eyeline.errors import EyelineError
 
 if TYPE_CHECKING:
@@ -23,15 +24,8 @@ def train(
             "a recipe (.yaml), or with --resume a run",
         ),
     ],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="keys of the recipe, such as epochs=10 optimizer.lr=1e-4"
-        ),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="PATH", help="annotated pictures, COCO or Pascal VOC")
-    ] = None,
+    settings: Settings = None,
+    data: Data = None,
     out: Annotated[
         str | None, typer.Option(metavar="DIR", help="the run folder; default runs/NAME")
     ] = None,
@@ -50,7 +44,7 @@ def train(
     eyeline train --resume runs/second
     """
     from eyeline.checkpoints.eyeline import MODEL_FILE
-    from eyeline.registry import find_entry, list_models
+    from eyeline.registry import list_models
     from eyeline.training import load_recipe, train_recipe
 
     overrides = list(settings or [])
@@ -77,16 +71,12 @@ def train(
             overrides.append(f"model.name={json.dumps(str(path / MODEL_FILE))}")
         recipe = load_recipe(path / "recipe.yaml", overrides)
     else:
-        if data is None and not any(o.startswith("data.path=") for o in overrides):
-            raise EyelineError("which pictures? give --data PATH, a folder in COCO or VOC form")
-        find_entry(what)
-        recipe = load_recipe({"model": {"name": what}}, overrides)
+        recipe = _default_recipe(what, overrides)
     train_recipe(recipe, resume=resume)
 
 
 def named_recipe(what: str, settings: list[str] | None, data: str | None) -> Recipe:
     """The recipe of a file, or a model's name with all defaults; validation data is left out."""
-    from eyeline.registry import find_entry
     from eyeline.training import load_recipe
 
     overrides = [*(settings or []), "data.val=null"]
@@ -94,7 +84,15 @@ def named_recipe(what: str, settings: list[str] | None, data: str | None) -> Rec
         overrides.append(f"data.path={json.dumps(data)}")
     if Path(what).suffix in (".yaml", ".yml"):
         return load_recipe(what, overrides)
-    if data is None and not any(o.startswith("data.path=") for o in overrides):
-        raise EyelineError("which pictures? give --data PATH, a folder in COCO or VOC form")
-    name = what if what.endswith(".py") else find_entry(what).name
-    return load_recipe({"model": {"name": name}}, overrides)
+    return _default_recipe(what, overrides)
+
+
+def _default_recipe(model: str, overrides: list[str]) -> Recipe:
+    """That of a model's name or file, with all defaults but `overrides`."""
+    from eyeline.registry import find_entry
+    from eyeline.training import load_recipe
+
+    if not any(override.startswith("data.path=") for override in overrides):
+        raise EyelineError(NO_DATA)
+    find_entry(model)
+    return load_recipe({"model": {"name": model}}, overrides)

@@ -42,7 +42,7 @@ def read_image(path: str | Path) -> Tensor:
     """
     with _opened(path) as image:
         upright = ImageOps.exif_transpose(image)
-        array = np.array(_to_rgb(upright))  # (H, W, 3), a copy that torch may own
+        array = np.array(to_rgb(upright))  # (H, W, 3), a copy that torch may own
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
@@ -71,6 +71,16 @@ def find_images(folder: str | Path) -> list[Path]:
     )
 
 
+def check_pixels(picture: Tensor | np.ndarray) -> None:
+    """Raise EyelineError unless the pixels are uint8, or floats in [0, 1]."""
+    kind = str(picture.dtype).removeprefix("torch.")
+    if "float" not in kind and kind != "uint8":
+        raise EyelineError(f"a picture is uint8 or float in [0, 1], this one is {kind}")
+    if "float" in kind and (picture > 1.01).any():  # resizing may overshoot by a rounding
+        highest = float(picture.max())
+        raise EyelineError(f"a picture of floats is in [0, 1], this one reaches {highest:g}")
+
+
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """The open file; whatever goes wrong in reading it becomes one line that names it."""
@@ -90,16 +100,21 @@ def _lies_on_its_side(image: Image.Image) -> bool:
     return bool(image.getexif().get(ExifTags.Base.Orientation, 1) >= 5)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any PIL picture as RGB, 8 bits a channel, as `read_image` does it.
+
+    Raises:
+        EyelineError: pixels of 32 bits that are neither 0 to 65535 nor floats in [0, 1].
+    """
     if image.mode.startswith("I"):  # 16 bits; "I" holds them in 32
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"pixels from {values.min()} to {values.max()}, not 0 to 65535")
+            raise EyelineError(f"pixels from {values.min()} to {values.max()}, not 0 to 65535")
         return Image.fromarray((values / 257 + 0.5).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         values = np.asarray(image)
         if not (values.min() >= 0 and values.max() <= 1):
-            raise ValueError(f"pixels from {values.min()} to {values.max()}, not 0 to 1")
+            raise EyelineError(f"pixels from {values.min()} to {values.max()}, not 0 to 1")
         return Image.fromarray((values * 255 + 0.5).astype(np.uint8)).convert("RGB")
     if "transparency" in image.info:
         image = image.convert("RGBA")

@@ -38,7 +38,7 @@ from eyeline.ops.boxes import clip
 from eyeline.ops.deltas import decode, encode
 from eyeline.ops.iou import box_iou
 from eyeline.ops.matching import ignored_by, match
-from eyeline.ops.select import slots, take
+from eyeline.ops.select import highest, slots, take
 from eyeline.registry import register
 from eyeline.structures import Batch, Padded, Prediction, Target
 
@@ -194,11 +194,9 @@ class RetinaNet(Detector):
         parts = []
         for logits, deltas, anchors in zip(*self.heads(batch.images), strict=True):
             # The best 1000 (anchor, class) pairs lie on the 1000 anchors with the best classes.
-            _, best = logits.amax(-1).topk(min(c.candidates, logits.shape[1]))  # (B, k)
+            _, best = highest(logits.amax(-1), c.candidates)  # (B, k)
             pairs = take(logits, best).flatten(1)  # (B, k K)
-            top, index = pairs.topk(
-                slots(pairs > threshold, min(c.candidates, pairs.shape[1]))
-            )  # (B, C)
+            top, index = highest(pairs, slots(pairs > threshold, c.candidates))  # (B, C)
             chosen = best.gather(1, index // c.num_classes)  # (B, C), anchors of the level
             boxes = decode(take(deltas, chosen), anchors[chosen])
             parts.append((clip(boxes, batch.sizes[:, None]), top, index % c.num_classes))

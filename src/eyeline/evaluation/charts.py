@@ -13,52 +13,47 @@ DASHES = ("none", "9 4", "2 3", "12 3 2 3")
 COLOURS = 8  # curves with a colour of their own; the others are grey
 
 
-def curve_svg(curves: dict[str, Curve], width: int = 640, height: int = 420) -> str:
-    """Precision over recall, both 0 to 1, as an inline SVG: one line for each curve, in order.
+WIDTH, HEIGHT = 640, 400
+FIELD = (62, 34, WIDTH - 16, HEIGHT - 48)  # left, top, right, bottom of the axes
 
-    The first `COLOURS` curves get the colours of the style sheet's --c0, --c1 ..., the rest grey.
-    """
-    left, top, right, bottom = 44, 34, width - 12, height - 46
 
-    def x(recall: float) -> float:
-        return round(left + recall * (right - left), 1)
+def colour(i: int) -> str:
+    """Of the i-th curve or run: the style sheet's --c0, --c1 ..., then grey."""
+    return f"var(--c{i})" if i < COLOURS else "var(--other)"
 
-    def y(precision: float) -> float:
-        return round(bottom - precision * (bottom - top), 1)
 
-    parts = []
-    for tick in (0, 0.2, 0.4, 0.6, 0.8, 1):
-        parts.append(f'<path class="grid" d="M{x(tick)} {top}V{bottom}M{left} {y(tick)}H{right}"/>')
-        parts.append(f'<text x="{x(tick)}" y="{bottom + 20}" class="mid">{tick}</text>')
-        parts.append(f'<text x="{left - 7}" y="{y(tick) + 4}" class="end">{tick}</text>')
-    parts.append(f'<text x="{(left + right) / 2}" y="{height - 6}" class="mid">recall</text>')
-    parts.append(f'<text x="{left - 32}" y="16">precision</text>')
+def curve_svg(curves: dict[str, Curve]) -> str:
+    """Precision over recall, both 0 to 1, as an inline SVG: one line for each curve, in order."""
+    left, top, right, bottom = FIELD
+    unit = ticks(0, 1)
+
+    def at(recall: float, precision: float) -> str:
+        return f"{_place(recall, unit, left, right):.1f} {_place(precision, unit, bottom, top):.1f}"
+
+    parts = [_axes(unit, unit, "recall", "precision")]
     for i, (name, curve) in reversed(list(enumerate(curves.items()))):
         if not curve.objects or not len(curve.recall):
             continue
-        kind, colour = ("", f"var(--c{i})") if i < COLOURS else (" other", "var(--other)")
+        kind = "" if i < COLOURS else " other"
         # Points in one column of pixels become its first and its last.
         columns = np.round(left + curve.recall * (right - left)).astype(int)
         first = np.flatnonzero(np.diff(columns, prepend=-1))
         last = np.append(first[1:] - 1, len(columns) - 1)
         keep = np.unique(np.concatenate([first, last]))
-        start = f"M{x(0)} {y(curve.precision[0])}"
-        line = "".join(f"L{x(curve.recall[j])} {y(curve.precision[j])}" for j in keep)
+        start = f"M{at(0, curve.precision[0])}"
+        line = "".join(f"L{at(curve.recall[j], curve.precision[j])}" for j in keep)
         parts.append(
-            f'<path class="curve{kind}" style="stroke:{colour}" d="{start}{line}">'
+            f'<path class="curve{kind}" style="stroke:{colour(i)}" d="{start}{line}">'
             f"<title>{escape(name)}</title></path>"
         )
         above = int((curve.scores >= THRESHOLD).sum())
         if above and i < COLOURS:
-            cx, cy = x(curve.recall[above - 1]), y(curve.precision[above - 1])
+            cx, cy = at(curve.recall[above - 1], curve.precision[above - 1]).split()
             parts.append(
-                f'<circle cx="{cx}" cy="{cy}" r="4.5" style="fill:{colour}">'
+                f'<circle cx="{cx}" cy="{cy}" r="4.5" style="fill:{colour(i)}">'
                 f"<title>{escape(name)} at a score of {THRESHOLD}</title></circle>"
             )
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="Precision over recall, one line a class">{"".join(parts)}</svg>'
-    )
+    return _svg(parts, "Precision over recall, one line a class")
 
 
 def histogram_svg(
@@ -106,17 +101,14 @@ def histogram_svg(
     )
 
 
-WIDTH, HEIGHT = 640, 400
-FIELD = (62, 34, WIDTH - 16, HEIGHT - 48)  # left, top, right, bottom of the axes
-
-
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers that enclose low to high."""
+def ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list[float]:
+    """About `count` round numbers that enclose low to high; `whole`: none between two integers."""
     if high <= low:
         low, high = low - 0.05 * abs(low) - 0.01, high + 0.05 * abs(high) + 0.01
-    rough = (high - low) / count
+    rough = max((high - low) / count, float(whole))
     power = 10.0 ** np.floor(np.log10(rough))
-    step = power * min(m for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+    steps = (m * power for m in (1, 2, 2.5, 5, 10))
+    step = min(s for s in steps if s >= rough * 0.999 and (s % 1 == 0 or not whole))
     first, last = int(np.floor(low / step + 1e-9)), int(np.ceil(high / step - 1e-9))
     return [float(np.round(i * step, 10)) for i in range(first, last + 1)]
 
@@ -132,9 +124,8 @@ def scatter_svg(points: dict[str, tuple[float, float]], x_name: str, y_name: str
     taken: list[tuple[float, float, float, float]] = []
     for i, (name, (x, y)) in enumerate(points.items()):
         cx, cy = _place(x, x_ticks, left, right), _place(y, y_ticks, bottom, top)
-        colour = f"var(--c{i})" if i < COLOURS else "var(--other)"
         parts.append(
-            f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="6" style="fill:{colour}">'
+            f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="6" style="fill:{colour(i)}">'
             f"<title>{escape(name)}: {x_name} {x:.3g}, {y_name} {y:.3f}</title></circle>"
         )
         wide = 11.5 * len(name)  # as wide as letters get on a phone
@@ -160,8 +151,7 @@ def lines_svg(lines: dict[str, list[tuple[int, float]]], x_name: str, y_name: st
     if not every:
         return "<p>No numbers to draw.</p>"
     xs, ys = zip(*every, strict=True)
-    x_ticks, y_ticks = ticks(0.0, max(xs)), _unit_ticks(ys)
-    x_ticks = [x for x in x_ticks if x == int(x)]
+    x_ticks, y_ticks = ticks(0.0, max(xs), whole=True), _unit_ticks(ys)
     left, top, right, bottom = FIELD
     parts = [_axes(x_ticks, y_ticks, x_name, y_name)]
     for i, (name, points) in reversed(list(enumerate(lines.items()))):
@@ -173,23 +163,21 @@ def lines_svg(lines: dict[str, list[tuple[int, float]]], x_name: str, y_name: st
             f'<path class="curve" style="{line_style(i)}" d="M{path}">'
             f"<title>{escape(name)}</title></path>"
         )
-        colour = f"var(--c{i})" if i < COLOURS else "var(--other)"
         x, y = at[max(range(len(points)), key=lambda j: points[j][1])]
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" style="fill:{colour}"/>')
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" style="fill:{colour(i)}"/>')
     return _svg(parts, f"{y_name} against {x_name}, one line a run, a dot on the best")
 
 
 def line_style(i: int) -> str:
     """Colour and dashes of the i-th line: told apart without colours too."""
-    colour = f"var(--c{i})" if i < COLOURS else "var(--other)"
-    return f"stroke:{colour};stroke-dasharray:{DASHES[i % len(DASHES)]}"
+    return f"stroke:{colour(i)};stroke-dasharray:{DASHES[i % len(DASHES)]}"
 
 
 def _unit_ticks(values: tuple[float, ...]) -> list[float]:
     """Ticks for numbers of merit: about them, and never outside 0 to 1."""
     low, high = min(values), max(values)
     room = max(0.02, 0.15 * (high - low))
-    return [t for t in ticks(max(0.0, low - room), min(1.0, high + room)) if 0 <= t <= 1]
+    return ticks(max(0.0, low - room), min(1.0, high + room))
 
 
 def _place(value: float, on: list[float], start: float, end: float) -> float:

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyeline.errors import EyelineError
-from eyeline.evaluation.charts import COLOURS, line_style, lines_svg, scatter_svg
+from eyeline.evaluation.charts import colour, line_style, lines_svg, scatter_svg
 from eyeline.evaluation.evaluate import rate, show
 from eyeline.evaluation.html import document
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-NUMBERS = ("AP", "AP50", "AP75")
 
 
 @dataclass
@@ -28,33 +26,38 @@ class Evaluated:
 
     name: str  # what it is called beside the others
     path: Path  # of its results.json
-    coco: dict[str, float]
+    coco: dict[str, float]  # its numbers; of masks, where it was measured on some, "mask AP"
     pictures_per_second: float
-    parameters: float | None
+    parameters: int
     facts: dict[str, str]
     epochs: list[tuple[int, float]] = field(default_factory=list)  # validation AP after each
 
     @property
     def measured_on(self) -> str:
         """Data and split, as far as they are known."""
-        folder = self.path.parent.name
-        split = self.facts.get("split") or folder.partition("eval-")[2] or "?"
-        data = self.facts.get("data", "?")
+        data, split = (self.facts.get(key, "?") for key in ("data", "split"))
         return data if data.endswith(split) else f"{data}, {split}"
 
-    def row(self) -> list[str]:
-        """Model, AP, AP50, AP75, pictures a second, parameters, precision."""
-        count = "-" if self.parameters is None else f"{self.parameters / 1e6:.1f} M"
+    def row(self, numbers: Sequence[str]) -> list[str]:
+        """Model, the numbers of merit asked for, pictures a second, parameters, precision."""
         return [
             self.facts.get("model", "?"),
-            *(show(self.coco.get(key)) for key in NUMBERS),
+            *(show(self.coco.get(key)) for key in numbers),
             rate(self.pictures_per_second),
-            count,
+            f"{self.parameters / 1e6:.1f} M",
             self.facts.get("precision", "?"),
         ]
 
 
-HEADER = ("model", *NUMBERS, "pictures/s", "parameters", "precision")
+def numbers_of(runs: Sequence[Evaluated]) -> list[str]:
+    """The numbers of merit that are compared: those of masks too, where a run has them."""
+    masks = ["mask AP"] if any("mask AP" in run.coco for run in runs) else []
+    return ["AP", "AP50", "AP75", *masks]
+
+
+def header(numbers: Sequence[str]) -> list[str]:
+    """The columns of `Evaluated.row`; all but the first and the last hold numbers."""
+    return ["model", *numbers, "pictures/s", "parameters", "precision"]
 
 
 def read_runs(sources: Sequence[str | Path]) -> list[Evaluated]:
@@ -91,12 +94,10 @@ def _read(path: Path, name: str) -> Evaluated:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         facts = {str(key): str(value) for key, value in content.get("facts", {}).items()}
-        parameters = content.get("parameters")
-        if not parameters and facts.get("parameters", "").endswith(" million"):
-            parameters = float(facts["parameters"].removesuffix(" million")) * 1e6
+        masks = {"mask AP": content["segm"]["AP"]} if content.get("segm") else {}
         return Evaluated(
-            name, path, dict(content["coco"]), float(content["pictures_per_second"]),
-            parameters or None, facts, _epochs(_run_folder(path) / "metrics.jsonl"),
+            name, path, content["coco"] | masks, float(content["pictures_per_second"]),
+            int(content["parameters"]), facts, _epochs(_run_folder(path) / "metrics.jsonl"),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EyelineError(f"{path}: not the results of `eyeline eval` ({error!r})") from None
@@ -106,17 +107,16 @@ def _epochs(path: Path) -> list[tuple[int, float]]:
     """Validation AP after each epoch that was evaluated, from a run's log; empty without one."""
     if not path.is_file():
         return []
-    records = []
+    found = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:  # the last line of a run that is being written
             continue
-    return [
-        (int(record["epoch"]), float(record["metrics"]["AP"]))
-        for record in records
-        if record.get("event") == "epoch" and (record.get("metrics") or {}).get("AP") is not None
-    ]
+        value = (record.get("metrics") or {}).get("AP")
+        if record.get("event") == "epoch" and value is not None and value >= 0:
+            found.append((int(record["epoch"]), float(value)))
+    return found
 
 
 def doubts(runs: Sequence[Evaluated]) -> list[str]:
@@ -141,10 +141,13 @@ def table(runs: Sequence[Evaluated]) -> Table:
 
     result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     result.add_column("run", overflow="fold")
-    for i, name in enumerate(HEADER):
-        result.add_column(name, justify="right" if 1 <= i <= 5 else "left", no_wrap=True)
+    numbers = numbers_of(runs)
+    columns = header(numbers)
+    for name in columns:
+        words = name in (columns[0], columns[-1])
+        result.add_column(name, justify="left" if words else "right", no_wrap=True)
     for run in _best_first(runs):
-        result.add_row(plain(run.name), *map(plain, run.row()))
+        result.add_row(plain(run.name), *map(plain, run.row(numbers)))
     return result
 
 
@@ -155,22 +158,24 @@ def _best_first(runs: Sequence[Evaluated]) -> list[Evaluated]:
 def page(runs: Sequence[Evaluated], title: str = "Comparison") -> str:
     """The same as HTML, with speed against accuracy, and AP against epochs where logs tell it."""
     runs = _best_first(runs)
-    top = {key: max(run.coco.get(key, -1.0) for run in runs) for key in NUMBERS}
+    numbers = numbers_of(runs)
+    top = {key: max(run.coco.get(key, -1.0) for run in runs) for key in numbers}
     fastest = max(run.pictures_per_second for run in runs)
+    columns = header(numbers)
+    kinds = ["", *["num"] * (len(columns) - 2), ""]
     rows = []
     for i, run in enumerate(runs):
-        best = [run.coco.get(key, -1.0) == top[key] for key in NUMBERS]
+        best = [0 <= run.coco.get(key, -1.0) == top[key] for key in numbers]
         best = [False, *best, run.pictures_per_second == fastest, False, False]
         cells = "".join(
-            f'<td class="{"num" if 1 <= j <= 5 else ""}{" best" if strong else ""}">'
-            f"{escape(value)}</td>"
-            for j, (value, strong) in enumerate(zip(run.row(), best, strict=True))
+            f'<td class="{kind}{" best" if strong else ""}">{escape(value)}</td>'
+            for kind, value, strong in zip(kinds, run.row(numbers), best, strict=True)
         )
         name = re.sub(r"([-_/])", r"\1<wbr>", escape(run.name))  # where a long one may break
         rows.append(f'<tr><th scope="row">{_dot(i)}{name}</th>{cells}</tr>')
-    header = "".join(
-        f'<th scope="col" class="{"num" if 1 <= j <= 5 else ""}">{name}</th>'
-        for j, name in enumerate(HEADER)
+    head = "".join(
+        f'<th scope="col" class="{kind}">{name}</th>'
+        for kind, name in zip(kinds, columns, strict=True)
     )
     warned = "".join(f"<li>{escape(doubt)}</li>" for doubt in doubts(runs))
     points = {
@@ -198,7 +203,7 @@ column is underlined.</p>
 <main>
 <section>
 <h2>Numbers</h2>
-<div class="scroll"><table class="classes"><thead><tr><th scope="col">run</th>{header}</tr></thead>
+<div class="scroll"><table class="classes"><thead><tr><th scope="col">run</th>{head}</tr></thead>
 <tbody>{"".join(rows)}</tbody></table></div>
 </section>
 <section>
@@ -213,8 +218,7 @@ column is underlined.</p>
 
 
 def _dot(i: int) -> str:
-    colour = f"var(--c{i})" if i < COLOURS else "var(--other)"
-    return f'<i class="dot" style="background:{colour}"></i>'
+    return f'<i class="dot" style="background:{colour(i)}"></i>'
 
 
 def _keys(lines: dict[str, list[tuple[int, float]]]) -> str:

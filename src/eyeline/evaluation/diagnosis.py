@@ -6,6 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from eyeline.evaluation.charts import histogram_svg
 from eyeline.evaluation.html import LONGEST, bar, data_uri
@@ -160,14 +161,20 @@ def extremes(report: Report, pictures: int) -> str:
 </section>"""
 
 
-def _shot(report: Report, i: int) -> str:
+def shown_picture(report: Report, i: int) -> tuple[Image.Image, float, str]:
+    """The i-th picture as it stands on the page, how much larger it is there, and its name."""
     assert report.dataset is not None
     image = to_pil(report.dataset[i][0])
-    scale = LONGEST / max(image.size)
+    scale = LONGEST / max(image.size)  # up, too: the tags need room
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    return image, scale, report.paths[i].name if report.paths else f"picture {i}"
+
+
+def _shot(report: Report, i: int) -> str:
+    image, scale, name = shown_picture(report, i)
     prediction, target = report.predictions[i], report.targets[i]
     analysis, score = report.analysis, report.analysis.pictures[i]
-    right, false, missed = verdicts(prediction, target, analysis.pairs[i], analysis.thresholds())
+    right, false, missed = verdicts(prediction, target, analysis.pairs[i], analysis.thresholds)
     boxes, truth = (x["boxes"].numpy() * scale for x in (prediction, target))
     labels, true_labels = prediction["labels"].tolist(), target["labels"].tolist()
     marks = [_mark("right", boxes[d]) for d in np.flatnonzero(right)]
@@ -181,7 +188,6 @@ def _shot(report: Report, i: int) -> str:
         marks.append(_mark("false", boxes[d]))
         text = f"{report.classes[labels[d]]} {prediction['scores'][d]:.2f}"
         tags.append(_tag("false", boxes[d], text, image.size))
-    name = report.paths[i].name if report.paths else f"picture {i}"
     said = f"{score.right} right, {score.false} false, {score.missed} missed"
     return (
         f'<figure><svg viewBox="0 0 {image.width} {image.height}" role="img" '

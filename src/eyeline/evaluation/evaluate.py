@@ -218,6 +218,7 @@ def evaluate(
         segm = masks.compute()
         for name, row in segm["per_class"].items():
             per_class[name] |= {f"mask_{k}": v for k, v in row.items() if k != "objects"}
+    parameters = sum(p.numel() for p in model.parameters())
     annotations = getattr(dataset, "annotations", None)
     records = getattr(annotations, "records", None) or []
     return Report(
@@ -235,7 +236,7 @@ def evaluate(
         paths=[Path(r.path) for r in records] if len(records) == count else None,
         facts={
             "model": getattr(model, "name", None) or type(model).__name__,
-            "parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} million",
+            "parameters": f"{parameters / 1e6:.1f} million",
             "data": str(getattr(annotations, "source", type(dataset).__name__)),
             "device": str(device),
             "precision": precision,
@@ -243,7 +244,7 @@ def evaluate(
         },
         dataset=dataset,
         segm=None if segm is None else {name: segm[name] for name in COCO_NUMBERS},
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=parameters,
     )
 
 

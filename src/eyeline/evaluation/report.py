@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eyeline.evaluation import diagnosis
-from eyeline.evaluation.charts import COLOURS, THRESHOLD, curve_svg
+from eyeline.evaluation.charts import COLOURS, THRESHOLD, colour, curve_svg
 from eyeline.evaluation.evaluate import rate, show
-from eyeline.evaluation.html import LONGEST, bar, counted, data_uri, document, facts
-from eyeline.inference.draw import draw_boxes, to_pil
+from eyeline.evaluation.html import bar, counted, data_uri, document, facts
+from eyeline.inference.draw import draw_boxes
 from eyeline.metrics.detection import Curve
 from eyeline.ops.segmentations import decode_masks
 
@@ -111,7 +111,7 @@ def _curves(curves: dict[str, Curve]) -> str:
             if above
             else "nothing found"
         )
-        mark = f'<i style="background:var(--c{i})"></i>'
+        mark = f'<i style="background:{colour(i)}"></i>'
         keys.append(f"<li>{mark}<b>{escape(name)}</b> <span>{at}</span></li>")
     others = sum(curve.objects > 0 for curve in curves.values()) - len(keys)
     if others:
@@ -185,10 +185,7 @@ def _gallery(report: Report, pictures: int) -> str:
 
 
 def _figure(report: Report, i: int) -> str:
-    assert report.dataset is not None
-    image = to_pil(report.dataset[i][0])
-    scale = LONGEST / max(image.size)  # up, too: the tags need room
-    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    image, scale, name = diagnosis.shown_picture(report, i)
     prediction, target = report.predictions[i], report.targets[i]
     drawn = prediction["scores"] >= THRESHOLD
     boxes, scores, labels = (prediction[key][drawn] for key in ("boxes", "scores", "labels"))
@@ -205,7 +202,6 @@ def _figure(report: Report, i: int) -> str:
             draw_boxes(image, truth * scale, true_labels, None, report.classes, true_masks),
         ),
     )
-    name = report.paths[i].name if report.paths else f"picture {i}"
     images = "".join(
         f'<img src="{data_uri(side)}" width="{side.width}" height="{side.height}" '
         f'loading="lazy" alt="{escape(name)}, {what}">'

@@ -26,6 +26,7 @@ def optimize(
     precision: str = "float32",
     device: torch.device | str | None = None,
     ranges: Ranges | None = None,
+    compile: bool = False,
 ) -> M:
     """A copy of `model` for inference: norms folded, channels last, in `precision`.
 
@@ -41,16 +42,20 @@ def optimize(
     Args:
         device: for which, and where, the copy is; by default where the model is.
         ranges: for "int8", of the model's values; see `calibrate`.
+        compile: let torch write `compute` anew. The first call of a size then takes a minute or
+            more, and on a CPU a C++ compiler has to be there. Not for "int8".
 
     Raises:
-        EyelineError: an unknown precision, or "int8" without ranges, with those of another model,
-            or where the processor has no instructions for it.
+        EyelineError: an unknown precision, "int8" with `compile`, without ranges, with those of
+            another model, or where the processor has no instructions for it.
     """
     if precision not in PRECISIONS:
         raise EyelineError(f"no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
     dtype = torch.float32
     if precision == "bf16" or (precision == "int8" and torch.cpu._is_avx512_bf16_supported()):
         dtype = torch.bfloat16
+    if compile and precision == "int8":
+        raise EyelineError("int8 layers are compiled code already: leave compile out")
     device = torch.device(device or next(model.parameters()).device)
     known = _checked(ranges, model, device) if precision == "int8" else None
     model = folded(model).to(device)
@@ -61,6 +66,11 @@ def optimize(
             module.to(dtype)
             module.register_forward_pre_hook(_cast_input)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compile:
+        compute: Any = model.compute
+        frozen = {"freezing": True} if device.type == "cpu" else None  # weights are constants
+        model.compute = torch.compile(compute, fullgraph=True, options=frozen)
+        return model
     _replace(model, lambda name, layer: PackedConv2d(layer) if _can_pack(layer) else None)
     return model
 

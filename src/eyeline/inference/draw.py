@@ -7,9 +7,11 @@ from math import ceil
 
 import numpy as np
 import torch
-from PIL import Image, ImageColor, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+from scipy import ndimage  # type: ignore[import-untyped]
 from torch import Tensor
 
+from eyeline.data.images import check_pixels, to_rgb
 from eyeline.errors import EyelineError
 
 # Sixteen colours far apart from one another, bright enough for any background; class 16 begins
@@ -27,9 +29,12 @@ def to_pil(image: Tensor | np.ndarray | Image.Image) -> Image.Image:
     """An RGB PIL picture of a tensor (3, H, W), an array (H, W, 3) or another PIL picture.
 
     Tensors and arrays are uint8, or floats in [0, 1].
+
+    Raises:
+        EyelineError: another shape, type or range.
     """
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return to_rgb(image)
     if isinstance(image, Tensor):
         if image.ndim != 3 or image.shape[0] != 3:
             raise EyelineError(f"a picture tensor is (3, H, W), this one is {tuple(image.shape)}")
@@ -37,9 +42,10 @@ def to_pil(image: Tensor | np.ndarray | Image.Image) -> Image.Image:
         image = image.permute(1, 2, 0).numpy()
     if image.ndim != 3 or image.shape[2] != 3:
         raise EyelineError(f"a picture array is (H, W, 3), this one is {tuple(image.shape)}")
+    check_pixels(image)
     if np.issubdtype(image.dtype, np.floating):
         image = (image.clip(0, 1) * 255).round()
-    return Image.fromarray(np.ascontiguousarray(image, dtype=np.uint8))
+    return Image.fromarray(np.ascontiguousarray(image, np.uint8))
 
 
 def draw_boxes(
@@ -119,11 +125,9 @@ def paint_masks(
         if extent is None:
             continue
         left, top, right, bottom = extent
-        # A margin of the outline's width, for the erosion to begin from outside.
-        part = plane.crop((left - width, top - width, right + width, bottom + width))
-        inner = part.filter(ImageFilter.MinFilter(2 * width + 1))
-        crop = (width, width, width + right - left, width + bottom - top)
-        filled, core = (np.asarray(p.crop(crop)) > 0 for p in (part, inner))  # (h, w)
+        filled = np.asarray(plane)[top:bottom, left:right] > 0  # (h, w)
+        # "constant": outside there is nothing, so that the outline closes there too.
+        core = ndimage.minimum_filter(filled, 2 * width + 1, mode="constant")
         colour = np.array(ImageColor.getrgb(PALETTE[kind % len(PALETTE)]), np.float32)
         window = canvas[top:bottom, left:right]
         window[core] += TINT * (colour - window[core])

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -19,19 +20,20 @@ PATIENCE = 10.0  # seconds to wait at the end for a thread that reads from a sil
 class _Queue(Generic[T]):
     """A bounded queue that either side can close: afterwards nothing goes in."""
 
-    def __init__(self, size: int, newest: bool = False) -> None:
-        self.size, self.newest, self.dropped = size, newest, 0
+    def __init__(self, size: int, live: Callable[[T], bool] = lambda item: False) -> None:
+        self.size, self.live = size, live
         self.items: deque[T] = deque()
         self.changed = threading.Condition()
         self.closed = False
 
     def put(self, item: T) -> bool:
-        """False where the queue is closed. Full, it waits, or with `newest` forgets the oldest."""
+        """False where the queue is closed. Full, it waits; a live item takes the place of the
+        oldest live one instead."""
         with self.changed:
             while len(self.items) >= self.size and not self.closed:
-                if self.newest:
-                    self.items.popleft()
-                    self.dropped += 1
+                lives = [i for i, waiting in enumerate(self.items) if self.live(waiting)]
+                if lives and self.live(item):
+                    del self.items[lives[0]]
                 else:
                     self.changed.wait()
             if not self.closed:
@@ -56,26 +58,27 @@ class _Queue(Generic[T]):
             self.changed.notify_all()
 
 
-def ahead(items: Iterable[T], size: int, newest: bool = False) -> Iterator[T]:
+def ahead(
+    items: Generator[T], size: int, live: Callable[[T], bool] = lambda item: False
+) -> Iterator[T]:
     """The same items, made in a thread that is up to `size` of them ahead.
 
     Args:
-        newest: where the caller is slower than `items`, the oldest that wait are forgotten; for
-            a camera, which waits for nobody.
+        live: is an item from a source that waits for nobody? Where the caller is slower than
+            `items`, the oldest such that wait are forgotten.
     """
-    queue: _Queue[T] = _Queue(size, newest)
+    queue: _Queue[T] = _Queue(size, live)
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            for item in items:
-                if not queue.put(item):
-                    break
+            with closing(items):
+                for item in items:
+                    if not queue.put(item):
+                        break
         except BaseException as error:  # raised below, in the caller's thread
             errors.append(error)
         finally:
-            if callable(close := getattr(items, "close", None)):
-                close()
             queue.close()
 
     thread = threading.Thread(target=work, name="eyeline-ahead", daemon=True)

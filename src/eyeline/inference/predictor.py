@@ -21,7 +21,16 @@ from eyeline.inference.batches import Batches
 from eyeline.inference.options import set_suppression
 from eyeline.inference.pipeline import ahead
 from eyeline.inference.result import Result
-from eyeline.inference.sources import Anything, Picture, find, groups, load, name_of, read_picture
+from eyeline.inference.sources import (
+    Anything,
+    Loaded,
+    Picture,
+    find,
+    groups,
+    load,
+    name_of,
+    read_picture,
+)
 from eyeline.inference.tta import TTA, Augmented
 from eyeline.inference.video import Video
 from eyeline.registry import create_model, list_models
@@ -41,7 +50,8 @@ class Predictor:
         ranges: for "int8", what `calibrate` found, or its file; by default the run folder's.
         score_threshold: detections with a lower score are left out.
         classes: names that replace the model's own.
-        tta: test-time augmentation: True for the twelve passes, or a `TTA`.
+        tta: test-time augmentation: a `TTA`, or True for the twelve passes, which are merged by
+            the `nms_iou` and `vote_iou` given here.
         max_batch: `apredict` computes at most so many callers' pictures at once ...
         max_wait: ... and lets the first of them wait at most so many seconds for the others.
         suppression: `nms="soft_linear"`, `vote_iou=0.5` ...; see `set_suppression`.
@@ -84,7 +94,8 @@ class Predictor:
             self.model.config = replace(config, score_threshold=score_threshold)
         set_suppression(self.model, suppression)
         if tta:
-            self.model = Augmented(self.model, tta if isinstance(tta, TTA) else None)
+            tta = tta if isinstance(tta, TTA) else TTA.merging(suppression)
+            self.model = Augmented(self.model, tta)
         self.batches: Batches[tuple[Tensor, str | None], Result] = Batches(
             self._predict, max_batch, max_wait
         )
@@ -98,11 +109,16 @@ class Predictor:
         `eyeline.inference.sources` tells what else a source can be.
 
         Raises:
-            EyelineError: naming the picture that is missing or cannot be read.
+            EyelineError: naming the picture that is missing or cannot be read, or the camera or
+                stream that has no end.
         """
         items, single = find(source)
-        results = list(self._stream(items, batch_size, 1))
-        return results[0] if single else results
+        results = []
+        for result in self._stream(items, batch_size, 1):
+            if result.video is not None and result.video.is_live:
+                raise EyelineError(f"{result.path}: it has no end; take its results from stream()")
+            results.append(result)
+        return results[0] if single and results[0].video is None else results
 
     def stream(self, source: Anything, batch_size: int = 1, every: int = 1) -> Iterator[Result]:
         """The same one by one; a video, camera or stream gives a Result a frame, with its number
@@ -125,15 +141,14 @@ class Predictor:
         for name, number in (("batch_size", batch_size), ("every", every)):
             if number < 1:
                 raise EyelineError(f"{name} is at least 1, not {number}")
-        batches = groups(load(items, every), batch_size)
-        if len(items) > 1 or (items and isinstance(items[0], Video)):
-            live = any(isinstance(item, Video) and item.is_live for item in items)
-            batches = ahead(batches, AHEAD, newest=live)
-        with closing(batches):  # type: ignore[type-var]
+        batches: Any = groups(load(items, every), batch_size)
+        if len(items) > 1 or (items and isinstance(items[0], (str, Video))):
+            batches = ahead(batches, AHEAD, live=_is_live)
+        with closing(batches):
             for group in batches:
                 results = self._predict([(one.image, one.path) for one in group])
                 for one, result in zip(group, results, strict=True):
-                    result.frame, result.time = one.frame, one.time
+                    result.frame, result.time, result.video = one.frame, one.time, one.video
                     yield result
 
     async def apredict(self, picture: Picture) -> Result:
@@ -173,14 +188,16 @@ class Predictor:
         predictions = self.model.finish(padded, batch)
         results = []
         for (image, path), found in zip(pictures, predictions, strict=True):
-            kept = (found["scores"] >= self.score_threshold).nonzero().flatten()
-            kept = kept[found["scores"][kept].argsort(descending=True, stable=True)]
-            boxes, scores, labels = (found[k][kept].cpu() for k in ("boxes", "scores", "labels"))
+            boxes, scores, labels = (found[k].cpu() for k in ("boxes", "scores", "labels"))
             if image.is_floating_point():
                 image = (image.clamp(0, 1) * 255).round().to(torch.uint8)
-            masks = found["masks"][kept].cpu() if "masks" in found else None
+            masks = found["masks"].cpu() if "masks" in found else None
             results.append(Result(image, boxes, scores, labels, self.classes, path, masks))
         return results
+
+
+def _is_live(group: list[Loaded]) -> bool:
+    return all(one.video is not None and one.video.is_live for one in group)
 
 
 def find_ranges(

@@ -13,10 +13,10 @@ from typing import Any, Literal, TextIO
 from eyeline.inference.result import CSV_HEADER, Result
 
 
-def as_line(result: Result) -> dict[str, Any]:
+def as_line(result: Result, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """A picture or frame for JSON lines: source, frame and time (None but for videos), width,
     height, and detections: class, label, score, box (xyxy in pixels) and, where there are masks,
-    their segmentation (run lengths, COCO's form), best first."""
+    their segmentation, that of the COCO `records` of the same detections; best first."""
     height, width = result.image.shape[1:]
     rows: list[dict[str, Any]] = [
         {
@@ -34,7 +34,7 @@ def as_line(result: Result) -> dict[str, Any]:
         )
     ]
     if result.masks is not None:
-        for row, record in zip(rows, result.to_coco(0), strict=True):
+        for row, record in zip(rows, records, strict=True):
             row["segmentation"] = record["segmentation"]
     return {
         "source": result.path,
@@ -66,7 +66,10 @@ class Records:
     ) -> None:
         self.lines, self.masks = lines, masks
         self.pictures = self.frames = self.detections = 0
-        self.table = (folder / "detections.csv").open("w", encoding="utf-8", newline="")
+        # Names of files need not be text.
+        self.table = (folder / "detections.csv").open(
+            "w", encoding="utf-8", errors="backslashreplace", newline=""
+        )
         self.rows = csv.writer(self.table)
         self.rows.writerow((*CSV_HEADER, "frame", "time"))
         categories = [{"id": i, "name": name} for i, name in enumerate(classes)]
@@ -76,11 +79,12 @@ class Records:
         self.images = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
 
     def add(self, result: Result) -> None:
+        image_id = self.pictures + self.frames + 1
+        records = result.to_coco(image_id, segmentation=self.masks)
         if self.lines is not None:
-            print(json.dumps(as_line(result), ensure_ascii=False), file=self.lines, flush=True)
+            print(json.dumps(as_line(result, records)), file=self.lines, flush=True)
         place = [result.frame, result.time] if result.frame is not None else ["", ""]
         self.rows.writerows([*row, *place] for row in result.rows())
-        image_id = self.pictures + self.frames + 1
         height, width = result.image.shape[1:]
         image = {"id": image_id, "file_name": str(result.path), "width": width, "height": height}
         if result.frame is None:
@@ -89,7 +93,7 @@ class Records:
             self.frames += 1
             image |= {"frame": result.frame, "time": result.time}
         self.images.write(_entry(image, image_id == 1))
-        for record in result.to_coco(image_id, segmentation=self.masks):
+        for record in records:
             self.detections += 1
             width, height = record["bbox"][2:]
             extra = {"id": self.detections, "area": width * height, "iscrowd": 0}
@@ -104,6 +108,11 @@ class Records:
             self.images.seek(0)
             shutil.copyfileobj(self.images, self.coco)
             self.coco.write("\n]}\n")
+
+    def remove(self) -> None:
+        """Delete the files, once the context is left."""
+        for file in (self.table, self.coco):
+            Path(file.name).unlink()
 
     def __str__(self) -> str:
         seen = [(self.pictures, "pictures"), (self.frames, "frames")]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from eyeline.errors import EyelineError
 from eyeline.inference.draw import draw_boxes
+from eyeline.inference.video import Video
 from eyeline.ops.segmentations import encode_rle, mask_to_polygons, rle_area
 
 CSV_HEADER = ("picture", "class", "label", "score", "x1", "y1", "x2", "y2")
@@ -30,6 +31,7 @@ class Result:
     masks: Tensor | None = None  # (N, H, W) bool, where the model predicts some
     frame: int | None = None  # of a video, from 0
     time: float | None = None  # of a video: seconds from its first frame
+    video: Video | None = field(default=None, repr=False)  # that it is a frame of
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import glob
+import os
+import re
 import tempfile
-import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -16,7 +17,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from eyeline.data.images import SUFFIXES, find_images, read_image
+from eyeline.data.images import check_pixels, find_images, read_image
+from eyeline.data.urls import opened, without_login
 from eyeline.errors import EyelineError
 from eyeline.inference.draw import to_pil
 from eyeline.inference.video import STREAMS, VIDEO_SUFFIXES, Video
@@ -37,10 +39,14 @@ class Loaded:
     path: str | None = None  # file, URL or camera it came from
     frame: int | None = None  # of a video, from 0
     time: float | None = None  # of a video, seconds from its first frame
+    video: Video | None = None  # that it is a frame of
 
 
 def find(source: Anything) -> tuple[list[Item], bool]:
     """The pictures and videos that `source` stands for, and whether it is a single picture.
+
+    Nothing is opened or asked for: a URL whose name does not tell counts as a picture, until `load`
+    hears what it gives. What was found can be found again, for itself.
 
     A source is a picture or video file, a folder (its pictures), a pattern (`shots/*.jpg`), a list
     file (.txt, a path or URL a line, empty lines and those that begin with # left out; relative
@@ -83,10 +89,9 @@ def _single(item: Any) -> Item:
     if isinstance(item, str) and text.startswith(STREAMS):
         return Video(text, "stream")
     if is_url(item):
-        suffix = Path(urlsplit(text).path).suffix.lower()
-        if suffix in VIDEO_SUFFIXES or (suffix not in SUFFIXES and _answers_video(text)):
-            return Video(text, "url")
-        return text
+        # What ends with .mjpg is as often a camera as a file; the server will tell.
+        told = VIDEO_SUFFIXES - {".mjpeg", ".mjpg"}
+        return Video(text, "url") if _path_of(text).suffix.lower() in told else text
     path = Path(item)
     if text.isdecimal() and not path.exists():
         return Video(text, "camera")
@@ -118,7 +123,7 @@ def _of_list(path: Path) -> Iterator[Item]:
             yield _single(name)
             continue
         beside = path.parent / name
-        found = next((p for p in (Path(name), beside) if p.is_file()), None)
+        found = next((p for p in (Path(name), beside) if os.path.isfile(p)), None)
         if found is None:
             raise EyelineError(f"{path}:{i}: no such file: {name}")
         yield _single(found)
@@ -127,14 +132,15 @@ def _of_list(path: Path) -> Iterator[Item]:
 def load(items: Iterable[Item], every: int = 1) -> Iterator[Loaded]:
     """The pictures, and each `every`-th frame of the videos, one by one."""
     for item in items:
-        if isinstance(item, Video):
-            for frame in item.frames(every):
-                yield Loaded(frame.image, item.name, frame.index, frame.time)
+        found = _download(item) if is_url(item) else item
+        if isinstance(found, Video):
+            for frame in found.frames(every):
+                yield Loaded(frame.image, found.name, frame.index, frame.time, found)
         else:
-            yield Loaded(read_picture(item), name_of(item))
+            yield Loaded(read_picture(found), name_of(item))
 
 
-def groups(loaded: Iterator[Loaded], size: int) -> Iterator[list[Loaded]]:
+def groups(loaded: Iterator[Loaded], size: int) -> Generator[list[Loaded]]:
     """`size` at a time; what was loaded before an error comes before it."""
     group: list[Loaded] = []
     try:
@@ -155,66 +161,66 @@ def read_picture(picture: Picture) -> Tensor:
     """(C, H, W), uint8 or float in [0, 1].
 
     Raises:
-        EyelineError: the picture is missing, cannot be read, or is of another shape.
+        EyelineError: the picture is missing, cannot be read, or is of another shape or type.
     """
     if is_url(picture):
-        return _download(str(picture))
+        found = _download(picture)
+        if isinstance(found, Video):
+            raise EyelineError(f"{found.name}: a video, not a picture")
+        return found
     if isinstance(picture, (str, Path)):
         return read_image(Path(picture))
     if isinstance(picture, Tensor):
+        check_pixels(picture)
         return picture
     if isinstance(picture, Image.Image):
         picture = ImageOps.exif_transpose(picture)
     elif np.issubdtype(picture.dtype, np.floating) and picture.ndim == 3:
+        check_pixels(picture)
         return torch.from_numpy(picture.copy()).permute(2, 0, 1).contiguous()
     array = np.asarray(to_pil(picture))
     return torch.from_numpy(array.copy()).permute(2, 0, 1).contiguous()
 
 
-def _download(url: str) -> Tensor:
-    with _open(url) as answer:
-        try:
-            data = answer.read(URL_LIMIT + 1)
-        except OSError as error:
-            raise EyelineError(f"{url}: cannot be fetched ({error})") from None
+def _download(url: Any) -> Tensor | Video:
+    """The picture that a URL gives, or the video where its server says that it is one."""
+    shown = without_login(url)
+    with opened(url, URL_TIMEOUT) as answer:
+        kind = answer.headers.get_content_type()
+        if kind == "multipart/x-mixed-replace":  # JPEGs without an end: a network camera
+            return Video(url, "stream")
+        named = _path_of(url).suffix.lower() in VIDEO_SUFFIXES
+        if named or kind.startswith("video/") or kind.endswith("mpegurl"):
+            return Video(url, "url")
+        data = answer.read(URL_LIMIT + 1)
     if len(data) > URL_LIMIT:
-        raise EyelineError(f"{url}: larger than {URL_LIMIT // 2**20} MiB")
+        raise EyelineError(f"{shown}: larger than {URL_LIMIT // 2**20} MiB")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "picture")
         file.write_bytes(data)
         try:
             return read_image(file)
         except EyelineError as error:
-            raise EyelineError(str(error).replace(str(file), url)) from None
+            raise EyelineError(str(error).replace(str(file), shown)) from None
 
 
-def _open(url: str) -> Any:
-    request = urllib.request.Request(url, headers={"User-Agent": "eyeline"})
-    try:
-        return urllib.request.urlopen(request, timeout=URL_TIMEOUT)
-    except (OSError, ValueError) as error:  # URLError and timeouts are OSErrors
-        raise EyelineError(f"{url}: cannot be fetched ({error})") from None
-
-
-def _answers_video(url: str) -> bool:
-    """Does a URL whose name does not tell give a video? (A network camera's often does.)"""
-    with _open(url) as answer:
-        kind = answer.headers.get_content_type()
-    return bool(
-        kind.startswith(("video/", "multipart/x-mixed-replace")) or kind.endswith("mpegurl")
-    )
+def _path_of(url: str) -> PurePosixPath:
+    """What stands behind the host."""
+    _, _, behind = re.sub("[?#].*", "", url).partition("://")
+    return PurePosixPath(unquote(behind.partition("/")[2]))
 
 
 def is_url(picture: Any) -> bool:
     return isinstance(picture, str) and picture.startswith(("http://", "https://"))
 
 
-def name_of(picture: Picture) -> str | None:
-    return str(picture) if isinstance(picture, (str, Path)) else None
+def name_of(picture: Item) -> str | None:
+    return without_login(str(picture)) if isinstance(picture, (str, Path)) else None
 
 
 def stem_of(path: str) -> str:
     """What to call the output of a picture or video of that path, URL or camera."""
+    stem = Path(path).stem
     if "://" in path:
-        path = unquote(urlsplit(path).path) or urlsplit(path).netloc
-    return Path(path).stem.replace(" ", "-") or "stream"
+        stem = _path_of(path).stem or urlsplit(path).hostname or ""
+    return stem.replace(" ", "-") or "stream"

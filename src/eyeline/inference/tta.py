@@ -13,7 +13,7 @@ Departs   Their limits are pixels of VOC's pictures, whose longer side is 500; h
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -75,6 +75,13 @@ class TTA:
         for name, value in (("nms_iou", self.nms_iou), ("vote_iou", self.vote_iou)):
             if value is not None and not 0 <= value <= 1:
                 raise EyelineError(f"{name} must be from 0 to 1, not {value!r}")
+
+    @classmethod
+    def merging(cls, options: Mapping[str, Any]) -> TTA:
+        """The twelve passes, merged by the `nms_iou` and `vote_iou` among a detector's options,
+        where these are given; see `eyeline.inference.options`."""
+        given = {key: options.get(key) for key in ("nms_iou", "vote_iou")}
+        return cls(**{key: value for key, value in given.items() if value is not None})
 
 
 class Passes(list[Batch]):
@@ -147,8 +154,8 @@ class Augmented(nn.Module):
         config = self.config
         how = replace(suppression(config), vote_iou=self.tta.vote_iou)
         merged, index = how.select(*joined[:4], self.tta.nms_iou, config.max_detections)
-        rest = {k: take(v, index) for k, v in list(joined._asdict().items())[4:] if v is not None}
-        return merged._replace(**rest)
+        masks = None if joined.masks is None else take(joined.masks, index)
+        return merged._replace(masks=masks)
 
     def finish(self, padded: Padded, passes: Passes) -> list[Prediction]:
         """Detections without the empty slots, as the detector gives them."""
@@ -171,13 +178,12 @@ def in_picture(padded: Padded, one: Pass, batch: Batch) -> Padded:
     """What a pass found, in the pixels of the caller's pictures, without what it may not report."""
     sizes = batch.original_sizes
     boxes = padded.boxes * (sizes / batch.sizes).flip(1).repeat(1, 2)[:, None]  # (B, D, 4)
-    rest: dict[str, Tensor] = {}
+    masks = padded.masks
     if one.flip:
         x1, y1, x2, y2 = boxes.unbind(-1)
         width = sizes[:, 1, None]
         boxes = torch.stack([width - x2, y1, width - x1, y2], -1)
-        if (masks := getattr(padded, "masks", None)) is not None:
-            rest["masks"] = masks.flip(-1)  # (B, D, m, m), each over its box
+        masks = None if masks is None else masks.flip(-1)  # (B, D, m, m), each over its box
     sides = (boxes[..., 2:] - boxes[..., :2]) / sizes.amax(1)[:, None, None]
     reported = (sides.amax(-1) >= one.smallest) & (sides.amin(-1) < one.largest)
-    return padded._replace(boxes=boxes, valid=padded.valid & reported, **rest)
+    return padded._replace(boxes=boxes, valid=padded.valid & reported, masks=masks)

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from eyeline.data.urls import without_login
 from eyeline.errors import EyelineError
 
 VIDEO_SUFFIXES = frozenset(
@@ -70,7 +71,10 @@ class Video:
 
     @property
     def name(self) -> str:
-        return f"camera {self.address}" if self.kind == "camera" else self.address
+        """What it is called in messages and files: never with the password of its URL."""
+        if self.kind == "camera":
+            return f"camera {self.address}"
+        return self.address if self.kind == "file" else without_login(self.address)
 
     @property
     def is_live(self) -> bool:
@@ -227,11 +231,12 @@ class VideoWriter:
         if self.stream is None:
             self._start(picture.width + picture.width % 2, picture.height + picture.height % 2)
         size = (self.stream.width, self.stream.height)
+        below, right = size[1] - picture.height, size[0] - picture.width
         if picture.size != size:
-            if abs(picture.width - size[0]) <= 1 and abs(picture.height - size[1]) <= 1:
+            if 0 <= below <= 1 and 0 <= right <= 1:
                 array = np.asarray(picture.convert("RGB"))
-                margins = [(0, size[1] - picture.height), (0, size[0] - picture.width), (0, 0)]
-                picture = Image.fromarray(np.pad(array, margins, mode="edge"))
+                array = np.pad(array, [(0, below), (0, right), (0, 0)], mode="edge")
+                picture = Image.fromarray(array)
             else:  # a stream that changed its size
                 picture = picture.resize(size)
         frame = self.av.VideoFrame.from_ndarray(np.asarray(picture.convert("RGB")), format="rgb24")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eyeline.metrics.detection import _check, _ignored, _numpy
+from eyeline.metrics.detection import check_pairs, ignored_objects, to_numpy
 from eyeline.ops.iou import box_ioa, box_iou
 from eyeline.structures import Prediction, Target
 
@@ -56,14 +56,12 @@ class Analysis(NamedTuple):
 
     pairs: list[Pairs]  # of each picture, whatever the threshold
     best: list[Best | None]  # of each class; None without objects or where nothing was right
+    # (K,) score from which a detection of a class counts; infinite where nothing is best
+    thresholds: Array
     overall: Best | None  # one threshold for all classes
     histograms: list[tuple[Array, Array]]  # of each class: right (BINS,), false (BINS,)
     confusion: Array  # (K + 1, K + 1): objects by row, detections by column; see `confusion`
     pictures: list[PictureScore]
-
-    def thresholds(self) -> Array:
-        """(K,) score from which a detection of a class counts; infinite where nothing is best."""
-        return np.array([np.inf if best is None else best.score for best in self.best])
 
     def worst_first(self) -> list[int]:
         """Pictures by F1, then by how many were missed or false, then by how few were right."""
@@ -80,13 +78,13 @@ def analyse(
     Raises:
         EyelineError: more predictions than targets, or a label that is not in 0 .. K-1.
     """
-    _check(predictions, targets, num_classes)
+    check_pairs(predictions, targets, num_classes)
     pairs = [pair(p, t) for p, t in zip(predictions, targets, strict=True)]
-    scores = [_numpy(p["scores"]).astype(float) for p in predictions]
-    labels = [_numpy(p["labels"]) for p in predictions]
+    scores = [to_numpy(p["scores"]).astype(float) for p in predictions]
+    labels = [to_numpy(p["labels"]) for p in predictions]
     objects = np.zeros(num_classes, int)
     for target in targets:
-        counted = _numpy(target["labels"])[~_ignored(target)]
+        counted = to_numpy(target["labels"])[~ignored_objects(target)]
         objects += np.bincount(counted, minlength=num_classes)
     every_score, every_label, right, judged = (
         np.concatenate([np.zeros(0, kind), *parts])
@@ -109,7 +107,7 @@ def analyse(
         matrix += confusion(prediction, target, pairing, thresholds)
         pictures.append(picture_score(prediction, target, pairing, thresholds))
     overall = best_threshold(every_score[judged], right[judged], int(objects.sum()))
-    return Analysis(pairs, best, overall, histograms, matrix, pictures)
+    return Analysis(pairs, best, thresholds, overall, histograms, matrix, pictures)
 
 
 def as_json(analysis: Analysis, classes: Sequence[str], image_ids: Sequence[int]) -> dict[str, Any]:
@@ -139,16 +137,16 @@ def as_json(analysis: Analysis, classes: Sequence[str], image_ids: Sequence[int]
 
 def pair(prediction: Prediction, target: Target, iou_threshold: float = IOU) -> Pairs:
     """Which object each detection of a picture found; see the head of this file."""
-    labels, object_labels = _numpy(prediction["labels"]), _numpy(target["labels"])
+    labels, object_labels = to_numpy(prediction["labels"]), to_numpy(target["labels"])
     found, on_ignored = np.full(len(labels), -1), np.zeros(len(labels), bool)
     if not len(labels) or not len(object_labels):
         return Pairs(found, on_ignored)
-    crowd = _ignored(target)
+    crowd = ignored_objects(target)
     a, b = (x["boxes"].detach().cpu().double() for x in (prediction, target))
     overlap = np.where(crowd, box_ioa(a, b).numpy(), box_iou(a, b).numpy())  # (D, G)
     overlap[labels[:, None] != object_labels] = 0
     free = ~crowd
-    order = np.argsort(-_numpy(prediction["scores"]).astype(float), kind="stable")
+    order = np.argsort(-to_numpy(prediction["scores"]).astype(float), kind="stable")
     near = overlap >= iou_threshold
     for i in order[near[order].any(1)]:
         candidates = np.flatnonzero(near[i] & free)
@@ -204,15 +202,11 @@ def confusion(
     """
     k = len(thresholds)
     matrix = np.zeros((k + 1, k + 1), int)
-    labels, object_labels = _numpy(prediction["labels"]), _numpy(target["labels"])
-    scores = _numpy(prediction["scores"]).astype(float)
-    shown = (scores >= thresholds[labels]) & ~pairs.ignored
-    right = shown & (pairs.object >= 0)
+    labels, object_labels = to_numpy(prediction["labels"]), to_numpy(target["labels"])
+    right, false, left = verdicts(prediction, target, pairs, thresholds)
     np.add.at(matrix, (labels[right], labels[right]), 1)
-    left = ~_ignored(target)
-    left[pairs.object[right]] = False
-    wrong = np.flatnonzero(shown & ~right)
-    wrong = wrong[np.argsort(-scores[wrong], kind="stable")]
+    wrong = np.flatnonzero(false)
+    wrong = wrong[np.argsort(-to_numpy(prediction["scores"])[wrong], kind="stable")]
     iou = box_iou(
         prediction["boxes"].detach().cpu().double()[wrong], target["boxes"].cpu().double()
     ).numpy()
@@ -243,9 +237,9 @@ def verdicts(
 ) -> tuple[Array, Array, Array]:
     """Which detections (D,) are right and which false from the thresholds (K,) on, and which
     objects (G,) are missed; all bool. The ignored are none of these."""
-    labels = _numpy(prediction["labels"])
-    shown = (_numpy(prediction["scores"]).astype(float) >= thresholds[labels]) & ~pairs.ignored
+    labels = to_numpy(prediction["labels"])
+    shown = (to_numpy(prediction["scores"]).astype(float) >= thresholds[labels]) & ~pairs.ignored
     right = shown & (pairs.object >= 0)
-    missed = ~_ignored(target)
+    missed = ~ignored_objects(target)
     missed[pairs.object[right]] = False
     return right, shown & ~right, missed

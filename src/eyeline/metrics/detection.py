@@ -67,16 +67,14 @@ class CocoMetric:
         Raises:
             EyelineError: more predictions than targets, or a label that is not in 0 .. K-1.
         """
-        _check(predictions, targets, len(self.classes))
+        check_pairs(predictions, targets, len(self.classes))
         for prediction, target in zip(predictions, targets, strict=True):
             self._pictures += 1
             own = {} if self.kind == "bbox" else {"segmentation": _encoded(target, "target")}
-            boxes, area = _xywh(target), _areas(target, own)
-            if "area" in target:
-                area = _numpy(target["area"])
+            area = to_numpy(target["area"]) if "area" in target else _areas(target, own)
             _append(
-                self._objects, self._pictures, boxes, target["labels"], own,
-                area=area, iscrowd=_ignored(target).astype(int),
+                self._objects, self._pictures, _xywh(target), target["labels"], own,
+                area=area, iscrowd=ignored_objects(target).astype(int),
             )  # fmt: skip
             found = {}
             if self.kind == "segm":
@@ -84,7 +82,7 @@ class CocoMetric:
                 self._sizes.append(_size([*own["segmentation"], *found["segmentation"]]))
             _append(
                 self._detections, self._pictures, _xywh(prediction), prediction["labels"], found,
-                area=_areas(prediction, found), score=_numpy(prediction["scores"]),
+                area=_areas(prediction, found), score=to_numpy(prediction["scores"]),
             )  # fmt: skip
 
     def compute(self) -> dict[str, Any]:
@@ -198,21 +196,21 @@ class VocMetric:
         Raises:
             EyelineError: more predictions than targets, or a label that is not in 0 .. K-1.
         """
-        _check(predictions, targets, len(self.classes))
+        check_pairs(predictions, targets, len(self.classes))
         for prediction, target in zip(predictions, targets, strict=True):
-            labels, object_labels = _numpy(prediction["labels"]), _numpy(target["labels"])
+            labels, object_labels = to_numpy(prediction["labels"]), to_numpy(target["labels"])
             if len(object_labels):
                 iou = self._iou(prediction, target)  # (D, G)
                 iou[labels[:, None] != object_labels] = -1
                 best, highest = iou.argmax(1), iou.max(1)  # (D,); of equals the first
             else:
                 best, highest = np.zeros(len(labels), int), np.full(len(labels), -1.0)
-            self._scores.append(_numpy(prediction["scores"]))
+            self._scores.append(to_numpy(prediction["scores"]))
             self._labels.append(labels)
             self._ious.append(highest)
             self._best.append(best + self._count)
             self._object_labels.append(object_labels)
-            self._object_ignored.append(_ignored(target))
+            self._object_ignored.append(ignored_objects(target))
             self._count += len(object_labels)
 
     def curves(self) -> dict[str, Curve]:
@@ -290,7 +288,10 @@ def average_precision(curve: Curve, points: str = "every") -> float:
     raise ValueError(f'points is "every" or "11point", not {points!r}')
 
 
-def _check(predictions: Sequence[Prediction], targets: Sequence[Target], num_classes: int) -> None:
+def check_pairs(
+    predictions: Sequence[Prediction], targets: Sequence[Target], num_classes: int
+) -> None:
+    """Raise EyelineError unless every prediction has a target and every label is a class."""
     if len(predictions) != len(targets):
         raise EyelineError(
             f"{len(predictions)} predictions for {len(targets)} targets; give one a picture"
@@ -350,17 +351,19 @@ def _areas(row: dict[str, Any], own: dict[str, list[Any]]) -> Array:
 
 
 def _xywh(row: dict[str, torch.Tensor]) -> Array:
-    boxes = _numpy(row["boxes"]).astype(np.float64).reshape(-1, 4)
+    boxes = to_numpy(row["boxes"]).astype(np.float64).reshape(-1, 4)
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
 
 
-def _ignored(target: Target) -> Array:
+def ignored_objects(target: Target) -> Array:
+    """(G,) bool: those that count neither way, the target's `iscrowd`."""
     if "iscrowd" not in target:
         return np.zeros(len(target["labels"]), bool)
-    return _numpy(target["iscrowd"]).astype(bool)
+    return to_numpy(target["iscrowd"]).astype(bool)
 
 
-def _numpy(tensor: torch.Tensor) -> Array:
+def to_numpy(tensor: torch.Tensor) -> Array:
+    """The tensor as an array, bfloat16, which numpy lacks, as float32."""
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 

@@ -59,4 +59,4 @@ class AnchorPyramid(nn.Module):
 def flatten_cells(output: Tensor, per_anchor: int) -> Tensor:
     """What a convolution says of each cell's anchors, (B, A * D, H, W) -> (B, H W A, D),
     in the order of the anchors."""
-    return output.permute(0, 2, 3, 1).reshape(len(output), -1, per_anchor)
+    return output.permute(0, 2, 3, 1).reshape(output.shape[0], -1, per_anchor)

@@ -194,8 +194,8 @@ class Detector(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the network computes in."""
-        return next(self.parameters()).dtype
+        """What the network takes pictures in."""
+        return next(p.dtype for p in self.parameters() if p.is_floating_point())
 
     def prepare(
         self, images: Sequence[Tensor] | Batch, targets: Sequence[Target] | None = None

@@ -64,9 +64,11 @@ class Int8Layer(FusedLayer):
         self.reads, self.writes, self.dtype = reads, writes, dtype
         weight = layer.weight.detach().float()
         scale = weight.abs().flatten(1).amax(1).clamp(min=1e-12) / 127  # (outputs,)
-        self.steps = (weight / scale.view(-1, *[1] * (weight.ndim - 1))).round().to(torch.int8)
+        steps = (weight / scale.view(-1, *[1] * (weight.ndim - 1))).round().to(torch.int8)
+        self.steps = nn.Parameter(steps, requires_grad=False)
         self.scale, self.zero_point = scale, torch.zeros(len(scale), dtype=torch.int32)
-        self.bias = None if layer.bias is None else layer.bias.detach().float()
+        bias = None if layer.bias is None else layer.bias.detach().float()
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def on_grid(self, x: Tensor | Quantized) -> Quantized:
         if isinstance(x, Quantized) and x.grid.zero_point == self.reads.zero_point:

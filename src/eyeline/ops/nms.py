@@ -12,9 +12,12 @@ from typing import Literal, overload
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from eyeline.errors import EyelineError
+from eyeline.ops.select import highest
+from eyeline.ops.whole import kept_whole
 
 BLOCK = 1024  # boxes taken up at once; 512 to 2048 measure alike (benchmarks/bench_ops.py)
 
@@ -185,7 +188,8 @@ def nms_padded(
 
     In eager mode each row runs the fast form; while compiling, a loop on the device picks one box
     of every row a turn, with shapes that do not depend on the data. On CUDA both forms still
-    synchronise: the eager one reads its rows, the compiled one the loop's condition.
+    synchronise: the eager one reads its rows, the compiled one the loop's condition. An export may
+    keep it whole, see `eyeline.ops.whole`.
     """
     lead, n = scores.shape[:-1], scores.shape[-1]
     live = scores != -math.inf
@@ -196,7 +200,11 @@ def nms_padded(
         return index, index > 0
     b, s, v = boxes.reshape(-1, n, 4), scores.reshape(-1, n), live.reshape(-1, n)
     g = None if groups is None else groups.reshape(-1, n)
-    form = _padded_loop if torch.compiler.is_compiling() else _padded_rows
+    form = _padded_rows
+    if kept_whole():
+        form = _padded_whole
+    elif torch.compiler.is_compiling():
+        form = _padded_loop
     index, found = form(b, s, iou_threshold, max_detections, g, v)
     return index.reshape(*lead, max_detections), found.reshape(*lead, max_detections)
 
@@ -225,6 +233,24 @@ def _padded_rows(
     return index, found
 
 
+def _padded_whole(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    max_detections: int,
+    groups: Tensor | None,
+    valid: Tensor,
+) -> tuple[Tensor, Tensor]:
+    threshold = float32_below(iou_threshold)
+    kept = torch.ops.eyeline.nms_kept(
+        boxes.float(), scores, valid, groups, threshold, max_detections
+    )
+    best, index = highest(scores.masked_fill(~kept, -math.inf), max_detections)
+    missing = (0, max_detections - index.shape[1])
+    found = F.pad(best > -math.inf, missing)
+    return torch.where(found, F.pad(index, missing), 0), found
+
+
 def _padded_loop(
     boxes: Tensor,
     scores: Tensor,
@@ -234,6 +260,7 @@ def _padded_loop(
     valid: Tensor,
 ) -> tuple[Tensor, Tensor]:
     rows, n = scores.shape
+    nobody = torch.full((), n, device=boxes.device)  # a tensor: an export leaves n open
     threshold = float32_below(iou_threshold)
     order = scores.masked_fill(~valid, -math.inf).sort(stable=True, dim=-1, descending=True)[1]
     b = boxes.float().gather(1, order[..., None].expand(-1, -1, 4))
@@ -248,8 +275,8 @@ def _padded_loop(
         return (turn < max_detections) & live.any()
 
     def body(turn: Tensor, live: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        best = torch.where(live, place, n).amin(-1, keepdim=True)  # (rows, 1), n: none is left
-        at = best.clamp(max=n - 1)
+        best = torch.where(live, place, nobody).amin(-1, keepdim=True)  # (rows, 1)
+        at = torch.minimum(best, nobody - 1)
         box = b.gather(1, at[..., None].expand(-1, -1, 4))
         over = (plain_iou(box, b) > threshold) & (g == g.gather(1, at))
         live = live & ~over & (place != best)

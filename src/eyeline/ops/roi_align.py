@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyeline.errors import EyelineError
+from eyeline.ops.whole import kept_whole
 
 
 def assign_levels(
@@ -74,6 +75,11 @@ def roi_align(
             f"roi_align got {len(levels)} levels and {len(scales)} scales: give one scale a level"
         )
     bins = _pair(output_size)
+    if kept_whole():
+        kept: Tensor = torch.ops.eyeline.roi_align(
+            levels, boxes, image_index, level_index, *bins, scales, sampling_ratio, aligned
+        )
+        return kept
     extents, first_row = _layout(levels)
     start, step = _grid(boxes, level_index, bins, scales, aligned)
     extent = extents[level_index]  # (R, 2) height and width of the region's level
@@ -84,7 +90,7 @@ def roi_align(
         y = base[:, None, None] + y * extent[:, 1, None, None]  # (R, h, 2s)
         rows = (y[:, :, None, :, None] + x[:, None, :, None, :]).flatten(0, 2)  # (R*h*w, 2s, 2s)
         weights = (wy[:, :, None, :, None] * wx[:, None, :, None, :]).flatten()
-        offsets = torch.arange(len(rows), device=rows.device, dtype=torch.int32)
+        offsets = torch.arange(rows.shape[0], device=rows.device, dtype=torch.int32)
         bag = offsets[:, None, None].expand_as(rows).flatten()
         rows, offsets = rows.flatten(), offsets * (2 * sampling_ratio) ** 2
     else:
@@ -95,7 +101,7 @@ def roi_align(
         out = _weighted_sum(rows, weights, offsets, _table(levels))
     else:
         out = _WeightedRows.apply(rows, weights, bag, offsets, *levels)  # type: ignore[no-untyped-call]
-    return out.view(len(boxes), *bins, out.shape[1]).permute(0, 3, 1, 2)
+    return out.view(boxes.shape[0], *bins, out.shape[1]).permute(0, 3, 1, 2)
 
 
 class _WeightedRows(torch.autograd.Function):

@@ -12,6 +12,12 @@ def take(rows: Tensor, index: Tensor) -> Tensor:
     return rows.gather(1, index.reshape(index.shape + (1,) * (rows.ndim - 2)).expand(shape))
 
 
+def highest(scores: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """The `limit` highest of each row, best first, or all where a row has fewer: scores (B, N) ->
+    scores and index (B, k). Unlike `min`, `sym_min` leaves an exported N open."""
+    return scores.topk(torch.sym_min(limit, scores.shape[-1]))
+
+
 def slots(mask: Tensor, limit: int) -> int:
     """How many slots a row needs for its True entries, at most `limit`: mask (B, N) -> D.
 

@@ -117,7 +117,7 @@ class BoxHead(nn.Module):
 
 def picture_index(boxes: Tensor) -> Tensor:
     """Which picture each of the boxes (B, P, 4) is of, (B P,)."""
-    return torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
+    return torch.arange(boxes.shape[0], device=boxes.device).repeat_interleave(boxes.shape[1])
 
 
 class Sampled(NamedTuple):

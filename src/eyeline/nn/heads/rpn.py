@@ -27,7 +27,7 @@ from eyeline.ops.iou import box_iou
 from eyeline.ops.matching import ignored_by, match
 from eyeline.ops.nms import nms_padded
 from eyeline.ops.sampling import balanced_sample
-from eyeline.ops.select import slots, take
+from eyeline.ops.select import highest, slots, take
 from eyeline.structures import Target
 
 
@@ -107,12 +107,11 @@ class RPN(nn.Module):
 
         Returns boxes (B, P, 4), best first, and which of them are meant (B, P).
         """
-        widest = min(before, max(level.shape[1] for level in logits))
         boxes, scores = [], []
         for level, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
-            best, index = level.topk(min(before, level.shape[1]))  # (B, k)
+            best, index = highest(level, before)  # (B, k)
             box = decode(take(level_deltas, index), level_anchors[index])  # (B, k, 4)
-            missing = widest - index.shape[1]
+            missing = before - index.shape[1]
             scores.append(F.pad(best, (0, missing), value=-torch.inf))
             boxes.append(F.pad(clip(box, sizes[:, None]), (0, 0, 0, missing)))
         all_boxes, all_scores = torch.stack(boxes, 1), torch.stack(scores, 1)  # (B, L, k, ...)
@@ -121,7 +120,7 @@ class RPN(nn.Module):
         note("candidates of each level, sec. 3.1.1", all_boxes)
 
         kept, valid = nms_padded(
-            all_boxes, all_scores, self.nms_iou, max_detections=min(widest, after), valid=valid
+            all_boxes, all_scores, self.nms_iou, max_detections=min(before, after), valid=valid
         )  # (B, L, D)
         all_scores = all_scores.gather(2, kept).masked_fill(~valid, -torch.inf).flatten(1)
         all_boxes = all_boxes.gather(2, kept[..., None].expand(*kept.shape, 4)).flatten(1, 2)

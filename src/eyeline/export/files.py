@@ -1,0 +1,201 @@
+"""export_model(model, path): a detector as a file that runs without eyeline."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eyeline.errors import EyelineError
+from eyeline.export.folding import folded
+from eyeline.export.onnx import load_onnx, write_onnx
+from eyeline.export.program import load_program, write_program
+from eyeline.nn.detector import Detector
+from eyeline.nn.fused import FusedLayer
+from eyeline.structures import Prediction
+
+Run = Callable[[Tensor], Mapping[str, Tensor]]
+
+
+class Format(NamedTuple):
+    suffix: str
+    packages: tuple[str, ...]  # besides the core
+    write: Callable[[Any, Path, Mapping[str, str]], None]
+    load: Callable[[Path], Run]
+
+
+FORMATS = {
+    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), write_onnx, load_onnx),
+    "torch": Format(".pt2", (), write_program, load_program),
+}
+# How far the file's detections may be from the model's.
+PIXELS, SCORE, MASK = 0.01, 1e-4, 1e-3
+
+
+@dataclass
+class Comparison:
+    """How far a file's detections are from the model's, at most; None without masks."""
+
+    detections: int
+    boxes: float  # pixels
+    scores: float
+    masks: float | None  # probabilities of the small masks
+
+    def __str__(self) -> str:
+        parts = [f"boxes within {self.boxes:.1g} px", f"scores within {self.scores:.1g}"]
+        parts += [] if self.masks is None else [f"masks within {self.masks:.1g}"]
+        return f"{self.detections} detections: {', '.join(parts)}"
+
+
+def export_model(
+    model: nn.Module,
+    path: str | Path,
+    format: str = "onnx",
+    picture: Tensor | None = None,
+    force: bool = False,
+) -> Comparison:
+    """Write a detector to a file that needs no eyeline, and compare it with the model.
+
+    The file holds one graph, `eyeline.export.graph.Graph`: pictures (B, 3, H, W) uint8 RGB of any
+    one size in, `boxes`, `scores`, `labels`, `count` and, of models that have some, `masks` out.
+    Names of the classes and what else one needs to know lie in its metadata. What the model's
+    config says of thresholds and NMS is part of the graph.
+
+    Args:
+        model: a detector, on any device, in any mode; it is copied.
+        format: "onnx", which needs `pip install 'eyeline[export]'`, or "torch", a program for
+            `torch.export.load`.
+        picture: (3, H, W) uint8, on which the file is compared with the model; one with objects
+            tells most. Default: made of random blobs.
+        force: overwrite a file.
+
+    Raises:
+        EyelineError: an unknown format, a missing package, a file that exists, a model that cannot
+            be exported, or a file that does not find what the model finds; none is left then.
+    """
+    path = Path(path)
+    check_format(format)
+    check_model(model, format)
+    if path.exists() and not force:
+        raise EyelineError(f"{path} exists already; choose another name, or give --force")
+    plain: Any = deepcopy(model).cpu().float().eval()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        FORMATS[format].write(folded(plain), draft, facts(plain))
+        compared = compare(FORMATS[format].load(draft), plain, picture)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return compared
+
+
+def check_format(format: str) -> None:
+    """Raises EyelineError where there is no such format, or a package that it needs is missing."""
+    if format not in FORMATS:
+        raise EyelineError(f"no format is called {format!r}; there are: {', '.join(FORMATS)}")
+    missing = [name for name in FORMATS[format].packages if find_spec(name) is None]
+    if missing:
+        raise EyelineError(
+            f"format {format} needs {', '.join(missing)}; install: pip install 'eyeline[export]'"
+        )
+
+
+def check_model(model: Any, format: str) -> None:
+    """Raises EyelineError where a model cannot become a graph of fixed shapes."""
+    config = getattr(model, "config", None)
+    if not hasattr(model, "compute") or not hasattr(model, "preprocess"):
+        raise EyelineError(f"detectors are exported, not {type(model).__name__}")
+    if any(isinstance(module, FusedLayer) for module in model.modules()):
+        raise EyelineError("a model is exported as it was trained; give it, not optimize(model)")
+    if (kind := getattr(config, "nms", "hard")) != "hard":
+        raise EyelineError(f'exported files have no operator for nms {kind!r}; use nms "hard"')
+    if getattr(config, "pooling", "roi_align") == "roi_pool":
+        raise EyelineError("exported files have no operator for pooling 'roi_pool'")
+    if format == "torch" and getattr(config, "sampling_ratio", 1) < 1:
+        raise EyelineError("sampling_ratio 0 has no fixed shapes; export to onnx")
+
+
+def facts(model: Any) -> dict[str, str]:
+    """What users of the file need to know, each as JSON."""
+    known = {
+        "model": model.name,
+        "classes": list(model.classes),
+        "min_size": model.preprocess.min_size,
+        "max_size": model.preprocess.max_size,
+        "eyeline": version("eyeline"),
+    }
+    config = getattr(model, "config", None)
+    for name in ("score_threshold", "mask_threshold", "mask_rounded"):
+        if hasattr(config, name):
+            known[name] = getattr(config, name)
+    return {name: json.dumps(value) for name, value in known.items()}
+
+
+@torch.inference_mode()
+def compare(run: Run, model: Any, picture: Tensor | None = None) -> Comparison:
+    """An exported file's detections beside those of the model itself.
+
+    Raises:
+        EyelineError: they are not the same, within 0.01 px, 1e-4 of the score, 1e-3 of a mask.
+    """
+    picture = blobs(model) if picture is None else picture
+    batch = model.prepare([picture])
+    padded = model.compute(batch)
+    wanted = Detector.finish(model, padded, batch)[0]  # of any detector: masks stay small
+    if padded.masks is not None:
+        wanted["masks"] = padded.masks[0][padded.valid[0]]
+    found = run(picture[None])
+    count = int(found["count"][0])
+    got = {name: found[name][0, :count] for name in wanted}
+    hint = "not kept; see whether another picture tells the same"
+    if count != len(wanted["boxes"]):
+        told = f"the file finds {count} objects, the model {len(wanted['boxes'])}"
+        raise EyelineError(f"{told}: {hint}")
+    compared = differences(got, wanted)
+    equal = compared.boxes <= PIXELS and compared.scores <= SCORE and (compared.masks or 0) <= MASK
+    if not equal:  # NaN is not equal either
+        raise EyelineError(f"the file differs from the model, {compared}: {hint}")
+    return compared
+
+
+def differences(ours: Prediction, theirs: Prediction) -> Comparison:
+    """Each detection beside the nearest of its class, for equal scores may come in any order."""
+    count = len(ours["boxes"])
+    if not count:
+        return Comparison(0, 0.0, 0.0, 0.0 if "masks" in ours else None)
+    boxes = (ours["boxes"][:, None] - theirs["boxes"]).abs().amax(-1)  # (N, N)
+    scores = (ours["scores"][:, None] - theirs["scores"]).abs()
+    apart = boxes / PIXELS + scores / SCORE
+    apart[ours["labels"][:, None] != theirs["labels"]] = math.inf
+    cost, nearest = apart.min(1)
+    if cost.isinf().any() or len(nearest.unique()) < count:
+        return Comparison(count, math.inf, math.inf, math.inf if "masks" in ours else None)
+    own = torch.arange(count)
+    masks = None
+    if "masks" in ours:
+        masks = float((ours["masks"] - theirs["masks"][nearest]).abs().max())
+    return Comparison(
+        count, float(boxes[own, nearest].max()), float(scores[own, nearest].max()), masks
+    )
+
+
+def blobs(model: Any) -> Tensor:
+    """A picture (C, H, W) uint8 of coloured blobs, a little smaller than the model's size."""
+    p = model.preprocess
+    generator = torch.Generator().manual_seed(0)
+    colours = torch.rand(1, len(p.mean), 6, 8, generator=generator)
+    size = (p.min_size * 3 // 4, p.min_size)
+    picture = F.interpolate(colours, size=size, mode="bicubic")[0].clamp(0, 1)
+    return (picture * 255).to(torch.uint8)

@@ -1,0 +1,80 @@
+"""A detector as one graph: pictures in, detections in their pixels out.
+
+Letters   B pictures, C channels, H and W of the pictures, D detections at most, m side of a mask.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from eyeline.nn.detector import as_float
+from eyeline.structures import Batch
+
+INPUT = "images"
+
+
+class Graph(nn.Module):
+    """A detector's `prepare`, `compute` and `finish` for pictures of one size, in fixed shapes.
+
+    The size that a picture is resized to is computed in the graph, as `fitted_size` does, so that
+    one graph serves pictures of any size. Masks stay small.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Pictures (B, C, H, W) uint8 to what is found in them, best first.
+
+        Returns `boxes` (B, D, 4) xyxy in the pictures' pixels, `scores` (B, D), `labels` (B, D)
+        int64 and `count` (B,) int64: how many of D slots hold a detection; the others are 0. Of
+        models that have some, `masks` (B, D, m, m): probabilities, each over its box.
+        """
+        given = torch.stack([torch.scalar_tensor(n, dtype=torch.int64) for n in images.shape[2:]])
+        fitted = self.fitted(given)
+        found = self.model.compute(self.prepare(images, fitted))
+        empty, scale = ~found.valid, (given / fitted).flip(0).repeat(2)  # (B, D), (4,)
+        out = {
+            "boxes": (found.boxes * scale).masked_fill(empty[..., None], 0),
+            "scores": found.scores.masked_fill(empty, 0),
+            "labels": found.labels.masked_fill(empty, 0),
+            "count": found.valid.sum(1),
+        }
+        if found.masks is not None:
+            out["masks"] = found.masks.masked_fill(empty[..., None, None], 0)
+        return out
+
+    def fitted(self, given: Tensor) -> Tensor:
+        """`fitted_size` of a height and width (2,) that are known only when the graph runs."""
+        p, size = self.model.preprocess, given.double()
+        limits = torch.tensor([p.min_size, p.max_size], dtype=size.dtype)
+        scale = (limits / torch.stack([size.amin(0), size.amax(0)])).amin(0)
+        return (size * scale).floor().long().clamp(min=1)
+
+    def prepare(self, images: Tensor, fitted: Tensor) -> Batch:
+        """`Preprocess` of pictures that are resized to `fitted` (2,)."""
+        p = self.model.preprocess
+        height, width = fitted.tolist()
+        rows, columns = (-(-fitted // p.divisor)).tolist()  # of cells, after padding
+        for number in (height, width, rows, columns):
+            torch._check(number >= 1)
+        size = (height, width)
+        resized = F.interpolate(as_float(images), size=size, mode="bilinear", align_corners=False)
+        missing = (0, columns * p.divisor - width, 0, rows * p.divisor - height)
+        sizes = fitted.expand(images.shape[0], 2)
+        return Batch(F.pad(p.normalise(resized), missing), sizes, sizes)
+
+
+def capture(model: Any) -> ExportedProgram:
+    """The `Graph` of a detector as torch sees it, for any number of pictures of any size."""
+    p = model.preprocess
+    example = torch.zeros(2, len(p.mean), p.min_size, p.min_size + 1, dtype=torch.uint8)
+    sizes = {0: Dim("batch", min=1), 2: Dim("height", min=1), 3: Dim("width", min=1)}
+    with torch.no_grad():
+        return torch.export.export(Graph(model), (example,), dynamic_shapes={INPUT: sizes})

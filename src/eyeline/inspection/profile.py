@@ -1,0 +1,233 @@
+"""Where a detector's time goes: inference and a training step, stage by stage, each beside what
+the machine could do at best.
+
+Times and work are measured apart, since counting slows everything down. Times are medians of
+rounds, which take turns with calls that nobody watches, so that the price of watching shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eyeline.errors import EyelineError
+from eyeline.export import calibrate, optimize
+from eyeline.inspection.limits import Limits
+from eyeline.inspection.meters import TimeMeter, WorkMeter
+from eyeline.inspection.stages import Path, Recorder, Stage, build_stages, total, watching
+from eyeline.structures import Target
+from eyeline.training.freezing import freeze
+from eyeline.training.optimizers import build_optimizer
+from eyeline.training.recipe import Recipe
+from eyeline.training.step import backward, clip_gradients, loss_scaler, take_step
+
+OBJECTS = 10  # of a picture that is trained on
+WARM_UP = 2  # calls that are not counted
+# What is measured: called with a function that makes a part of it a stage.
+Call = Callable[[Callable[[str], AbstractContextManager[Any]]], object]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was measured."""
+
+    whole: list[float]  # seconds of each call that nobody watched
+    sum: Stage  # the stages together
+    limits: Limits
+    uncounted: list[str]  # operators whose operations are not known
+
+    @property
+    def stages(self) -> list[Stage]:
+        return self.sum.parts
+
+
+def profile_inference(
+    model: nn.Module,
+    limits: Limits,
+    size: tuple[int, int],
+    batch: int = 1,
+    precision: str = "float32",
+    as_is: bool = False,
+    trained: bool = True,
+    rounds: int = 5,
+    depth: int = 1,
+) -> Profile:
+    """From pictures in memory to detections, on the model's device.
+
+    Args:
+        model: a detector; a copy is measured.
+        size: height and width of the pictures, which the network sees as they are.
+        precision: what `eyeline.optimize` knows; for int8 these pictures calibrate it.
+        as_is: the model itself, not what `eyeline.optimize` makes of it.
+        trained: False for weights that learned nothing: see `wake`.
+        rounds: calls that are timed; as many more are timed as a whole.
+        depth: 1 for the stages, 2 for their parts too ...
+    """
+    if as_is and precision != "float32":
+        raise EyelineError(f"a model as it is computes in float32, not {precision}")
+    pictures = [picture(size, seed) for seed in range(batch)]
+    model = fixed_size(deepcopy(model), size)
+    if not trained:
+        wake(model, pictures, [objects(size, seed, model) for seed in range(batch)])
+    device = next(model.parameters()).device
+    ranges = calibrate(model.eval(), [pictures]) if precision == "int8" else None
+    model = model.eval() if as_is else optimize(model, precision, ranges=ranges)
+    call = partial(_infer, model, pictures, device)
+    return _measure(model, call, device, limits, rounds, depth)
+
+
+def profile_training(
+    model: nn.Module,
+    limits: Limits,
+    size: tuple[int, int],
+    recipe: Recipe,
+    batch: int = 1,
+    rounds: int = 5,
+    depth: int = 1,
+) -> Profile:
+    """A step as the training loop makes it: forward, backward, clipping, optimizer.
+
+    Pictures are prepared beforehand, as the loop has its workers do. Precision, optimizer and
+    what is frozen come from the recipe; the learning rate is 0, so that all steps are alike.
+    The other arguments are those of `profile_inference`.
+
+    Raises:
+        EyelineError: the recipe computes activations twice, which has no order of stages.
+    """
+    if recipe.checkpoint_activations:
+        raise EyelineError("checkpoint_activations cannot be profiled; set it to false")
+    model = fixed_size(deepcopy(model), size)
+    device = next(model.parameters()).device
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    freeze(model, recipe.freeze)
+    optimizer = build_optimizer(model, recipe.optimizer)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    prepare: Any = model.prepare
+    ready = prepare(
+        [picture(size, seed) for seed in range(batch)],
+        [objects(size, seed, model) for seed in range(batch)],
+    )
+    model.train()
+    call = partial(_step, model, ready, optimizer, recipe, device)
+    return _measure(model, call, device, limits, rounds, depth + 1)  # below forward and backward
+
+
+def _infer(model: Any, pictures: list[Tensor], device: torch.device, stage: Any) -> None:
+    with torch.inference_mode():
+        batch = model.prepare(pictures).to(device)
+        model.finish(model.compute(batch), batch)
+
+
+def _step(
+    model: nn.Module,
+    batch: Any,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    device: torch.device,
+    stage: Any,
+) -> None:
+    scaler, where = loss_scaler(device, recipe.precision), "profile"
+    backward(model, [batch], device, recipe.precision, scaler, where)
+    with stage("clip gradients"):
+        scaler.unscale_(optimizer)
+        clip_gradients(model, recipe.clip_norm, [batch], scaler, where)
+    with stage("optimizer step"):
+        take_step(optimizer, scaler)
+
+
+def _measure(
+    model: nn.Module, call: Call, device: torch.device, limits: Limits, rounds: int, depth: int
+) -> Profile:
+    """Time the call, whole and by stage in turns, then count what it does."""
+    meter = TimeMeter(device)
+    whole: list[float] = []
+    timed: list[dict[Path, float]] = []
+    for _ in range(WARM_UP):
+        call(nullcontext)
+    for _ in range(rounds):
+        whole.append(meter.time(lambda: call(nullcontext)))
+        recorder = Recorder(meter, depth)
+        with watching(model, recorder):
+            call(recorder.stage)
+            own = recorder.own()
+        timed.append({path: amounts["seconds"] for path, amounts in own.items()})
+    with WorkMeter() as counter:
+        recorder = Recorder(counter, depth)
+        with watching(model, recorder):
+            call(recorder.stage)
+            work = recorder.own()
+    paths = dict.fromkeys(path for one in timed for path in one)
+    seconds = {path: median(one.get(path, 0.0) for one in timed) for path in paths}
+    stages = build_stages(seconds, work, recorder.calls, limits)
+    return Profile(whole, total("sum", stages), limits, sorted(counter.uncounted))
+
+
+# ---- what a model is given
+
+
+def picture(size: tuple[int, int], seed: int) -> Tensor:
+    """A uint8 picture (3, H, W) of smooth random colours, coarse and fine."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.zeros(1, 3, *size)
+    for cells in (4, 16, 64):
+        noise = torch.rand(1, 3, cells, cells, generator=generator)
+        image += F.interpolate(noise, size, mode="bicubic") / 3
+    return (image[0].clamp(0, 1) * 255).to(torch.uint8)
+
+
+def objects(size: tuple[int, int], seed: int, model: Any) -> Target:
+    """Random boxes of a picture, with masks that fill them where the model learns from such."""
+    generator = torch.Generator().manual_seed(seed)
+    height, width = size
+    corner = torch.rand(OBJECTS, 2, generator=generator) * 0.6
+    extent = 0.05 + 0.3 * torch.rand(OBJECTS, 2, generator=generator)
+    boxes = torch.cat([corner, corner + extent], 1) * torch.tensor([width, height] * 2)
+    labels = torch.randint(len(model.classes), (OBJECTS,), generator=generator)
+    target = {"boxes": boxes, "labels": labels}
+    if model.needs_masks:
+        target["masks"] = torch.zeros(OBJECTS, height, width, dtype=torch.bool)
+        for mask, (x1, y1, x2, y2) in zip(target["masks"], boxes.long().tolist(), strict=True):
+            mask[y1 : y2 + 1, x1 : x2 + 1] = True
+    return target
+
+
+def fixed_size(model: Any, size: tuple[int, int]) -> Any:
+    """The model, which from now on takes pictures of that size as they are."""
+    model.preprocess.min_size, model.preprocess.max_size = min(size), max(size)
+    return model
+
+
+@torch.no_grad()
+def wake(model: Any, pictures: list[Tensor], targets: list[Target]) -> None:
+    """Make an untrained detector as busy as a trained one, in place.
+
+    Its activations grow from layer to layer, and it finds nothing: its last stages would be idle.
+    So batch norms take their statistics from these pictures, and the score threshold falls so
+    low that every slot for a detection is taken.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    model.train()
+    model(pictures, targets)
+    model.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    if not hasattr(model.config, "score_threshold"):
+        return
+    model.config = replace(model.config, score_threshold=0.0)
+    found = model.compute(model.prepare(pictures).to(next(model.parameters()).device))
+    scores = found.scores[found.valid]
+    lowest = float(scores.min()) if len(scores) else 0.0
+    model.config = replace(model.config, score_threshold=lowest * 0.999)
