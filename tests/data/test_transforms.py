@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from eyeline.data.colours import hsv_to_rgb, rgb_to_hsv, shift_hsv
 from eyeline.data.transforms import (
     NAMES,
     Compose,
@@ -22,8 +23,6 @@ from eyeline.data.transforms import (
     Resize,
     VerticalFlip,
     from_names,
-    hsv_to_rgb,
-    rgb_to_hsv,
 )
 from eyeline.errors import EyelineError
 from eyeline.structures import Target
