@@ -231,6 +231,17 @@ def test_hsv_equals_the_standard_library() -> None:
     assert (hsv_to_rgb(expected) - rgb).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("hue", [0.0, 0.3, -0.7])
+@pytest.mark.parametrize("saturation", [0.0, 0.5, 1.0, 1.7])
+def test_shifted_colours_equal_the_way_through_hsv(hue: float, saturation: float) -> None:
+    levels = torch.linspace(0, 1, 6)
+    rgb = torch.cartesian_prod(levels, levels, levels).T  # (3, 216)
+    expected = []
+    for h, s, v in (colorsys.rgb_to_hsv(*column) for column in rgb.T.tolist()):
+        expected.append(colorsys.hsv_to_rgb((h + hue) % 1, min(s * saturation, 1), v))
+    assert (shift_hsv(rgb, hue, saturation) - torch.tensor(expected).T).abs().max() < 1e-6
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 @given(seed=seeds)
 @settings(max_examples=20, deadline=None)

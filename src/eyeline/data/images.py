@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 
 from eyeline.errors import EyelineError
@@ -85,7 +85,7 @@ def find_images(folder: str | Path) -> list[Path]:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
     """The open file; whatever goes wrong in reading it becomes one line that names it."""
     try:
         with Image.open(path) as image:

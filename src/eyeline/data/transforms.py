@@ -311,19 +311,23 @@ def _flipped(image: Tensor, target: Target, axis: int) -> Sample:
 
 
 def _resized(image: Tensor, target: Target, size: tuple[int, int]) -> Sample:
-    height, width = image.shape[1:]
-    if (height, width) == size:
-        return image, target
-    image = resize(image, size, antialias=True)
-    old, new = (target["boxes"].new_tensor([w, h] * 2) for h, w in ((height, width), size))
-    target = target | {"boxes": target["boxes"] * new / old}  # in this order borders stay exact
+    old = image.shape[1], image.shape[2]
+    return resize(image, size, antialias=True), resized_target(target, old, size)
+
+
+def resized_target(target: Target, old: tuple[int, int], new: tuple[int, int]) -> Target:
+    """The target of a picture that is brought from one (height, width) to another."""
+    if old == new:
+        return target
+    before, after = (target["boxes"].new_tensor([w, h] * 2) for h, w in (old, new))
+    target = target | {"boxes": target["boxes"] * after / before}  # so borders stay exact
     if "masks" in target:
         masks = target["masks"]
-        resized = masks.new_zeros(len(masks), *size)
+        resized = masks.new_zeros(len(masks), *new)
         if len(masks):
-            resized = F.interpolate(masks[None].byte(), size=size, mode="nearest-exact")[0].bool()
+            resized = F.interpolate(masks[None].byte(), size=new, mode="nearest-exact")[0].bool()
         target["masks"] = resized
-    return image, target
+    return target
 
 
 def _cropped(image: Tensor, target: Target, crop: np.ndarray, keep: np.ndarray) -> Sample:

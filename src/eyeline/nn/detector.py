@@ -120,7 +120,7 @@ class Preprocess:
             # Row by row, as it lies in memory: torch is slow over a last axis of three.
             rows = slot.flatten(1)[:h, : w * channels]
             rows.copy_(resize(as_float(image), (h, w)).permute(1, 2, 0).flatten(1))
-            rows.sub_(mean.repeat(w)).div_(std.repeat(w))
+            rows.sub_(mean.repeat(w)).mul_((1 / std).repeat(w))
         return batch.permute(0, 3, 1, 2)
 
     def scaled(

@@ -31,7 +31,7 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
         )
     common: dict[str, Any] = {"masks": data.masks, "bad_boxes": data.bad_boxes, "seed": recipe.seed}
     transforms = from_names(data.transforms)
-    dataset = open_dataset(path, data.train, recipe.classes, transforms, **common)
+    dataset = open_dataset(path, data.train, recipe.classes, transforms, draft=data.draft, **common)
     val_dataset: DetectionDataset | None = None
     if data.val is not None:
         val_dataset = open_dataset(path, data.val, dataset.classes, **common)

@@ -66,6 +66,7 @@ class Data(Section):
     val: str | None = "val"
     bad_boxes: Literal["error", "drop"] = "error"
     transforms: list[str | dict[str, Any]] = ["hflip"]
+    draft: Count | None = None  # of training: decode JPEGs smaller, the shorter side at least so
     workers: Natural = 2
     masks: bool = False  # read the objects' masks; set by itself for a model that needs them
 
