@@ -53,7 +53,7 @@ def read_image(path: str | Path, draft: int | None = None) -> Tensor:
             image.draft(None, (draft, draft))
         if image.format == "JPEG" and image.mode == "RGB" and TURBO:
             # Pillow keeps four bytes a pixel: let the decoder write four, which saves a pass.
-            image.tile = [tile._replace(args=("RGBX", *tile.args[1:])) for tile in image.tile]
+            image.tile = [tile._replace(args=("RGBX", "")) for tile in image.tile]
         ImageOps.exif_transpose(image, in_place=True)
         array = np.array(_to_rgb(image))  # (H, W, 3), a copy that torch may own
     return torch.from_numpy(array).permute(2, 0, 1)
