@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eyeline.data.colours import shift_hsv
+from eyeline.data.colours import shift_hsv_
 from eyeline.errors import EyelineError
 from eyeline.ops.resize import fitted_size, resize
 from eyeline.structures import PER_PICTURE, Target
@@ -134,7 +134,7 @@ class Photometric:
         _check("p", self.p, 0, 1)
 
     def __call__(self, image: Tensor, target: Target, rng: np.random.Generator) -> Sample:
-        x = image.float() / 255 if image.dtype == torch.uint8 else image.clone()
+        x = image.float().div_(255) if image.dtype == torch.uint8 else image.clone()
         contrast_last = rng.random() < 0.5  # else before the colours, as in the authors' code
         if rng.random() < self.p:
             x.add_(rng.uniform(-self.brightness, self.brightness)).clamp_(0, 1)
@@ -143,7 +143,7 @@ class Photometric:
             x.mul_(contrast).clamp_(0, 1)
         saturation = rng.uniform(*self.saturation) if rng.random() < self.p else 1.0
         hue = rng.uniform(-self.hue, self.hue) / 360 if rng.random() < self.p else 0.0
-        x = shift_hsv(x, hue, saturation)
+        shift_hsv_(x, hue, saturation)
         if contrast_last:
             x.mul_(contrast).clamp_(0, 1)
         return x.mul_(255).round_().to(torch.uint8) if image.dtype == torch.uint8 else x, target
