@@ -58,6 +58,28 @@ def test_a_picture_without_objects(tmp_path: Path) -> None:
     assert target["boxes"].shape == (0, 4) and target["masks"].shape == (0, 6, 8)
 
 
+def test_a_draft_moves_its_targets(tmp_path: Path) -> None:
+    """A square is seen in the smaller picture where its box and its mask say that it is."""
+    array = np.zeros((480, 640, 3), np.uint8)
+    array[96:288, 160:400] = 255
+    Image.fromarray(array).save(tmp_path / "a.jpg", quality=95)
+    square = [160.0, 96.0, 400.0, 288.0]
+    one = replace(
+        record(tmp_path / "a.jpg", [square], 640, 480),
+        segmentations=[[[160, 96, 400, 96, 400, 288, 160, 288]]],
+        areas=np.array([240.0 * 192], np.float32),
+    )
+    whole, target = DetectionDataset(annotations(one), masks=True)[0]
+    assert whole.shape == (3, 480, 640) and target["area"].tolist() == [240 * 192]
+    small, target = DetectionDataset(annotations(one), masks=True, draft=100)[0]
+    assert small.shape == (3, 120, 160) and "area" not in target
+    assert target["boxes"].tolist() == [[40, 24, 100, 72]]
+    assert torch.equal(target["masks"][0], small[0] > 128)
+    same, target = DetectionDataset(annotations(one), draft=300)[0]
+    assert torch.equal(same, whole) and target["boxes"].tolist() == [square]
+    assert "area" in target
+
+
 NAN = float("nan")
 BAD = {
     "no width": [3, 1, 3, 4],

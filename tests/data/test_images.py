@@ -22,7 +22,8 @@ def write(path: Path, array: np.ndarray, mode: str | None = None, **options: obj
 
 def test_rgb_is_read_as_it_is(tmp_path: Path) -> None:
     image = read_image(write(tmp_path / "a.png", RGB))
-    assert image.dtype == torch.uint8 and image.is_contiguous()
+    assert image.dtype == torch.uint8
+    assert image.permute(1, 2, 0).is_contiguous()  # a pixel's values side by side
     assert torch.equal(image, torch.from_numpy(RGB).permute(2, 0, 1))
 
 
@@ -95,3 +96,43 @@ def test_find_images_sorts_and_filters(tmp_path: Path) -> None:
     assert [path.name for path in find_images(tmp_path)] == ["a.png", "b.JPG", "c.tiff"]
     with pytest.raises(EyelineError, match="no such folder"):
         find_images(tmp_path / "none")
+
+
+def photograph(folder: Path, width: int, height: int, **options: object) -> Path:
+    """A JPEG of a smooth picture, upright or with an EXIF orientation."""
+    x, y = np.meshgrid(np.linspace(0, 6, width), np.linspace(0, 4, height))
+    array = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], 2) * 100 + 128
+    return write(folder / f"{width}x{height}.jpg", array.astype(np.uint8), quality=95, **options)
+
+
+@pytest.mark.parametrize(
+    ("size", "draft", "scale"),
+    [((640, 480), None, 1), ((640, 480), 241, 1), ((640, 480), 240, 2), ((480, 640), 60, 8),
+     ((641, 483), 121, 2), ((641, 483), 120, 4), ((641, 483), 10, 8), ((640, 480), 900, 1)],
+)  # fmt: skip
+def test_a_draft_is_the_picture_made_smaller(
+    tmp_path: Path, size: tuple[int, int], draft: int | None, scale: int
+) -> None:
+    path = photograph(tmp_path, *size)
+    width, height = size
+    whole, small = read_image(path), read_image(path, draft)
+    assert small.shape == (3, -(-height // scale), -(-width // scale))
+    assert image_size(path) == (height, width)
+    height, width = height // scale, width // scale  # without pixels that are part of one
+    expected = whole[:, : height * scale, : width * scale].float()
+    expected = expected.unflatten(1, (height, scale)).unflatten(3, (width, scale)).mean((2, 4))
+    assert (small[:, :height, :width].float() - expected).abs().max() <= (4 if scale > 1 else 0)
+
+
+def test_drafts_are_turned_upright_and_only_jpegs_have_them(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = photograph(tmp_path, 320, 200, exif=exif)
+    assert read_image(turned, 100).shape == (3, 160, 100)
+    assert read_image(write(tmp_path / "a.png", RGB), 2).shape == (3, 4, 6)
+
+
+def test_every_byte_is_that_of_the_plain_decoder(tmp_path: Path) -> None:
+    path = photograph(tmp_path, 333, 217)
+    plain = np.asarray(Image.open(path).convert("RGB"))
+    assert np.array_equal(read_image(path).permute(1, 2, 0).numpy(), plain)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from eyeline.data.colours import hsv_to_rgb, rgb_to_hsv, shift_hsv_
 from eyeline.data.transforms import (
     NAMES,
     Compose,
@@ -22,8 +23,6 @@ from eyeline.data.transforms import (
     Resize,
     VerticalFlip,
     from_names,
-    hsv_to_rgb,
-    rgb_to_hsv,
 )
 from eyeline.errors import EyelineError
 from eyeline.structures import Target
@@ -230,6 +229,19 @@ def test_hsv_equals_the_standard_library() -> None:
     expected = torch.tensor([colorsys.rgb_to_hsv(*column) for column in rgb.T.tolist()]).T
     assert (rgb_to_hsv(rgb) - expected).abs().max() < 1e-6
     assert (hsv_to_rgb(expected) - rgb).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("hue", [0.0, 0.3, -0.7])
+@pytest.mark.parametrize("saturation", [0.0, 0.5, 1.0, 1.7])
+def test_shifted_colours_equal_the_way_through_hsv(hue: float, saturation: float) -> None:
+    levels = torch.linspace(0, 1, 6)
+    rgb = torch.cartesian_prod(levels, levels, levels).T.contiguous()  # (3, 216)
+    expected = []
+    for h, s, v in (colorsys.rgb_to_hsv(*column) for column in rgb.T.tolist()):
+        expected.append(colorsys.hsv_to_rgb((h + hue) % 1, min(s * saturation, 1), v))
+    picture = rgb.reshape(3, 108, 2)  # of more than one strip
+    shift_hsv_(picture, hue, saturation)
+    assert (picture.flatten(1) - torch.tensor(expected).T).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])

@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from eyeline import create_model
 from eyeline.data.transforms import MultiScale
@@ -47,6 +48,27 @@ def test_normalises_by_mean_and_deviation():
     preprocess = Preprocess(2, 32, 32, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0))
     pixel = preprocess([torch.full((3, 32, 32), 0.5)]).images[0, :, 5, 5]
     torch.testing.assert_close(pixel, torch.tensor([0.4, 0.15, 0.05]))
+
+
+@pytest.mark.parametrize("size", [(96, 200), (60, 60), (31, 500)])
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_a_batch_equals_its_plain_making(size, interleaved):
+    """Of pictures that grow, shrink and stay, in either layout of memory, whole or cut out."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    preprocess = Preprocess(2, *size, mean, std)
+    images = [torch.randint(256, (3, *hw), dtype=torch.uint8) for hw in ((40, 70), (96, 150))]
+    images += [torch.rand(3, 210, 130), torch.rand(3, 200, 300)[:, 20:80, 30:99]]
+    if interleaved:
+        images = [image.permute(1, 2, 0).contiguous().permute(2, 0, 1) for image in images]
+    batch = preprocess(images)
+    expected = torch.zeros_like(batch.images)
+    for slot, image in zip(expected, images, strict=True):
+        new = fitted_size(tuple(image.shape[1:]), *size)
+        pixels = image.float().contiguous() / (255 if image.dtype == torch.uint8 else 1)
+        pixels = F.interpolate(pixels[None], size=new, mode="bilinear")[0]
+        pixels = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+        slot[:, : new[0], : new[1]] = pixels
+    torch.testing.assert_close(batch.images, expected, atol=2e-6, rtol=0)
 
 
 def test_boxes_go_there_and_back():

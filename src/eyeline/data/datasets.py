@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eyeline.data.formats import Annotations, Record, open_annotations
-from eyeline.data.images import is_rotated, read_image
-from eyeline.data.transforms import Transform
+from eyeline.data.images import image_size, is_rotated, read_image
+from eyeline.data.transforms import Transform, resized_target
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import decode_masks
 from eyeline.structures import Target
@@ -28,7 +28,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     """(image (3, H, W) uint8, target) of each picture.
 
     The target has boxes (G, 4), labels (G,), iscrowd (G,), image_id () and, if asked for, masks
-    (G, H, W). Without transforms, which would make it untrue, it also has the annotated area (G,).
+    (G, H, W). Without transforms and `draft`, which would make it untrue, it also has the
+    annotated area (G,).
 
     Args:
         annotations: of one split.
@@ -38,6 +39,9 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         bad_boxes: what to do with boxes that have no area, are not finite or stick out of the
             picture by more than a pixel: "error" names them, "drop" leaves them out.
         seed: of the transforms' randomness.
+        draft: decode JPEGs at 1/2, 1/4 or 1/8 where the shorter side keeps so many pixels; see
+            `read_image`. Targets come in the smaller picture's pixels, to less than one of them,
+            so this is for training: results of an evaluation would be of smaller pictures.
 
     Raises:
         EyelineError: bad boxes; masks wanted that the annotations, or an object, have not.
@@ -50,6 +54,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         masks: bool = False,
         bad_boxes: Literal["error", "drop"] = "error",
         seed: int = 0,
+        draft: int | None = None,
     ) -> None:
         if bad_boxes not in ("error", "drop"):
             raise EyelineError(f'bad_boxes is "error" or "drop", not {bad_boxes!r}')
@@ -61,6 +66,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         self.masks = False
         self.bad_boxes = bad_boxes
         self.seed = seed
+        self.draft = draft
         self.epoch = 0
         if masks:
             self.use_masks()
@@ -105,8 +111,9 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             raise IndexError(f"picture {index} of {len(self)}")
         index %= len(self)
         record = self.annotations.records[index]
-        image = read_image(record.path)
-        height, width = image.shape[1:]
+        image = read_image(record.path, self.draft)
+        seen = (image.shape[1], image.shape[2])
+        height, width = seen if self.draft is None else image_size(record.path)
         if (height, width) != (record.height, record.width):
             record = self._resized(record, height, width)
         target = {
@@ -117,8 +124,9 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         }
         if self.masks:
             target["masks"] = torch.from_numpy(self._decode(record))
+        target = resized_target(target, (height, width), seen)
         if self.transforms is None:
-            if record.areas is not None:
+            if record.areas is not None and seen == (height, width):
                 target["area"] = torch.from_numpy(record.areas.copy())
             return image, target
         # index + 1: numpy's seeds (s, e) and (s, e, 0) are the same, and the loader uses (s, e).
@@ -154,6 +162,7 @@ def open_dataset(
     bad_boxes: Literal["error", "drop"] = "error",
     seed: int = 0,
     one_based: bool = False,
+    draft: int | None = None,
 ) -> DetectionDataset:
     """Open one split of annotated pictures, in any format that `open_annotations` knows.
 
@@ -168,7 +177,7 @@ def open_dataset(
     annotations = open_annotations(path, split, classes, one_based)
     if classes is not None:
         annotations = _with_classes(annotations, list(classes))
-    return DetectionDataset(annotations, transforms, masks, bad_boxes, seed)
+    return DetectionDataset(annotations, transforms, masks, bad_boxes, seed, draft)
 
 
 def without_bad_boxes(records: list[Record], bad_boxes: Literal["error", "drop"]) -> list[Record]:

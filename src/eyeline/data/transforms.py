@@ -21,9 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eyeline.data.colours import shift_hsv_
 from eyeline.errors import EyelineError
 from eyeline.ops.masks import resize_masks
-from eyeline.ops.resize import fitted_size
+from eyeline.ops.resize import fitted_size, resize
 from eyeline.structures import PER_PICTURE, Target
 
 Transform = Callable[[Tensor, Target, np.random.Generator], tuple[Tensor, Target]]
@@ -134,21 +135,19 @@ class Photometric:
         _check("p", self.p, 0, 1)
 
     def __call__(self, image: Tensor, target: Target, rng: np.random.Generator) -> Sample:
-        x = image.float() / 255 if image.dtype == torch.uint8 else image
+        x = image.float().div_(255) if image.dtype == torch.uint8 else image.clone()
         contrast_last = rng.random() < 0.5  # else before the colours, as in the authors' code
         if rng.random() < self.p:
-            x = (x + rng.uniform(-self.brightness, self.brightness)).clamp(0, 1)
+            x.add_(rng.uniform(-self.brightness, self.brightness)).clamp_(0, 1)
         contrast = rng.uniform(*self.contrast) if rng.random() < self.p else 1.0
         if not contrast_last:
-            x = (x * contrast).clamp(0, 1)
+            x.mul_(contrast).clamp_(0, 1)
         saturation = rng.uniform(*self.saturation) if rng.random() < self.p else 1.0
         hue = rng.uniform(-self.hue, self.hue) / 360 if rng.random() < self.p else 0.0
-        if saturation != 1 or hue != 0:
-            h, s, v = rgb_to_hsv(x).unbind(0)
-            x = hsv_to_rgb(torch.stack([(h + hue) % 1, (s * saturation).clamp(0, 1), v]))
+        shift_hsv_(x, hue, saturation)
         if contrast_last:
-            x = (x * contrast).clamp(0, 1)
-        return (x * 255).round().to(torch.uint8) if image.dtype == torch.uint8 else x, target
+            x.mul_(contrast).clamp_(0, 1)
+        return x.mul_(255).round_().to(torch.uint8) if image.dtype == torch.uint8 else x, target
 
 
 @dataclass(frozen=True)
@@ -300,26 +299,6 @@ def _nearest(name: str, known: Mapping[str, Any]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
 
 
-def rgb_to_hsv(rgb: Tensor) -> Tensor:
-    """(3, ...) in [0, 1] -> hue in turns, saturation, value; grey has hue 0."""
-    r, g, b = rgb.unbind(0)
-    value = torch.maximum(torch.maximum(r, g), b)
-    chroma = value - torch.minimum(torch.minimum(r, g), b)
-    divisor = torch.where(chroma > 0, chroma, 1)
-    # From red, green or blue, whichever is the largest, towards its neighbours.
-    near_green_or_blue = torch.where(value == g, 2 + (b - r) / divisor, 4 + (r - g) / divisor)
-    hue = torch.where(value == r, (g - b) / divisor, near_green_or_blue) / 6
-    return torch.stack([hue - hue.floor(), chroma / torch.where(value > 0, value, 1), value])
-
-
-def hsv_to_rgb(hsv: Tensor) -> Tensor:
-    """The inverse of `rgb_to_hsv`."""
-    hue, saturation, value = hsv.unbind(0)
-    offset = hsv.new_tensor([5, 3, 1]).view(3, *[1] * hue.ndim)
-    k = (offset + hue * 6) % 6  # (3, ...), each channel's distance on the colour circle
-    return value - value * saturation * torch.minimum(k, 4 - k).clamp(0, 1)
-
-
 def _flipped(image: Tensor, target: Target, axis: int) -> Sample:
     """Mirrored along axis 1, the height, or 2, the width."""
     low, high = (0, 2) if axis == 2 else (1, 3)  # the coordinates that trade places
@@ -333,15 +312,19 @@ def _flipped(image: Tensor, target: Target, axis: int) -> Sample:
 
 
 def _resized(image: Tensor, target: Target, size: tuple[int, int]) -> Sample:
-    height, width = image.shape[1:]
-    if (height, width) == size:
-        return image, target
-    image = F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
-    old, new = (target["boxes"].new_tensor([w, h] * 2) for h, w in ((height, width), size))
-    target = target | {"boxes": target["boxes"] * new / old}  # in this order borders stay exact
+    old = image.shape[1], image.shape[2]
+    return resize(image, size, antialias=True), resized_target(target, old, size)
+
+
+def resized_target(target: Target, old: tuple[int, int], new: tuple[int, int]) -> Target:
+    """The target of a picture that is brought from one (height, width) to another."""
+    if old == new:
+        return target
+    before, after = (target["boxes"].new_tensor([w, h] * 2) for h, w in (old, new))
+    target = target | {"boxes": target["boxes"] * after / before}  # so borders stay exact
     if "masks" in target:
-        target["masks"] = resize_masks(target["masks"], size)
-    return image, target
+        target["masks"] = resize_masks(target["masks"], new)
+    return target
 
 
 def _cropped(image: Tensor, target: Target, crop: np.ndarray, keep: np.ndarray) -> Sample:

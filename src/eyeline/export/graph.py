@@ -68,7 +68,8 @@ class Graph(nn.Module):
         resized = F.interpolate(as_float(images), size=size, mode="bilinear", align_corners=False)
         missing = (0, columns * p.divisor - width, 0, rows * p.divisor - height)
         sizes = fitted.expand(images.shape[0], 2)
-        return Batch(F.pad(p.normalise(resized), missing), sizes, sizes)
+        mean, std = (torch.tensor(values)[:, None, None] for values in (p.mean, p.std))
+        return Batch(F.pad((resized - mean) / std, missing), sizes, sizes)
 
 
 def capture(model: Any) -> ExportedProgram:

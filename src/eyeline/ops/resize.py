@@ -16,8 +16,21 @@ def fitted_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[in
     return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
 
 
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, half-pixel centres, not smoothed before: (C, H, W) float -> (C, *size)."""
+def resize(image: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
+    """Bilinear with half-pixel centres: (C, H, W) -> (C, *size).
+
+    The channels of a pixel lie side by side in the result's memory; a picture that comes so is
+    resized fastest.
+
+    Args:
+        image: float, or uint8, which is rounded.
+        antialias: smooth before, where the picture shrinks.
+    """
     if tuple(image.shape[-2:]) == tuple(size):
         return image
-    return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
+    pixels = image.permute(1, 2, 0).contiguous()  # (H, W, C)
+    # As a batch of one, whose strides tell torch that its channels come last: twice as fast.
+    batch = pixels[None].permute(0, 3, 1, 2)
+    return F.interpolate(
+        batch, size=size, mode="bilinear", align_corners=False, antialias=antialias
+    )[0]

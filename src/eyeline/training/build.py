@@ -34,7 +34,7 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
         "one_based": data.one_based,
     }  # fmt: skip
     transforms = from_names(data.transforms)
-    dataset = open_dataset(path, data.train, recipe.classes, transforms, **common)
+    dataset = open_dataset(path, data.train, recipe.classes, transforms, draft=data.draft, **common)
     val_dataset: DetectionDataset | None = None
     if data.val is not None:
         val_dataset = open_dataset(path, data.val, dataset.classes, **common)

@@ -68,6 +68,7 @@ class Data(Section):
     bad_boxes: Literal["error", "drop"] = "error"
     one_based: bool = False  # VOC's pixels are counted from 1
     transforms: list[str | dict[str, Any]] = ["hflip"]
+    draft: Count | None = None  # of training: decode JPEGs smaller, the shorter side at least so
     workers: Natural = 2
     aspect_grouping: bool = False  # batches of upright or of wide pictures: less padding
     masks: bool = False  # read the objects' masks; set by itself for a model that needs them
