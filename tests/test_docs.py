@@ -22,6 +22,7 @@ BLOCK = re.compile(
     r"^```(?P<kind>\w*)[^\n]*\n(?P<code>.*?)^```\n(?:<!-- (?P<note>.*?) -->\n)?",
     re.MULTILINE | re.DOTALL,
 )
+SLOW = {"export"}  # torch takes a minute to trace a detector for every size
 RUN = {"bash", "python"}
 SHOWN = {"text", "yaml", "json", ""}  # what is there to be looked at
 
@@ -71,7 +72,14 @@ def test_the_site_is_built_and_shows_the_files(tmp_path: Path) -> None:
     assert "find_batch_size(" in text_of(tmp_path / "api" / "index.html")
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.stem)
+RUNNING = [
+    pytest.param(page, marks=[pytest.mark.slow] if page.stem in SLOW else [], id=page.stem)
+    for page in PAGES
+    if blocks(page)
+]
+
+
+@pytest.mark.parametrize("page", RUNNING)
 def test_blocks_run(page: Path, tmp_path: Path) -> None:
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
