@@ -126,3 +126,14 @@ def test_floors_and_sums() -> None:
     ]  # fmt: skip
     assert (b.floor, b.limit, b.calls) == (5.0, "memory", 3)
     assert (rest.name, rest.seconds, rest.floor) == ("between the stages", 1.0, 0.0)
+
+
+def test_functions_of_generated_code_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some packages put functions without a module into ours."""
+    generated: dict[str, Any] = {}
+    exec("def made(): ...", generated)
+    generated["made"].__module__ = None
+    monkeypatch.setattr(boxes, "made", generated["made"], raising=False)
+    recorder, _ = watch(Toy().eval())
+    assert recorder.calls[("backbone",)] == 1
+    assert boxes.made is generated["made"]

@@ -198,7 +198,7 @@ def _functions(space: ModuleType, homes: tuple[str, ...]) -> list[str]:
         key
         for key, value in vars(space).items()
         if isinstance(value, FunctionType)
-        and value.__module__.startswith(homes)
+        and (value.__module__ or "").startswith(homes)  # None: generated code
         and value.__module__ != GLUE
         and not key.startswith("_")
     ]
