@@ -231,3 +231,9 @@ def test_shipped_recipes():
         "bccd_faster_rcnn", "bccd_faster_rcnn_quick", "bccd_retinanet", "bccd_transfer",
         "sample_faster_rcnn", "sample_mask_rcnn", "sample_retinanet",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a\x85b", "\u2028", "x\u2029", "\ufeffz", "세포", "it's: #1"])
+def test_any_class_name_survives_the_file(name: str, tmp_path: Path) -> None:
+    save_recipe(Recipe(classes=[name]), tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml").classes == [name]

@@ -26,7 +26,7 @@ SHORTEST = 480  # pictures whose longer side is below it are enlarged by a whole
 
 
 def to_pil(image: Tensor | np.ndarray | Image.Image) -> Image.Image:
-    """An RGB PIL picture of a tensor (3, H, W), an array (H, W, 3) or another PIL picture.
+    """An RGB PIL picture of a tensor (3, H, W), an array (H, W, 3) or another PIL picture: a copy.
 
     Tensors and arrays are uint8, or floats in [0, 1].
 
@@ -34,7 +34,8 @@ def to_pil(image: Tensor | np.ndarray | Image.Image) -> Image.Image:
         EyelineError: another shape, type or range.
     """
     if isinstance(image, Image.Image):
-        return to_rgb(image)
+        converted = to_rgb(image)
+        return converted.copy() if converted is image else converted
     if isinstance(image, Tensor):
         if image.ndim != 3 or image.shape[0] != 3:
             raise EyelineError(f"a picture tensor is (3, H, W), this one is {tuple(image.shape)}")

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+from ruamel.yaml.representer import SafeRepresenter
 from ruamel.yaml.resolver import BaseResolver
 
 from eyeline.errors import EyelineError
@@ -233,9 +234,22 @@ for _tag, _pattern, _first in (
     )
 
 
+class Writer(SafeRepresenter):
+    """Quotes Unicode's own line breaks, which ruamel would write as they are, and not read."""
+
+
+def _text(writer: SafeRepresenter, text: str) -> object:
+    style = '"' if set(text) & {"\x85", "\u2028", "\u2029", "\ufeff"} else None
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+Writer.add_representer(str, _text)
+
+
 def _yaml() -> YAML:
     yaml = YAML(typ="safe", pure=True)
     yaml.Resolver = CoreSchema
+    yaml.Representer = Writer
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     return yaml
