@@ -1,8 +1,8 @@
 # make demo        train a small detector on sample data, evaluate it, draw what it finds
 # make test        linters, types, import directions, then the fast tests
 # make test-full   the same with the slow tests
-# make bench       speed and memory beside torchvision's; BENCH_ARGS="--quick" and the like are for
-#                  the detectors' part, see benchmarks/README.md
+# make bench       speed and memory beside the peers', as a table and bench.json; for
+#                  BENCH_ARGS="--quick" and the like see benchmarks/README.md
 # make docs        builds the documentation site into site/
 # make clean       removes what the others made, but for the environments
 #
@@ -41,8 +41,7 @@ BENCH_PYTHON := $(BENCH_VENV)/bin/python
 bench: $(BENCH_VENV)/.installed
 endif
 bench:
-	@PYTHONPATH=src $(BENCH_PYTHON) benchmarks/bench_ops.py
-	@PYTHONPATH=src $(BENCH_PYTHON) benchmarks/bench_detectors.py $(BENCH_ARGS)
+	@PYTHONPATH=src $(BENCH_PYTHON) benchmarks/bench.py $(BENCH_ARGS)
 
 EXTRAS := learn,log,video,export,docs,dev
 
@@ -65,7 +64,7 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	$(call install,$(VENV),-e '.[$(EXTRAS)]')
 
 $(BENCH_VENV)/.installed: constraints.txt pyproject.toml
-	$(call install,$(BENCH_VENV),-e . torchvision==0.28.0)
+	$(call install,$(BENCH_VENV),-e . torchvision==0.28.0 albumentations==2.0.8)
 
 clean:
 	rm -rf build site demo demo-* src/*.egg-info

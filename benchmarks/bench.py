@@ -3,7 +3,8 @@
     PYTHONPATH=src python benchmarks/bench.py [--quick] [--only PART ...] [--model NAME ...]
 
 Both sides of a comparison run in one process and take turns, so that whatever else the machine
-does meets both. Needs torchvision. The exit status is 1 where outputs differ.
+does meets both. Needs torchvision, and albumentations for its rows. The exit status is 1 where
+outputs differ.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from pathlib import Path
 import torch
 
 import bench_detectors
+import bench_input
 import bench_ops
 from table import Table
 
-PARTS = ("ops", "detectors")
+PARTS = ("ops", "input", "detectors")
 
 
 def main() -> None:
@@ -29,6 +31,8 @@ def main() -> None:
         help="these detectors",
     )  # fmt: skip
     parser.add_argument("--op", default="", help="operators whose case contains this")
+    parser.add_argument("--case", default="", help="input: cases whose name contains this")
+    parser.add_argument("--pictures", type=Path, help="input: a folder of JPEGs, not made ones")
     parser.add_argument("--weights", help="a checkpoint of torchvision's, for a single --model")
     parser.add_argument("--quick", action="store_true", help="few rounds: a look, not a figure")
     parser.add_argument("--threads", type=int, default=2)
@@ -41,6 +45,8 @@ def main() -> None:
     equal = True
     if "ops" in args.only:
         bench_ops.bench(table, 3 if args.quick else 9, args.op)
+    if "input" in args.only:
+        bench_input.bench(table, args.pictures, args.quick, args.case)
     if "detectors" in args.only:
         for name in args.model:
             equal &= bench_detectors.bench(table, name, args.weights, args.threads, args.quick)

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyeline.inspection.profile import objects, picture
 from table import Table, take_turns
 
 MODELS = ("faster_rcnn", "mask_rcnn", "retinanet")
@@ -30,36 +30,9 @@ BARS: dict[str, dict[str, float]] = {
     "mask_rcnn": {"float32": 1.6, "fastest": 7.0},
     "retinanet": {"float32": 1.4, "fastest": 6.0},
 }
-HEIGHT, WIDTH = 800, 1066
+SIZE = HEIGHT, WIDTH = 800, 1066
 SLOTS = 91  # COCO's category ids as torchvision keeps them; 0 is background, or stands unused
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.01, 1e-4  # pixels; probability
-
-
-# ---- what both sides are given
-
-
-def picture(seed: int) -> Tensor:
-    """A uint8 picture (3, HEIGHT, WIDTH) of smooth random colours at several scales."""
-    generator = torch.Generator().manual_seed(seed)
-    image = torch.zeros(1, 3, HEIGHT, WIDTH)
-    for cells in (4, 16, 64):
-        noise = torch.rand(1, 3, cells, cells, generator=generator)
-        image += F.interpolate(noise, (HEIGHT, WIDTH), mode="bicubic") / 3
-    return (image[0].clamp(0, 1) * 255).to(torch.uint8)
-
-
-def objects(seed: int, count: int = 10) -> dict[str, Tensor]:
-    """A target of `count` random boxes, labels from 0."""
-    generator = torch.Generator().manual_seed(seed)
-    size = torch.tensor([WIDTH, HEIGHT])
-    corner = torch.rand(count, 2, generator=generator) * 0.6 * size
-    extent = (0.05 + 0.3 * torch.rand(count, 2, generator=generator)) * size
-    labels = torch.randint(SLOTS - 1, (count,), generator=generator)
-    boxes = torch.cat([corner, corner + extent], 1)
-    x, y = torch.arange(WIDTH) + 0.5, torch.arange(HEIGHT)[:, None] + 0.5
-    x1, y1, x2, y2 = boxes[:, :, None, None].unbind(1)
-    masks = ((x > x1) & (x < x2) & (y > y1) & (y < y2)).to(torch.uint8)  # (G, HEIGHT, WIDTH)
-    return {"boxes": boxes, "labels": labels, "masks": masks}
 
 
 # ---- the two sides
@@ -116,7 +89,7 @@ def enliven(model: nn.Module, norms: list[nn.Module], name: str) -> None:
     outputs: list[Tensor] = []
     hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
     hooks.append(last.register_forward_hook(lambda _m, _i, out: outputs.append(out)))
-    model([picture(0) / 255])
+    model([picture(SIZE, 0) / 255])
     for hook in hooks:
         hook.remove()
     logits = torch.cat([out.movedim(1, -1).flatten(0, -2) for out in outputs])  # (positions, K')
@@ -142,7 +115,7 @@ def for_torchvision(targets: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]
 
 def training_step(model: nn.Module, targets: list[dict[str, Tensor]]) -> Callable[[], object]:
     """One step of SGD on two pictures. The learning rate is 0, so that all steps are alike."""
-    images = [picture(1) / 255, picture(2) / 255]
+    images = [picture(SIZE, 1) / 255, picture(SIZE, 2) / 255]
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0)
 
     def step() -> dict[str, float]:
@@ -181,7 +154,7 @@ def peak_memory(name: str, weights: str, threads: int, side: str, what: str) -> 
 def child(name: str, weights: str, threads: str, side: str, what: str) -> None:
     """Do one thing three times on one side, and print the peak of this process's memory in GiB."""
     torch.set_num_threads(int(threads))
-    targets = [objects(1), objects(2)]
+    targets = [objects(SIZE, seed, SLOTS - 1, masks=True) for seed in (1, 2)]
     if side == "torchvision":
         model, targets = torchvision_model(name, weights), for_torchvision(targets)
     else:
@@ -189,7 +162,7 @@ def child(name: str, weights: str, threads: str, side: str, what: str) -> None:
     if what == "training":
         call = training_step(model, targets)
     else:
-        call = torch.inference_mode()(lambda: model([picture(0) / 255]))
+        call = torch.inference_mode()(lambda: model([picture(SIZE, 0) / 255]))
     for _ in range(3):
         call()
     print(peak_of_this_process())
@@ -221,12 +194,12 @@ def bench(table: Table, name: str, weights: str | None, threads: int, quick: boo
     bars = BARS[name]
     table.section(f"{name}, ResNet-50 FPN, {HEIGHT}x{WIDTH}")
 
-    image = picture(0)
+    image = picture(SIZE, 0)
     options: dict[str, dict[str, Any]] = {"float32": {}}
     if torch.cpu._is_avx512_bf16_supported():
         options["bf16"] = {}
     if torch.cpu._is_vnni_supported():
-        options["int8"] = {"ranges": calibrate(ours, [[picture(i)] for i in range(3)])}
+        options["int8"] = {"ranges": calibrate(ours, [[picture(SIZE, i)] for i in range(3)])}
     predictors = {
         precision: Predictor(ours, device="cpu", precision=precision, score_threshold=0.05, **more)
         for precision, more in options.items()
@@ -271,7 +244,7 @@ def bench(table: Table, name: str, weights: str | None, threads: int, quick: boo
             "inference bf16, Predictor; theirs autocast", seconds["autocast"], seconds["bf16"]
         )
 
-    targets = [objects(1), objects(2)]
+    targets = [objects(SIZE, seed, SLOTS - 1, masks=True) for seed in (1, 2)]
     steps = {
         "torchvision": training_step(theirs, for_torchvision(targets)),
         "eyeline": training_step(ours, targets),

@@ -1,11 +1,9 @@
 """Pictures decoded, resized and augmented a second, beside torchvision and albumentations.
 
-    PYTHONPATH=src python benchmarks/bench_input.py [--pictures FOLDER] [--quick] [--json FILE]
-
 Needs torchvision; without albumentations (and OpenCV) its side is left out. Everything runs in one
-process on one thread, the sides in turn, the order changing each round. A time is the CPU time of
-one picture, the mean of a round over all pictures; printed are the medians of the rounds and how
-many times as fast eyeline is. A side that is faster than eyeline by more than a tenth is marked.
+process on one thread, the sides in turn. A time is the CPU time of one picture, the mean of a
+round over all pictures. No side is to be faster than eyeline by more than a tenth. `bench.py` is
+the command.
 
 Every side starts from a JPEG file and ends with the same kind of thing: `decode` with RGB bytes,
 all others with a float32 batch (1, 3, H, W) of normalised pixels, padded to multiples of 32, and
@@ -30,11 +28,7 @@ as in SSD; albumentations has none such: its crop that keeps every box) and the 
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -44,7 +38,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchvision
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
@@ -55,13 +48,15 @@ from torchvision.transforms import v2
 from eyeline.data.images import image_size, read_image
 from eyeline.data.transforms import from_names, resized_target
 from eyeline.nn.detector import Preprocess
+from table import Table, take_turns
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DIVISOR = 32
 SCALES = (640, 672, 704, 736, 768, 800)
 DISTORTION = dict(brightness=(0.875, 1.125), contrast=(0.5, 1.5), saturation=(0.5, 1.5))
 HUE = 18 / 360
-LOST = 1 / 1.1
+BAR = 1 / 1.1
+COUNT = 16  # pictures of a round
 
 Side = Callable[[Path, Tensor, Tensor], Any]  # of a file, its boxes (G, 4) and labels (G,)
 
@@ -69,7 +64,7 @@ Side = Callable[[Path, Tensor, Tensor], Any]  # of a file, its boxes (G, 4) and 
 # ---- what all sides are given
 
 
-def made_pictures(folder: Path, count: int = 16) -> list[Path]:
+def made_pictures(folder: Path, count: int = COUNT) -> list[Path]:
     """JPEGs of COCO's size and about its bytes: smooth colours, and noise at every scale."""
     paths = []
     for seed in range(count):
@@ -287,98 +282,40 @@ def compare(sides: dict[str, Side], given: tuple[Path, Tensor, Tensor]) -> None:
         assert difference < 1e-4, f"eyeline and torchvision's detectors differ by {difference}"
 
 
-def measure(
-    sides: dict[str, Side], given: list[tuple[Path, Tensor, Tensor]], rounds: int
-) -> dict[str, list[float]]:
-    """Milliseconds of CPU time a picture in each round; the first round warms up."""
-    taken: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(rounds + 1):
-        for name in list(sides)[:: 1 if turn % 2 else -1]:
-            torch.manual_seed(turn)
-            start = time.process_time()
-            for one in given:
-                sides[name](*one)
-            if turn:
-                taken[name].append((time.process_time() - start) * 1e3 / len(given))
-    return taken
+def over_all(side: Side, given: list[tuple[Path, Tensor, Tensor]]) -> Callable[[], object]:
+    """The side once for every picture, each time with the same random numbers."""
+
+    def call() -> None:
+        torch.manual_seed(0)
+        for one in given:
+            side(*one)
+
+    return call
 
 
-def machine() -> dict[str, str]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    model = next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), ""
-    )
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-    ).stdout.strip()  # fmt: skip
-    found = {
-        "machine": f"{model or platform.processor()}, one thread",
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "commit": commit or "unknown",
-    }
-    if has_albumentations():
-        import albumentations
-        import cv2
-
-        found |= {"albumentations": albumentations.__version__, "opencv": cv2.__version__}
-    return found
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--pictures", type=Path, help="a folder of JPEGs; without it, some are made"
-    )
-    parser.add_argument("--count", type=int, default=16, help="pictures of a round")
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--quick", action="store_true", help="few rounds: a look, not a figure")
-    parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    args = parser.parse_args()
+def bench(table: Table, folder: Path | None, quick: bool, only: str = "") -> None:
+    """Measure the cases whose names contain `only`, on the JPEGs of `folder` or on made ones."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    facts = machine()
-    print(", ".join(f"{key} {value}" for key, value in facts.items()))
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        paths = (
-            sorted(args.pictures.glob("*.jpg")) if args.pictures else made_pictures(Path(folder))
-        )
-        paths = paths[: args.count]
+    with tempfile.TemporaryDirectory() as made:
+        paths = sorted(folder.glob("*.jpg"))[:COUNT] if folder else made_pictures(Path(made))
         if not paths:
-            parser.error(f"{args.pictures}: no .jpg there")
+            raise SystemExit(f"{folder}: no .jpg there")
         given = [(path, *objects(i, path)) for i, path in enumerate(paths)]
         kilobytes = statistics.mean(path.stat().st_size for path in paths) / 1024
-        print(f"{len(paths)} pictures, {kilobytes:.0f} KiB each; ms a picture [least, most]")
+        table.section("input, one thread, a picture", theirs="the other side")
+        table.note(f"{len(paths)} pictures, {kilobytes:.0f} KiB each")
         for case, sides in cases():
-            if args.only not in case:
+            if only not in case:
                 continue
             if case != "decode":
                 compare(sides, given[0])
-            taken = measure(sides, given, 2 if args.quick else args.rounds)
-            rows.append({"case": case, "ms": taken, "lost": print_case(case, taken)})
-    lost = [row["case"] for row in rows if row["lost"]]
-    print(f"\nlost by more than a tenth: {'; '.join(lost) or 'none'}")
-    if args.json:
-        args.json.write_text(json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n")
-
-
-def print_case(case: str, taken: dict[str, list[float]]) -> list[str]:
-    """Print the case; the sides that are faster than ours by more than a tenth."""
-    ours = statistics.median(taken["eyeline"])
-    print(f"\n{case}: {1e3 / ours:.0f} pictures a second")
-    lost = []
-    for name, times in taken.items():
-        median = statistics.median(times)
-        ratio = median / ours
-        if name not in ("eyeline", "draft") and ratio < LOST:
-            lost.append(name)
-        verdict = "" if name == "eyeline" else f"  x{ratio:.2f}{'  LOST' if name in lost else ''}"
-        print(f"  {name:14}{median:7.2f} [{min(times):.2f}, {max(times):.2f}]{verdict}", flush=True)
-    return lost
-
-
-if __name__ == "__main__":
-    main()
+            calls = {name: over_all(side, given) for name, side in sides.items()}
+            seconds = take_turns(calls, 3 if quick else 11, time.process_time)
+            taken = {name: [s / len(given) for s in times] for name, times in seconds.items()}
+            for name in list(sides)[1:]:
+                if name == "draft":  # of ours too: the left side is the one without it
+                    table.row(f"{case}: a whole picture, draft", taken["eyeline"], taken[name])
+                else:
+                    table.row(f"{case}; {name}", taken[name], taken["eyeline"], bar=BAR)
+    torch.set_num_threads(threads)

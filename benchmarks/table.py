@@ -12,17 +12,22 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from eyeline.inspection.limits import machine_name
+
 Call = Callable[[], object]
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+PEERS = ("torch", "torchvision", "albumentations", "opencv-python-headless")
 WIDTH = 56  # of a row's name
 
 
-def take_turns(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
+def take_turns(
+    calls: Mapping[str, Call], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of every call in every round, after one call each to warm up.
 
     The order turns round each time, so that whatever else the machine does meets all sides.
@@ -32,9 +37,9 @@ def take_turns(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for i in range(rounds):
         for name in list(calls)[:: 1 if i % 2 == 0 else -1]:
-            start = time.perf_counter()
+            start = clock()
             calls[name]()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return seconds
 
 
@@ -86,7 +91,7 @@ class Table:
         self.rows.append(Row(self.current, what, unit, sides[0], sides[1], ratio, bar))
         verdict = "LOST" if ratio < 0.99 else ""
         if bar is not None:
-            verdict = f"bar {bar:g}" + ("" if ratio >= bar else " MISSED")
+            verdict = f"bar {bar:.3g}" + ("" if ratio >= bar else " MISSED")
         shown = "".join(f"{_shown(side, unit):>25}" for side in sides)
         print(f"  {what:<{WIDTH}}{shown}{ratio:>7.2f}x {verdict}".rstrip(), flush=True)
 
@@ -95,7 +100,9 @@ class Table:
         lost = [row for row in self.rows if row.ratio < 0.99]
         missed = [row for row in self.rows if row.bar is not None and row.ratio < row.bar]
         print(f"\n{len(lost)} of {len(self.rows)} comparisons lost, {len(missed)} bars missed")
-        for row in {*lost, *missed}:
+        for row in self.rows:
+            if row not in lost and row not in missed:
+                continue
             print(f"  {row.section}: {row.what}: {row.ratio:.2f}x")
         if path is not None:
             found = {
@@ -116,11 +123,17 @@ def _shown(side: tuple[float, float, float], unit: str) -> str:
     return f"{middle:.{places}f}{extremes} {unit}"
 
 
+def _release(library: str) -> str:
+    try:
+        return f"{library} {version(library)}"
+    except PackageNotFoundError:
+        return f"no {library}"
+
+
 def machine(threads: int) -> dict[str, str]:
     """What the figures were measured on, with what, when."""
     info = Path("/proc/cpuinfo")
     text = info.read_text() if info.exists() else ""
-    name = re.search(r"model name\s*: (.*)", text)
     flags = set((re.search(r"flags\s*: (.*)", text) or ["", ""])[1].split())
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
@@ -130,11 +143,10 @@ def machine(threads: int) -> dict[str, str]:
         check=False,
     ).stdout.strip()
     found = {
-        "processor": f"{name[1] if name else platform.processor()}, {os.cpu_count()} CPUs",
+        "processor": f"{machine_name(torch.device('cpu'))}, {os.cpu_count()} CPUs",
         "has": ", ".join(flag for flag in FLAGS if flag in flags) or "unknown instructions",
         "threads": str(threads),
-        "with": f"torch {torch.__version__}, torchvision {version('torchvision')}, "
-        f"Python {platform.python_version()}",
+        "with": ", ".join([*map(_release, PEERS), f"Python {platform.python_version()}"]),
         "commit": f"{commit or 'unknown'}, {datetime.date.today()}",
     }
     if torch.cuda.is_available():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from eyeline.export import optimize
 from eyeline.registry import create_model, list_models
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("optimized", [False, True])
 @pytest.mark.parametrize("name", list_models("detection"))
-def test_compiled_compute_finds_the_same(name: str) -> None:
+def test_compiled_compute_finds_the_same(name: str, optimized: bool) -> None:
     torch.manual_seed(0)
     model = create_model(
         name, num_classes=3, backbone="resnet18", min_size=96, max_size=128,
@@ -20,7 +22,10 @@ def test_compiled_compute_finds_the_same(name: str) -> None:
     images = [torch.rand(3, 90, 120, generator=generator) for _ in range(2)]
     batch = model.prepare(images)
     torch._dynamo.reset()
-    compiled = torch.compile(model.compute, fullgraph=True)
+    if optimized:
+        compiled = optimize(model, compile=True).compute
+    else:
+        compiled = torch.compile(model.compute, fullgraph=True)
     with torch.inference_mode():
         expected, found = model.compute(batch), compiled(batch)
     assert expected.valid.any() and torch.equal(expected.valid, found.valid)

@@ -152,6 +152,8 @@ def test_refusals(net: nn.Module, batches: list[Tensor], monkeypatch: pytest.Mon
         calibrate(nn.Conv2d(3, 3, 1), batches)
     with pytest.raises(EyelineError, match="eyeline calibrate RUN PICTURES"):
         optimize(net, "int8")
+    with pytest.raises(EyelineError, match="leave compile out"):
+        optimize(net, "int8", ranges=ranges, compile=True)
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
     with torch.no_grad():
         net.b.bias += 1e-3

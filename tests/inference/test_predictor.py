@@ -352,10 +352,10 @@ def test_sixteen_bits_mean_the_same_from_a_file_and_in_memory(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (np.zeros((4, 4, 3), np.uint16), "uint8 or float in .*, this one is uint16"),
-        (np.full((4, 4, 3), 200.0), "in .0, 1., this one reaches 200"),
-        (torch.full((3, 4, 4), 200.0), "in .0, 1., this one reaches 200"),
-        (torch.zeros(3, 4, 4, dtype=torch.int64), "this one is int64"),
+        (np.zeros((4, 4, 3), np.uint16), "values of torch.uint16; give uint8, or float from 0"),
+        (np.full((4, 4, 3), 200.0), "values from 200 to 200, not 0 to 1"),
+        (torch.full((3, 4, 4), 200.0), "values from 200 to 200, not 0 to 1"),
+        (torch.zeros(3, 4, 4, dtype=torch.int64), "values of torch.int64; give uint8, or float"),
         (Image.fromarray(np.full((4, 4), 7.0, np.float32)), "pixels from 7.0 to 7.0, not 0 to 1"),
     ],
 )

@@ -104,7 +104,10 @@ def test_the_model_is_left_alone() -> None:
 def test_an_untrained_model_is_woken(name: str) -> None:
     model = eyeline.create_model(name, max_detections=20, **SMALL)
     fixed_size(model, (128, 128))
-    images, targets = [picture((128, 128), 0)], [objects((128, 128), 0, model)]
+    images, targets = (
+        [picture((128, 128), 0)],
+        [objects((128, 128), 0, len(model.classes), model.needs_masks)],
+    )
     with torch.inference_mode():
         assert len(model.eval()(images)[0]["boxes"]) == 0 or name == "faster_rcnn"
         wake(model, images, targets)

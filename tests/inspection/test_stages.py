@@ -41,7 +41,9 @@ class Ticks:
 def watch(model: Any, depth: int = 9, training: bool = False) -> tuple[Recorder, dict[Any, int]]:
     """What is booked in one call, in ticks."""
     recorder = Recorder(Ticks(), depth)
-    images, targets = [picture(SIZE, 0)], [objects(SIZE, 0, model)] if training else None
+    images, targets = [picture(SIZE, 0)], None
+    if training:
+        targets = [objects(SIZE, 0, len(model.classes), model.needs_masks)]
     batch = model.prepare(images, targets)
     with torch.set_grad_enabled(training), watching(model, recorder):
         if training:

@@ -84,16 +84,6 @@ def find_images(folder: str | Path) -> list[Path]:
     )
 
 
-def check_pixels(picture: Tensor | np.ndarray) -> None:
-    """Raise EyelineError unless the pixels are uint8, or floats in [0, 1]."""
-    kind = str(picture.dtype).removeprefix("torch.")
-    if "float" not in kind and kind != "uint8":
-        raise EyelineError(f"a picture is uint8 or float in [0, 1], this one is {kind}")
-    if "float" in kind and (picture > 1.01).any():  # resizing may overshoot by a rounding
-        highest = float(picture.max())
-        raise EyelineError(f"a picture of floats is in [0, 1], this one reaches {highest:g}")
-
-
 @contextmanager
 def _opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
     """The open file; whatever goes wrong in reading it becomes one line that names it."""

@@ -95,8 +95,9 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> Ranges:
     observer = Observer(ready)
     count = 0
     with observer.watching():
-        for count, batch in enumerate(batches, 1):  # noqa: B007
+        for batch in batches:
             observer.reads(ready(batch))
+            count += 1
     if not count:
         raise EyelineError("no picture to calibrate with")
     if not observer.inputs:

@@ -36,8 +36,8 @@ def optimize(
     passes to `fused`, multiply numbers of 8 bits; the rest is in bfloat16 where the processor has
     instructions for it, else in float32.
 
-    On a CPU convolutions add a shortcut and apply a ReLU as they write their result, and their
-    weights are packed: the copy cannot move to another device.
+    On a CPU convolutions apply a ReLU as they write their result (in int8 they add a shortcut too),
+    and their weights are packed: the copy cannot move to another device.
 
     Args:
         device: for which, and where, the copy is; by default where the model is.

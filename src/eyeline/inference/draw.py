@@ -11,8 +11,9 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from scipy import ndimage  # type: ignore[import-untyped]
 from torch import Tensor
 
-from eyeline.data.images import check_pixels, to_rgb
+from eyeline.data.images import to_rgb
 from eyeline.errors import EyelineError
+from eyeline.ops.pixels import check_pixels
 
 # Sixteen colours far apart from one another, bright enough for any background; class 16 begins
 # again with the first.
@@ -43,10 +44,11 @@ def to_pil(image: Tensor | np.ndarray | Image.Image) -> Image.Image:
         image = image.permute(1, 2, 0).numpy()
     if image.ndim != 3 or image.shape[2] != 3:
         raise EyelineError(f"a picture array is (H, W, 3), this one is {tuple(image.shape)}")
-    check_pixels(image)
+    image = np.ascontiguousarray(image)
+    check_pixels(torch.from_numpy(image), "the picture has")
     if np.issubdtype(image.dtype, np.floating):
         image = (image.clip(0, 1) * 255).round()
-    return Image.fromarray(np.ascontiguousarray(image, np.uint8))
+    return Image.fromarray(image.astype(np.uint8))
 
 
 def draw_boxes(

@@ -17,11 +17,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from eyeline.data.images import check_pixels, find_images, read_image
+from eyeline.data.images import find_images, read_image
 from eyeline.data.urls import opened, without_login
 from eyeline.errors import EyelineError
 from eyeline.inference.draw import to_pil
 from eyeline.inference.video import STREAMS, VIDEO_SUFFIXES, Video
+from eyeline.ops.pixels import check_pixels
 
 Picture = str | Path | np.ndarray | Image.Image | Tensor  # one picture, or where it lies
 Item = Picture | Video
@@ -171,13 +172,14 @@ def read_picture(picture: Picture) -> Tensor:
     if isinstance(picture, (str, Path)):
         return read_image(Path(picture))
     if isinstance(picture, Tensor):
-        check_pixels(picture)
+        check_pixels(picture, "the picture has")
         return picture
     if isinstance(picture, Image.Image):
         picture = ImageOps.exif_transpose(picture)
     elif np.issubdtype(picture.dtype, np.floating) and picture.ndim == 3:
-        check_pixels(picture)
-        return torch.from_numpy(picture.copy()).permute(2, 0, 1).contiguous()
+        image = torch.from_numpy(picture.copy()).permute(2, 0, 1).contiguous()
+        check_pixels(image, "the picture has")
+        return image
     array = np.asarray(to_pil(picture))
     return torch.from_numpy(array.copy()).permute(2, 0, 1).contiguous()
 

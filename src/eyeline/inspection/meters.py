@@ -119,7 +119,7 @@ class WorkMeter(TorchDispatchMode):
             return int(flop_registry[packet](*args, **kwargs, out_val=out))
         if packet is torch.ops.aten._int_mm:
             return int(2 * args[0].shape[1] * out.numel())
-        named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
+        named = {a.name: value for a, value in positional(func, args)} | kwargs
         weight = named.get("W", named.get("qw"))
         if func.namespace in ("mkldnn", "onednn") and weight is not None:
             channels = out.shape[1 if "conv" in packet.__name__ else -1]
@@ -151,8 +151,8 @@ def moved(func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> int:
         return 0
     written = list(tensors(out))
     if not func._schema.returns:  # such as the optimizers': they write to some of their arguments
-        named = zip(func._schema.arguments, args, strict=False)
-        changed = [value for a, value in named if a.alias_info and a.alias_info.is_write]
+        given = positional(func, args)
+        changed = [value for a, value in given if a.alias_info and a.alias_info.is_write]
         written = list(tensors(changed))
     read = [size(tensor) for tensor in tensors((args, kwargs))]
     if name in OVERWRITING:
@@ -163,6 +163,12 @@ def moved(func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> int:
         table, rows = args[:2]
         read[0] = min(read[0], rows.numel() * table.shape[1] * table.element_size())
     return sum(read) + sum(map(size, written))
+
+
+def positional(func: Any, args: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
+    """Arguments as an operator's schema describes them, and their values; those that are left to
+    keywords and defaults come last in it, and are left out."""
+    return zip(func._schema.arguments, args, strict=False)
 
 
 def size(tensor: Tensor) -> int:

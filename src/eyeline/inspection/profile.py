@@ -25,10 +25,8 @@ from eyeline.inspection.limits import Limits
 from eyeline.inspection.meters import TimeMeter, WorkMeter
 from eyeline.inspection.stages import Path, Recorder, Stage, build_stages, total, watching
 from eyeline.structures import Target
-from eyeline.training.freezing import freeze
-from eyeline.training.optimizers import build_optimizer
 from eyeline.training.recipe import Recipe
-from eyeline.training.step import backward, clip_gradients, loss_scaler, take_step
+from eyeline.training.step import backward, clip_gradients, loss_scaler, set_up, take_step
 
 OBJECTS = 10  # of a picture that is trained on
 WARM_UP = 2  # calls that are not counted
@@ -77,7 +75,7 @@ def profile_inference(
     pictures = [picture(size, seed) for seed in range(batch)]
     model = fixed_size(deepcopy(model), size)
     if not trained:
-        wake(model, pictures, [objects(size, seed, model) for seed in range(batch)])
+        wake(model, pictures, _targets(model, size, batch))
     device = next(model.parameters()).device
     ranges = calibrate(model.eval(), [pictures]) if precision == "int8" else None
     model = model.eval() if as_is else optimize(model, precision, ranges=ranges)
@@ -107,16 +105,11 @@ def profile_training(
         raise EyelineError("checkpoint_activations cannot be profiled; set it to false")
     model = fixed_size(deepcopy(model), size)
     device = next(model.parameters()).device
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    freeze(model, recipe.freeze)
-    optimizer = build_optimizer(model, recipe.optimizer)
+    optimizer = set_up(model, recipe, device)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
     prepare: Any = model.prepare
-    ready = prepare(
-        [picture(size, seed) for seed in range(batch)],
-        [objects(size, seed, model) for seed in range(batch)],
-    )
+    ready = prepare([picture(size, seed) for seed in range(batch)], _targets(model, size, batch))
     model.train()
     call = partial(_step, model, ready, optimizer, recipe, device)
     return _measure(model, call, device, limits, rounds, depth + 1)  # below forward and backward
@@ -185,20 +178,24 @@ def picture(size: tuple[int, int], seed: int) -> Tensor:
     return (image[0].clamp(0, 1) * 255).to(torch.uint8)
 
 
-def objects(size: tuple[int, int], seed: int, model: Any) -> Target:
-    """Random boxes of a picture, with masks that fill them where the model learns from such."""
+def objects(size: tuple[int, int], seed: int, num_classes: int, masks: bool = False) -> Target:
+    """Random boxes of a picture and, if wanted, masks that fill them."""
     generator = torch.Generator().manual_seed(seed)
     height, width = size
     corner = torch.rand(OBJECTS, 2, generator=generator) * 0.6
     extent = 0.05 + 0.3 * torch.rand(OBJECTS, 2, generator=generator)
     boxes = torch.cat([corner, corner + extent], 1) * torch.tensor([width, height] * 2)
-    labels = torch.randint(len(model.classes), (OBJECTS,), generator=generator)
+    labels = torch.randint(num_classes, (OBJECTS,), generator=generator)
     target = {"boxes": boxes, "labels": labels}
-    if model.needs_masks:
+    if masks:
         target["masks"] = torch.zeros(OBJECTS, height, width, dtype=torch.bool)
         for mask, (x1, y1, x2, y2) in zip(target["masks"], boxes.long().tolist(), strict=True):
             mask[y1 : y2 + 1, x1 : x2 + 1] = True
     return target
+
+
+def _targets(model: Any, size: tuple[int, int], count: int) -> list[Target]:
+    return [objects(size, seed, len(model.classes), model.needs_masks) for seed in range(count)]
 
 
 def fixed_size(model: Any, size: tuple[int, int]) -> Any:

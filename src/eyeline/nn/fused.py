@@ -2,7 +2,7 @@
 
 Networks are written with `fused` where a norm, a shortcut or a ReLU follows a layer. In training
 it is these steps, one after another. `optimize` puts a `FusedLayer` in the layer's place, which
-writes its result once instead of reading and writing it again for each of them.
+does in one pass over its result what it can.
 """
 
 from __future__ import annotations
@@ -77,7 +77,12 @@ class FusedLayer(nn.Module):
 
 
 class PackedConv2d(FusedLayer):
-    """A convolution on a CPU through oneDNN. Input and output are of the weights' dtype."""
+    """A convolution on a CPU through oneDNN, its ReLU included. Input and output have the dtype of
+    the weights.
+
+    A shortcut is added afterwards: as a part of the convolution it gained nothing where maps are
+    large, and oneDNN has no such thing for groups in bfloat16.
+    """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()

@@ -52,7 +52,7 @@ def nms(
 
     Raises EyelineError for NaN, for infinite boxes and for a negative threshold.
     """
-    check_boxes(boxes, scores, iou_threshold)
+    check_candidates(boxes, scores, iou_threshold)
     order = scores.argsort(descending=True, stable=True)
     limit = len(order) if max_detections is None else max_detections
     boxes = boxes.index_select(0, order).float()
@@ -67,7 +67,8 @@ def nms(
     return order[kept], suppressor, iou
 
 
-def check_boxes(boxes: Tensor, scores: Tensor, iou_threshold: float) -> None:
+def check_candidates(boxes: Tensor, scores: Tensor, iou_threshold: float) -> None:
+    """Raises EyelineError for other shapes, a threshold below 0, and what is not finite."""
     if boxes.shape != (*scores.shape, 4) or scores.dim() != 1:
         raise EyelineError(
             f"nms got boxes {tuple(boxes.shape)} and scores {tuple(scores.shape)}: give (N, 4) "
@@ -144,9 +145,8 @@ def _overlapping(boxes: Tensor, groups: Tensor | None, threshold: float) -> tupl
             top.index_select(0, j) < bottom.index_select(0, i)
         )
         i, j = _select(cross, order.index_select(0, i), order.index_select(0, j))
-        over = plain_iou(boxes.index_select(0, i), boxes.index_select(0, j)) > float32_below(
-            threshold
-        )
+        iou = plain_iou(boxes.index_select(0, i), boxes.index_select(0, j))
+        over = iou > float32_below(threshold)
         pairs.append(torch.stack(_select(over, i, j)))
     i, j = torch.cat(pairs, 1) if pairs else (place, place)
     return torch.minimum(i, j), torch.maximum(i, j)

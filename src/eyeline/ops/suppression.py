@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eyeline.ops.nms import check_boxes, float32_below, nms_padded, plain_iou
+from eyeline.ops.nms import check_candidates, float32_below, nms_padded, plain_iou
 from eyeline.ops.select import take
 from eyeline.structures import Padded
 
@@ -121,7 +121,7 @@ def soft_nms(
     live = torch.isfinite(scores) if valid is None else valid
     b, s, v = boxes.reshape(-1, n, 4).float(), scores.reshape(-1, n), live.reshape(-1, n)
     if not torch.compiler.is_compiling():
-        check_boxes(b[v], s[v], iou_threshold)
+        check_candidates(b[v], s[v], iou_threshold)
     order = s.masked_fill(~v, -math.inf).sort(stable=True, dim=-1, descending=True)[1]
     b, left = take(b, order), s.gather(1, order)
     left = torch.where(v.gather(1, order) & (left >= floor), left, -math.inf)

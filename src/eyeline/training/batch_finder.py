@@ -19,10 +19,16 @@ from torch.utils.data import Dataset
 from eyeline.data.loader import build_loader
 from eyeline.errors import EyelineError
 from eyeline.nn.detector import prepare_of
-from eyeline.training import step
 from eyeline.training.logs import memory_mb
 from eyeline.training.recipe import Recipe
 from eyeline.training.recompute import recomputing
+from eyeline.training.step import (
+    TrialModel,
+    loss_scaler,
+    seed_generators,
+    start_trial,
+    train_step,
+)
 
 NEAR = 0.95  # of the best speed: a smaller batch with so much is preferred
 CLEAR = Path("/proc/self/clear_refs")  # Linux: 5 in it makes the peak what is held now
@@ -70,7 +76,7 @@ def find_batch_size(
     Raises:
         EyelineError: model, data and recipe disagree; not even one picture fits.
     """
-    copied = step.start_trial(model, dataset, recipe, fields)
+    copied = start_trial(model, dataset, recipe, fields)
     memory = _Memory(copied.device, memory_fraction)
     for group in copied.optimizer.param_groups:
         group["lr"] = 0.0  # many steps on one batch: the weights must not run away
@@ -106,20 +112,20 @@ def find_batch_size(
 
 
 def _measure(
-    copied: step.Trial, dataset: Dataset[Any], size: int, memory: _Memory, limit: float
+    copied: TrialModel, dataset: Dataset[Any], size: int, memory: _Memory, limit: float
 ) -> Trial | None:
     """Some steps on one batch; None if it did not fit."""
     model, optimizer, recipe, device = copied
     memory.start()
     seconds = []
     try:
-        scaler = step.loss_scaler(device, recipe.precision)
+        scaler = loss_scaler(device, recipe.precision)
         batch = next(iter(build_loader(dataset, size, prepare_of(model), True, 0, recipe.seed)))
         for k in range(4):  # the first one allocates and tunes
-            step.seed_generators(recipe.seed, k)
+            seed_generators(recipe.seed, k)
             start = time.perf_counter()
             where = f"batch size {size}"
-            step.train_step(model, [batch], optimizer, scaler, recipe, device, where)
+            train_step(model, [batch], optimizer, scaler, recipe, device, where)
             if device.type != "cpu":
                 torch.accelerator.synchronize(device)
             seconds.append(time.perf_counter() - start)

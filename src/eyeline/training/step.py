@@ -34,7 +34,7 @@ def set_up(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.opti
     return build_optimizer(model, recipe.optimizer)
 
 
-class Trial(NamedTuple):
+class TrialModel(NamedTuple):
     """A copy of a model that is trained for a few steps, to learn something about them."""
 
     model: nn.Module
@@ -45,7 +45,7 @@ class Trial(NamedTuple):
 
 def start_trial(
     model: nn.Module, dataset: Dataset[Any], recipe: Recipe | None, fields: Mapping[str, Any]
-) -> Trial:
+) -> TrialModel:
     """With the recipe's optimizer, frozen parts and so on, `fields` over it.
 
     Raises:
@@ -55,7 +55,7 @@ def start_trial(
     check_data(model, dataset, None)
     device = find_device(recipe.device)
     copy = deepcopy(model).train()
-    return Trial(copy, set_up(copy, recipe, device), recipe, device)
+    return TrialModel(copy, set_up(copy, recipe, device), recipe, device)
 
 
 class Step(NamedTuple):
