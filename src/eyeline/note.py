@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,14 +22,16 @@ T = TypeVar("T")
 _recorder: Callable[[str, object], None] | None = None
 
 
-def note(name: str, value: T, show: Callable[[], object] | None = None) -> T:
+def note(name: str, value: T, show: Callable[..., object] | None = None, *given: Any) -> T:
     """Give back `value`, after showing it to the watcher if there is one.
 
-    `show` computes what the watcher sees where that is costly; it is called only then.
+    Where the watcher should see something else, or more, `show(*given)` computes that; it is
+    called only then, and changes nothing.
     """
     if torch.compiler.is_compiling() or _recorder is None:
         return value
-    _recorder(name, show() if show is not None else value)
+    with torch.no_grad():
+        _recorder(name, show(*given) if show is not None else value)
     return value
 
 

@@ -8,6 +8,7 @@ Letters   B pictures, G objects of a picture, D detections at most, H and W of t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -66,3 +67,55 @@ class Padded(NamedTuple):
     labels: Tensor  # (B, D) int64
     valid: Tensor  # (B, D) bool; what stands where it is False means nothing
     masks: Tensor | None = None  # (B, D, m, m) probabilities, each over its box
+
+
+# ---- what a detector shows of its work through `note`; nothing of it is made unless watched
+
+
+class Candidates(NamedTuple):
+    """The boxes of one stage of a detector, and what became of those of the stage before.
+
+    Boxes are in the resized picture's pixels. Rules have short names: "top-k" (not among the best),
+    "score" (not above a threshold), "size", "nms", "limit" (enough were kept).
+    """
+
+    boxes: Tensor  # (B, M, 4)
+    scores: Tensor  # (B, M), 0 to 1
+    valid: Tensor  # (B, M) bool; False: an empty slot
+    parent: Tensor | None = None  # (B, M) int64, row of the stage before; None: the first stage
+    labels: Tensor | None = None  # (B, M) int64; None: no class has been chosen yet
+    class_scores: Tensor | None = None  # (B, M, K), where classes are scored and none is chosen
+    dropped: Mapping[str, Tensor] = {}  # rule -> (B, M of the stage before) bool
+    limits: Mapping[str, float] = {}  # rule -> its number
+    suppressor: Tensor | None = None  # (B, M before) row of that stage that dropped it; -1: none
+    overlap: Tensor | None = None  # (B, M before) their IoU
+
+
+class Assignment(NamedTuple):
+    """Which anchor answers for which object, of one picture."""
+
+    boxes: Tensor  # (G, 4) objects
+    labels: Tensor  # (G,)
+    matches: Tensor  # (N,) int64: object of each anchor, -1 background, -2 ignored
+    foreground: float  # IoU from which an anchor is an object
+    background: float  # below it is background
+
+
+class Sample(NamedTuple):
+    """The anchors of one picture that the loss sees."""
+
+    positive: Tensor  # (P,) int64
+    negative: Tensor  # (Q,) int64
+
+
+class Cut(NamedTuple):
+    """Regions that are cut out of feature maps, and how."""
+
+    boxes: Tensor  # (R, 4), the resized picture's pixels
+    picture: Tensor  # (R,) int64
+    level: Tensor  # (R,) int64, 0 is the finest
+    scales: tuple[float, ...]  # cells of a level to a pixel
+    size: int  # bins a side
+    kind: str  # "roi_align" or "roi_pool"
+    sampling_ratio: int
+    aligned: bool

@@ -174,7 +174,8 @@ class FasterRCNN(Detector):
     def levels(self, images: Tensor) -> list[Tensor]:
         """Padded pictures (B, C, H, W) to P2 .. P6, each (B, 256, H_l, W_l)."""
         images = images.to(self.dtype)
-        return note("levels P2 to P6", self.fpn(self.backbone(images)))
+        features = note("features C2 to C5", self.backbone(images))
+        return note("levels P2 to P6", self.fpn(features))
 
     def compute(self, batch: Batch) -> Padded:
         """A prepared batch to detections in fixed shapes, in the resized pictures' pixels."""

@@ -32,6 +32,7 @@ from eyeline.nn.backbones import build_backbone
 from eyeline.nn.detector import Detector, Preprocess, make_config, suppression
 from eyeline.nn.fused import fused
 from eyeline.nn.layers import ConvNorm
+from eyeline.nn.lineage import every_box, of_levels
 from eyeline.nn.necks.fpn import FPN
 from eyeline.note import note
 from eyeline.ops.boxes import clip
@@ -40,7 +41,7 @@ from eyeline.ops.iou import box_iou
 from eyeline.ops.matching import ignored_by, match
 from eyeline.ops.select import highest, slots, take
 from eyeline.registry import register
-from eyeline.structures import Batch, Padded, Prediction, Target
+from eyeline.structures import Assignment, Batch, Padded, Prediction, Target
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ class RetinaNet(Detector):
     def heads(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Padded pictures (B, C, H, W) to logits (B, N_l, K), deltas (B, N_l, 4) and anchors
         (N_l, 4) of each level, float32."""
-        features = self.backbone(images.to(self.dtype))
+        features = note("features C2 to C5", self.backbone(images.to(self.dtype)))
         levels = note("levels P3 to P7, sec. 4", self.fpn(features[1:]))
         anchors = note("anchors, sec. 4", self.anchors(levels, images.shape[2:]))
         classes = self.config.num_classes
@@ -191,8 +192,10 @@ class RetinaNet(Detector):
         """A prepared batch to detections in fixed shapes, in the resized pictures' pixels."""
         c = self.config
         threshold = torch.logit(torch.tensor(c.score_threshold)).item()  # -inf at 0
-        parts = []
-        for logits, deltas, anchors in zip(*self.heads(batch.images), strict=True):
+        heads = self.heads(batch.images)
+        note("boxes of all anchors, sec. 4", heads, every_box, *heads, batch.sizes)
+        parts, rows = [], []
+        for logits, deltas, anchors in zip(*heads, strict=True):
             # The best 1000 (anchor, class) pairs lie on the 1000 anchors with the best classes.
             _, best = highest(logits.amax(-1), c.candidates)  # (B, k)
             pairs = take(logits, best).flatten(1)  # (B, k K)
@@ -200,10 +203,18 @@ class RetinaNet(Detector):
             chosen = best.gather(1, index // c.num_classes)  # (B, C), anchors of the level
             boxes = decode(take(deltas, chosen), anchors[chosen])
             parts.append((clip(boxes, batch.sizes[:, None]), top, index % c.num_classes))
+            rows.append(chosen)
         boxes, top, labels = (torch.cat(part, 1) for part in zip(*parts, strict=True))
         scores = top.sigmoid()
-        valid = note("candidates over the threshold, sec. 4.1", scores > c.score_threshold)
-        return suppression(c)(boxes, scores, labels, valid, c.nms_iou, c.max_detections)  # (B, D)
+        valid = scores > c.score_threshold
+        candidates = (boxes, scores, labels, valid)
+        note(
+            "candidates over the threshold, sec. 4.1", valid, of_levels,
+            *candidates, rows, heads[0], c.score_threshold, c.candidates,
+        )  # fmt: skip
+        last, limits = suppression(c), (c.nms_iou, c.max_detections)
+        found = last(*candidates, *limits)  # (B, D)
+        return note("detections, sec. 4.1", found, last.shown, *candidates, *limits)
 
     def losses(self, batch: Batch, targets: list[Target]) -> dict[str, Tensor]:
         """Focal loss of all anchors but the ignored, the box loss of those with an object; each
@@ -220,7 +231,10 @@ class RetinaNet(Detector):
             ignored = ignored_by(anchors, target["boxes"][crowd]) if crowd.any() else None
             iou = box_iou(objects, anchors)  # (G, N)
             matches = match(iou, c.foreground_iou, c.background_iou, c.force_match, ignored)  # (N,)
-            note("anchors matched to objects, sec. 4", matches)
+            note(
+                "anchors matched to objects, sec. 4", matches,
+                Assignment, objects, labels, matches, c.foreground_iou, c.background_iou,
+            )  # fmt: skip
             positive = (matches >= 0).nonzero()[:, 0]
             counted = matches > -2  # everything but the ignored
             divisor = max(1, len(positive))

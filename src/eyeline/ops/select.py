@@ -28,3 +28,9 @@ def slots(mask: Tensor, limit: int) -> int:
     if torch.compiler.is_compiling() or mask.device.type != "cpu":
         return limit
     return max(1, min(limit, int(mask.sum(-1).max())))
+
+
+def with_child(parent: Tensor, valid: Tensor, count: int) -> Tensor:
+    """Which of `count` rows something was made of: parent (B, M), valid (B, M) -> (B, count)."""
+    made = torch.zeros(len(parent), count, dtype=torch.int64, device=parent.device)
+    return made.scatter_add_(1, parent, valid.long()) > 0

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eyeline.ops.nms import check_candidates, float32_below, nms_padded, plain_iou
-from eyeline.ops.select import take
-from eyeline.structures import Padded
+from eyeline.ops.nms import check_candidates, float32_below, nms, nms_padded, plain_iou
+from eyeline.ops.select import take, with_child
+from eyeline.structures import Candidates, Padded
 
 KINDS = ("hard", "soft_linear", "soft_gaussian")
 
@@ -83,6 +83,52 @@ class Suppression:
                 None if self.class_agnostic else kept_labels, groups,
             )  # fmt: skip
         return Padded(kept, kept_scores, kept_labels, found), index
+
+    def shown(
+        self,
+        boxes: Tensor,
+        scores: Tensor,
+        labels: Tensor | None,
+        valid: Tensor,
+        iou_threshold: float,
+        max_detections: int,
+        large: Tensor | None = None,
+    ) -> Candidates:
+        """The same for `note`, with what dropped each of the others: "nms" (and which box did),
+        "limit", and where `large` (B, N) is False, "size". Without labels all are of one class."""
+        small = torch.zeros_like(valid) if large is None else valid & ~large
+        live = valid & ~small
+        groups = torch.zeros_like(valid, dtype=torch.int64) if labels is None else labels
+        found, index = self.select(boxes, scores, groups, live, iou_threshold, max_detections)
+        kept = with_child(index, found.valid, boxes.shape[1])
+        suppressor, overlap = torch.full_like(groups, -1), torch.zeros_like(scores)
+        if self.kind == "hard":
+            for i, row in enumerate(live):
+                own = row.nonzero()[:, 0]
+                among = None if self.class_agnostic else groups[i, own]
+                _, by, iou = nms(
+                    boxes[i, own], scores[i, own], iou_threshold, among, max_detections,
+                    return_suppressors=True,
+                )  # fmt: skip
+                suppressor[i, own] = torch.where(by >= 0, own[by.clamp(min=0)], -1)
+                overlap[i, own] = iou
+            by_nms = suppressor >= 0
+        else:  # what has sunk below the floor; without a limit all others are there
+            everything = self.select(
+                boxes, scores, groups, live, iou_threshold, boxes.shape[1]
+            )  # fmt: skip
+            by_nms = live & ~with_child(everything[1], everything[0].valid, boxes.shape[1])
+        return Candidates(
+            found.boxes,
+            found.scores,
+            found.valid,
+            index,
+            None if labels is None else found.labels,
+            dropped={"size": small, "nms": by_nms, "limit": live & ~kept & ~by_nms},
+            limits={"nms": iou_threshold, "limit": max_detections},
+            suppressor=suppressor,
+            overlap=overlap,
+        )
 
 
 HARD = Suppression()

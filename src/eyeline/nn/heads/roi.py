@@ -21,6 +21,8 @@ from eyeline.errors import EyelineError
 from eyeline.losses.smooth_l1 import smooth_l1
 from eyeline.nn.fused import fused
 from eyeline.nn.layers import ConvNorm
+from eyeline.nn.lineage import of_regions, over_threshold
+from eyeline.note import note
 from eyeline.ops.boxes import clip
 from eyeline.ops.deltas import decode, encode
 from eyeline.ops.iou import box_iou
@@ -29,7 +31,7 @@ from eyeline.ops.roi_align import assign_levels, roi_align, roi_pool
 from eyeline.ops.sampling import balanced_sample
 from eyeline.ops.select import slots, take
 from eyeline.ops.suppression import HARD, Suppression
-from eyeline.structures import Padded, Target
+from eyeline.structures import Cut, Padded, Target
 
 
 class RoIPooler(nn.Module):
@@ -55,6 +57,10 @@ class RoIPooler(nn.Module):
         levels = levels[: len(self.scales)]
         first = round(-math.log2(self.scales[0]))
         level = assign_levels(boxes, first, first + len(levels) - 1)
+        note(
+            f"regions cut {self.size}x{self.size}", level, Cut, boxes, image_index, level,
+            tuple(self.scales), self.size, self.kind, self.sampling_ratio, self.aligned,
+        )  # fmt: skip
         if self.kind == "roi_pool":
             return roi_pool(levels, boxes, image_index, level, self.size, self.scales)
         return roi_align(
@@ -245,5 +251,17 @@ def detect(
     boxes = decode(take(deltas.flatten(1, 2), index), take(proposals, index // classes), weights)
     boxes = clip(boxes, sizes[:, None])  # (B, C, 4)
     sides = boxes[..., 2:] - boxes[..., :2]
-    good = (best > score_threshold) & (sides >= min_size).all(-1)
-    return suppression(boxes, best, labels, good, nms_iou, max_detections)
+    over, large = best > score_threshold, (sides >= min_size).all(-1)
+    note(
+        "regions and their classes, sec. 2.1 of Fast R-CNN", scores, of_regions,
+        proposals, valid, scores,
+    )  # fmt: skip
+    note(
+        "candidates over the threshold", over, over_threshold,
+        boxes, best, labels, over, index, scores, score_threshold,
+    )  # fmt: skip
+    found = suppression(boxes, best, labels, over & large, nms_iou, max_detections)
+    return note(
+        "detections, sec. 2.2 of Fast R-CNN", found, suppression.shown,
+        boxes, best, labels, over, nms_iou, max_detections, large,
+    )  # fmt: skip

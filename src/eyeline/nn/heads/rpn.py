@@ -20,6 +20,7 @@ from eyeline.losses.smooth_l1 import smooth_l1
 from eyeline.nn.anchors import AnchorPyramid, flatten_cells
 from eyeline.nn.fused import fused
 from eyeline.nn.heads.sampling import generator_for
+from eyeline.nn.lineage import best_of_levels, every_box, of_proposals
 from eyeline.note import note
 from eyeline.ops.boxes import clip
 from eyeline.ops.deltas import decode, encode
@@ -28,7 +29,7 @@ from eyeline.ops.matching import ignored_by, match
 from eyeline.ops.nms import nms_padded
 from eyeline.ops.sampling import balanced_sample
 from eyeline.ops.select import highest, slots, take
-from eyeline.structures import Target
+from eyeline.structures import Assignment, Sample, Target
 
 
 class RPN(nn.Module):
@@ -107,26 +108,35 @@ class RPN(nn.Module):
 
         Returns boxes (B, P, 4), best first, and which of them are meant (B, P).
         """
-        boxes, scores = [], []
+        note("boxes of all anchors, sec. 3.1.1", deltas, every_box, logits, deltas, anchors, sizes)
+        boxes, scores, rows = [], [], []
         for level, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
             best, index = highest(level, before)  # (B, k)
+            rows.append(index)
             box = decode(take(level_deltas, index), level_anchors[index])  # (B, k, 4)
             missing = before - index.shape[1]
             scores.append(F.pad(best, (0, missing), value=-torch.inf))
             boxes.append(F.pad(clip(box, sizes[:, None]), (0, 0, 0, missing)))
         all_boxes, all_scores = torch.stack(boxes, 1), torch.stack(scores, 1)  # (B, L, k, ...)
         sides = all_boxes[..., 2:] - all_boxes[..., :2]
-        valid = (sides >= min_size).all(-1) & (all_scores > -torch.inf)
-        note("candidates of each level, sec. 3.1.1", all_boxes)
+        large, filled = (sides >= min_size).all(-1), all_scores > -torch.inf
+        note(
+            "best of each level, sec. 3.3", all_boxes, best_of_levels,
+            all_boxes, all_scores, rows, logits, before,
+        )  # fmt: skip
 
         kept, valid = nms_padded(
-            all_boxes, all_scores, self.nms_iou, max_detections=min(before, after), valid=valid
+            all_boxes, all_scores, self.nms_iou, min(before, after), valid=large & filled
         )  # (B, L, D)
-        all_scores = all_scores.gather(2, kept).masked_fill(~valid, -torch.inf).flatten(1)
-        all_boxes = all_boxes.gather(2, kept[..., None].expand(*kept.shape, 4)).flatten(1, 2)
-        count = slots(valid.flatten(1), min(after, all_scores.shape[1]))
-        best, index = all_scores.topk(count)  # (B, P)
-        return note("proposals, sec. 3.1", take(all_boxes, index)), best > -torch.inf
+        left_scores = all_scores.gather(2, kept).masked_fill(~valid, -torch.inf).flatten(1)
+        left = all_boxes.gather(2, kept[..., None].expand(*kept.shape, 4)).flatten(1, 2)
+        count = slots(valid.flatten(1), min(after, left_scores.shape[1]))
+        best, index = left_scores.topk(count)  # (B, P)
+        proposals = note(
+            "proposals, sec. 3.1", take(left, index), of_proposals,
+            all_boxes, all_scores, large, self.nms_iou, after,
+        )  # fmt: skip
+        return proposals, best > -torch.inf
 
     def losses(
         self,
@@ -142,6 +152,7 @@ class RPN(nn.Module):
             positive, negative = balanced_sample(
                 matches, self.samples, self.positive_fraction, generator_for(self, target)
             )
+            note("sampled anchors, sec. 3.1.3", positive, Sample, positive, negative)
             samples.append(torch.cat([positive, negative]))
             pictures.append(torch.full_like(samples[-1], i))
             truths.append(matches[samples[-1]] >= 0)
@@ -207,9 +218,13 @@ class RPN(nn.Module):
         """For each anchor (N,): its object among those that are not crowds, -1 for background,
         -2 for ignored (sec. 3.1.2); anchors that lie in a crowd are ignored too."""
         crowd = target["iscrowd"]
-        iou = box_iou(target["boxes"][~crowd], anchors)  # (G, N)
+        objects, labels = target["boxes"][~crowd], target["labels"][~crowd]
+        iou = box_iou(objects, anchors)  # (G, N)
         ignored = ignored_by(anchors, target["boxes"][crowd]) if crowd.any() else None
         matches = match(
             iou, self.foreground_iou, self.background_iou, force_match=True, ignored=ignored
         )
-        return note("anchors matched to objects, sec. 3.1.2", matches)
+        return note(
+            "anchors matched to objects, sec. 3.1.2", matches,
+            Assignment, objects, labels, matches, self.foreground_iou, self.background_iou,
+        )  # fmt: skip

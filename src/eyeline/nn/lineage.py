@@ -1,0 +1,113 @@
+"""What detectors tell a watcher of their candidates: where each comes from, what dropped the rest.
+
+Called by `note` where somebody watches, and nowhere else.
+
+Letters   B pictures, L levels, N_l anchors of level l, N in all, K classes, P regions, C
+          candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from eyeline.ops.boxes import clip
+from eyeline.ops.deltas import decode
+from eyeline.ops.select import with_child
+from eyeline.ops.suppression import HARD
+from eyeline.structures import Candidates
+
+
+def every_box(
+    logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], sizes: Tensor
+) -> Candidates:
+    """The boxes of all anchors, before anything is dropped.
+
+    Of each level logits (B, N_l) or (B, N_l, K), deltas (B, N_l, 4) and anchors (N_l, 4);
+    sizes (B, 2).
+    """
+    scores = torch.cat(list(logits), 1).sigmoid()
+    boxes = clip(decode(torch.cat(list(deltas), 1), torch.cat(list(anchors))), sizes[:, None])
+    if scores.ndim == 2:
+        return Candidates(boxes, scores, torch.ones_like(scores, dtype=torch.bool))
+    best = scores.amax(-1)
+    return Candidates(
+        boxes, best, torch.ones_like(best, dtype=torch.bool), class_scores=scores
+    )  # fmt: skip
+
+
+def best_of_levels(
+    boxes: Tensor, logits: Tensor, rows: Sequence[Tensor], levels: Sequence[Tensor], limit: int
+) -> Candidates:
+    """The best `limit` of each level: boxes (B, L, k, 4) and logits (B, L, k), -inf in empty slots;
+    rows (B, k_l) among the anchors of each level, of which `levels` (B, N_l) has the logits."""
+    first = list(accumulate((level.shape[1] for level in levels), initial=0))
+    parent = torch.zeros_like(logits, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        parent[:, i, : row.shape[1]] = row + first[i]
+    valid, parent = (logits > -torch.inf).flatten(1), parent.flatten(1)
+    return Candidates(
+        boxes.flatten(1, 2), logits.flatten(1).sigmoid(), valid, parent,
+        dropped={"top-k": ~with_child(parent, valid, first[-1])}, limits={"top-k": limit},
+    )  # fmt: skip
+
+
+def of_proposals(
+    boxes: Tensor, logits: Tensor, large: Tensor, nms_iou: float, limit: int
+) -> Candidates:
+    """What NMS level by level leaves of boxes (B, L, k, 4) that are large enough, the best `limit`
+    of all levels; logits (B, L, k), -inf in empty slots."""
+    level = torch.arange(boxes.shape[1], device=boxes.device)[None, :, None]
+    found = HARD.shown(
+        boxes.flatten(1, 2), logits.flatten(1), level.expand(logits.shape).flatten(1),
+        (logits > -torch.inf).flatten(1), nms_iou, limit, large.flatten(1),
+    )  # fmt: skip
+    return found._replace(scores=found.scores.sigmoid(), labels=None)
+
+
+def of_regions(boxes: Tensor, valid: Tensor, scores: Tensor) -> Candidates:
+    """Boxes (B, P, 4) with the scores of their classes (B, P, K): each comes from itself."""
+    same = torch.arange(boxes.shape[1], device=boxes.device).expand(boxes.shape[:2])
+    return Candidates(boxes, scores.amax(-1), valid, same, class_scores=scores)
+
+
+def over_threshold(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    valid: Tensor,
+    pair: Tensor,
+    class_scores: Tensor,
+    threshold: float,
+) -> Candidates:
+    """Candidates (B, C, ...) of one class each; pair (B, C) in class_scores (B, P K)."""
+    parent, best = pair // class_scores.shape[2], class_scores.amax(-1)
+    kept = with_child(parent, valid, best.shape[1])
+    below = best <= threshold
+    return Candidates(
+        boxes, scores, valid, parent, labels,
+        dropped={"score": ~kept & below, "top-k": ~kept & ~below}, limits={"score": threshold},
+    )  # fmt: skip
+
+
+def of_levels(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    valid: Tensor,
+    rows: Sequence[Tensor],
+    logits: Sequence[Tensor],
+    threshold: float,
+    limit: int,
+) -> Candidates:
+    """`over_threshold` of candidates (B, C, ...) that are of rows (B, C_l) among each level's
+    anchors, at most `limit` of them; logits (B, N_l, K)."""
+    first = accumulate((level.shape[1] for level in logits), initial=0)
+    parent = torch.cat([row + start for row, start in zip(rows, first, strict=False)], 1)
+    class_scores = torch.cat(list(logits), 1).sigmoid()
+    pair = parent * class_scores.shape[2] + labels
+    found = over_threshold(boxes, scores, labels, valid, pair, class_scores, threshold)
+    return found._replace(limits={"score": threshold, "top-k": limit})
