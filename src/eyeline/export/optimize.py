@@ -14,10 +14,12 @@ from eyeline.export.folding import folded
 from eyeline.nn.fused import PackedConv2d
 from eyeline.nn.int8 import Grid, Int8Conv2d, Int8Layer, Int8Linear
 from eyeline.nn.layers import ConvNorm
+from eyeline.nn.winograd import WinogradConv2d
 
 M = TypeVar("M", bound=nn.Module)
 
 PRECISIONS = ("float32", "bf16", "int8")
+WIDE = 128  # channels from which Winograd's way is faster, measured
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.GroupNorm)
 
 
@@ -71,7 +73,7 @@ def optimize(
         frozen = {"freezing": True} if device.type == "cpu" else None  # weights are constants
         model.compute = torch.compile(compute, fullgraph=True, options=frozen)
         return model
-    _replace(model, lambda name, layer: PackedConv2d(layer) if _can_pack(layer) else None)
+    _replace(model, _packed)
     return model
 
 
@@ -85,6 +87,20 @@ def _replace(model: nn.Module, replacement: Callable[[str, nn.Module], nn.Module
         if name and (new := replacement(name, layer)) is not None:
             parent, _, last = name.rpartition(".")
             setattr(model.get_submodule(parent), last, new)
+
+
+def _packed(name: str, layer: nn.Module) -> nn.Module | None:
+    """A convolution as oneDNN computes it best; None for all other layers."""
+    if not _can_pack(layer):
+        return None
+    assert isinstance(layer, nn.Conv2d)
+    fewer_products = (
+        (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))
+        and (layer.dilation, layer.groups) == ((1, 1), 1)
+        and min(layer.in_channels, layer.out_channels) >= WIDE
+        and layer.weight.dtype == torch.float32
+    )
+    return WinogradConv2d(layer) if fewer_products else PackedConv2d(layer)
 
 
 def _can_pack(layer: nn.Module) -> bool:
