@@ -71,7 +71,7 @@ def read_image(path: str | Path, draft: int | None = None) -> Tensor:
     with _opened(path) as image:
         if draft is not None:
             image.draft(None, (draft, draft))
-        array = _decoded_fast(image, path)
+        array = _decoded_fast(image)
         if array is None:
             array = _decoded(image)
     return torch.from_numpy(array).permute(2, 0, 1)
@@ -86,7 +86,7 @@ def _decoded(image: ImageFile.ImageFile) -> np.ndarray:
     return np.array(to_rgb(image))  # a copy that torch may own
 
 
-def _decoded_fast(image: ImageFile.ImageFile, path: str | Path) -> np.ndarray | None:
+def _decoded_fast(image: ImageFile.ImageFile) -> np.ndarray | None:
     """What `_decoded` gives, by simplejpeg. None where that is not sure to be the same: where one
     of the decoders is missing, of anything but a plain colour or grey JPEG, and of damaged ones,
     about which Pillow has the last word. So too of the tiniest, of which two scales have one size.
@@ -95,10 +95,11 @@ def _decoded_fast(image: ImageFile.ImageFile, path: str | Path) -> np.ndarray | 
         return None
     if image.mode not in ("RGB", "L") or min(image.size) < 8:
         return None
+    image.fp.seek(0)
     try:
         # In the scale that has the size of Pillow's draft.
         array = simplejpeg.decode_jpeg(
-            Path(path).read_bytes(), min_height=image.height, min_width=image.width
+            image.fp.read(), min_height=image.height, min_width=image.width
         )
     except ValueError:
         return None
