@@ -52,13 +52,13 @@ def test_enlarge_is_linear_between_centres() -> None:
 def test_padding_is_left_out_and_strides_are_kept(stride: int) -> None:
     """A map whose cells say where they are: in the picture, each lies where it was."""
     model = create_model("retinanet", num_classes=1, backbone="resnet18", size=96, fpn_channels=8)
-    batch = model.prepare([torch.rand(3, 50, 80)])  # to 96 x 154, padded to 96 x 160
-    assert batch.images.shape[2:] == (96, 160) and batch.sizes.tolist() == [[96, 154]]
+    batch = model.prepare([torch.rand(3, 50, 80)])  # to 96 x 153, padded to 96 x 160
+    assert batch.images.shape[2:] == (96, 160) and batch.sizes.tolist() == [[96, 153]]
     columns = (torch.arange(-(-160 // stride)) + 0.5) * stride / 256
     cam = columns.expand(-(-96 // stride), -1)
     pixels = enlarge(cam, (50, 80), batch)
     assert pixels.shape == (50, 80)
-    there = (torch.arange(80) + 0.5) / 80 * 154 / 256
+    there = (torch.arange(80) + 0.5) / 80 * 153 / 256
     between = (there >= columns[0]) & (there <= columns[-1])
     assert between.sum() >= 10
     error = (pixels - there).abs()[:, between].max()

@@ -17,14 +17,19 @@ import torch
 import torchvision
 from fill import fill
 from PIL import Image
-from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus
+from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus, HiResCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torchvision.transforms.functional import normalize
 
 HERE = Path(__file__).parent
 PICTURES = ("000000006818", "000000037777")
-METHODS = {"grad-cam": GradCAM, "grad-cam++": GradCAMPlusPlus, "eigen-cam": EigenCAM}
+METHODS = {
+    "grad-cam": GradCAM,
+    "grad-cam++": GradCAMPlusPlus,
+    "hires-cam": HiResCAM,
+    "eigen-cam": EigenCAM,
+}
 LAYERS = {"C3": "layer2", "C4": "layer3", "C5": "layer4"}
 
 

@@ -6,7 +6,13 @@ Grad-CAM++  Chattopadhay et al., "Grad-CAM++: Improved Visual Explanations for D
             Networks", WACV 2018, arXiv:1710.11063.
 Eigen-CAM   Muhammad and Yeasin, "Eigen-CAM: Class Activation Map using Principal Components",
             IJCNN 2020, arXiv:2008.00299.
+HiResCAM    Draelos and Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of
+            convolutional neural networks", arXiv:2011.08891.
 
+Which     Grad-CAM's weights are means over the whole map, so that it lights up whatever looks like
+          what spoke for a score, wherever it is: fit for a class. A box's or a pixel's score hangs
+          on few cells, and HiResCAM, which weighs each cell by its own gradient, shows those.
+          Eigen-CAM is about the picture alone: what the maps hold most of.
 Letters   A feature map (C, h, w) with its cells a_kij, S score, g its gradient dS/dA.
 Departs   Maps are scaled from their least value, 0, to their greatest, 1, as public code does; the
           papers leave that open. Where paper and public code disagree, `convention="paper"` is
@@ -16,7 +22,7 @@ Departs   Maps are scaled from their least value, 0, to their greatest, 1, as pu
           where the paper decomposes A as it is. (The authors' code of Grad-CAM++ also divides the
           alphas of a channel by their sum. The package does not, and nor do we.)
           A singular vector has no sign of its own: Eigen-CAM's map takes the one with which it
-          grows where the sum of the activations does.
+          is high where the cells' vectors are long, of which ReLU's own maps leave no choice.
           A detection's score is its log odds, log p / (1 - p): Grad-CAM asks for the score before
           softmax or sigmoid, and of a sigmoid that is it.
 
@@ -36,6 +42,7 @@ from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
 from eyeline.nn.detector import Detector, as_float
+from eyeline.nn.fused import FusedLayer
 from eyeline.note import watch
 from eyeline.structures import Batch, Padded
 
@@ -80,7 +87,7 @@ def class_activation(
         image: (C, H, W), uint8 or float in [0, 1], or a detector's `Batch` of one picture.
         score: what is to be explained, from the model's output: see `class_score`, `box_score`,
             `pixel_score`, `mask_score`. Eigen-CAM needs none.
-        method: "grad-cam", "grad-cam++" or "eigen-cam".
+        method: "grad-cam", "grad-cam++", "hires-cam" or "eigen-cam".
         layer: a stage of the backbone, "C2" .. "C5", or a level of a detector's pyramid, such as
             "P4"; the last stage by default.
         convention: "paper", or "pytorch-grad-cam" for that package's numbers.
@@ -96,7 +103,7 @@ def class_activation(
         if method in BY_GRADIENT:
             if score is None:
                 raise EyelineError(f"{method} needs score=, such as class_score(0) or box_score(0)")
-            gradients = _gradients(score(output), [maps[name]])[0]
+            gradients = _gradients(model, score(output), [maps[name]])[0]
         return _map(maps[name], gradients, method, convention)
 
 
@@ -131,7 +138,7 @@ def activations(
             gradients: list[Tensor] = []
             if len(without) < len(methods) * len(names):
                 score = box_score(detection)(padded)
-                gradients = _gradients(score, [maps[name] for name in names])
+                gradients = _gradients(model, score, [maps[name] for name in names])
             for method in methods:
                 for i, name in enumerate(names):
                     if method in BY_GRADIENT:
@@ -226,6 +233,10 @@ def grad_cam_plus_plus(features: Tensor, gradients: Tensor, convention: Conventi
     return torch.einsum("k,kij->ij", weights, features)
 
 
+def hires_cam(features: Tensor, gradients: Tensor, convention: Convention) -> Tensor:
+    return (gradients * features).sum(0)
+
+
 def eigen_cam(features: Tensor, gradients: None, convention: Convention) -> Tensor:
     cells = features.flatten(1).T  # (h w, C)
     if convention.centred:
@@ -236,16 +247,19 @@ def eigen_cam(features: Tensor, gradients: None, convention: Convention) -> Tens
         projection = torch.linalg.eigh(cells @ cells.T)[1][:, -1]
     else:
         projection = cells @ torch.linalg.eigh(cells.T @ cells)[1][:, -1]
-    projection = projection.view(features.shape[1:])
-    return -projection if (projection * features.sum(0)).sum() < 0 else projection
+    length = features.flatten(1).norm(dim=0)  # (h w,)
+    if projection @ length < 0:
+        projection = -projection
+    return projection.view(features.shape[1:])
 
 
 METHODS: dict[str, Callable[..., Tensor]] = {
     "grad-cam": grad_cam,
     "grad-cam++": grad_cam_plus_plus,
+    "hires-cam": hires_cam,
     "eigen-cam": eigen_cam,
 }
-BY_GRADIENT = ("grad-cam", "grad-cam++")
+BY_GRADIENT = ("grad-cam", "grad-cam++", "hires-cam")
 
 
 def _map(features: Tensor, gradients: Tensor | None, method: str, convention: str) -> Tensor:
@@ -298,7 +312,7 @@ def _forward(model: nn.Module, image: Tensor | Batch) -> Iterator[tuple[Any, dic
 def _prepared(model: nn.Module, image: Tensor | Batch) -> Tensor | Batch:
     """What the network takes, one picture, of which gradients can be had."""
     if isinstance(model, Detector):
-        given = image if isinstance(image, Batch) or image.ndim == 4 else [image]
+        given = image if isinstance(image, Batch) else list(image.view(-1, *image.shape[-3:]))
         batch = model.prepare(given).to(model.device)
         _check_one(len(batch))
         return replace(batch, images=batch.images.clone().requires_grad_(), targets=None)
@@ -311,10 +325,12 @@ def _prepared(model: nn.Module, image: Tensor | Batch) -> Tensor | Batch:
     return images.detach().requires_grad_()
 
 
-def _gradients(score: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
+def _gradients(model: nn.Module, score: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
     """Of a score for each of the maps; 0 where it does not depend on one."""
+    if any(isinstance(module, FusedLayer) for module in model.modules()):
+        raise EyelineError("an optimised model has no gradients; give the one it was made of")
     if not score.requires_grad:
-        raise EyelineError("the score has no gradient; was the model optimised or exported?")
+        raise EyelineError("the score has no gradient: it must be computed from the model's output")
     return list(
         torch.autograd.grad(
             score, maps, retain_graph=True, allow_unused=True, materialize_grads=True

@@ -67,10 +67,9 @@ def enlarge(cam: Tensor, size: tuple[int, int], batch: Batch | None = None) -> T
 
 def overlay(image: Tensor, cam: Tensor, batch: Batch | None = None) -> Tensor:
     """A picture (3, H, W), uint8 or float in 0 .. 1, under a map of it, as `enlarge` takes it:
-    (3, H, W) uint8. The higher the value, the more of its colour."""
+    (3, H, W) uint8. The higher the value, the more of its colour; at 0 the picture is as it was."""
     values = enlarge(cam, (image.shape[1], image.shape[2]), batch)
-    share = 0.25 + 0.45 * values
-    mixed = torch.lerp(as_float(image).cpu(), heat(values), share)
+    mixed = torch.lerp(as_float(image).cpu(), heat(values), 0.7 * values)
     return (mixed * 255).round().to(torch.uint8)
 
 
