@@ -191,10 +191,10 @@ def test_classifiers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     alike = class_activation(model, image, class_score(2), "hires-cam")  # all gradients are equal
     torch.testing.assert_close(alike, cam, atol=1e-4, rtol=0)
     for layer, features in zip(STAGES, maps, strict=True):
-        for method in METHODS:
+        for method in ("grad-cam++", "eigen-cam"):
             cam = class_activation(model, image, class_score(2), method, layer)
             assert cam.shape == features.shape[2:]
-            assert cam.min() == 0 and cam.max() in (0, 1)
+            assert cam.min() == 0 and cam.max() == 1
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -362,7 +362,8 @@ def test_frozen_and_without_gradients(kind: str) -> None:
     model.requires_grad_(False)
     for context in (torch.enable_grad, torch.no_grad, torch.inference_mode):
         with context():
-            again = class_activation(model, batch, box_score(0), "grad-cam++", "C3")
+            own = model.prepare([picture()])
+            again = class_activation(model, own, box_score(0), "grad-cam++", "C3")
         assert again.equal(expected), context
     assert not batch.images.requires_grad
 

@@ -52,7 +52,9 @@ def main(data: Path) -> None:
         for method, kind in METHODS.items():
             for layer, module in LAYERS.items():
                 cam = kind(model, [getattr(model, module)])
-                out[f"{i}.{method}.{layer}.large"] = cam(x, targets)[0][::8, ::8]
+                large = cam(x, targets)[0]
+                if method == "grad-cam":
+                    out[f"{i}.{method}.{layer}.large"] = large[::8, ::8]
                 seen = cam.activations_and_grads
                 gradients = seen.gradients[0].numpy() if seen.gradients else None
                 raw = cam.get_cam_image(

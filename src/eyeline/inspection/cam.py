@@ -80,8 +80,8 @@ def class_activation(
     value, over the picture as the network sees it, padding included; `eyeline.inspection.heat`
     lays it over the picture.
 
-    The model's weights, mode, gradients and results stay as they are. Where no feature speaks for
-    the score, or it does not depend on the layer, the map is 0.
+    The model's weights, mode, gradients and results stay as they are. Where nothing speaks for the
+    score, or all cells alike, or it does not depend on the layer, the map is 0.
 
     Args:
         image: (C, H, W), uint8 or float in [0, 1], or a detector's `Batch` of one picture.
@@ -159,7 +159,8 @@ def class_score(label: int, best: bool = False) -> Score:
     def score(output: Any) -> Tensor:
         if not isinstance(output, Padded):
             _check_index(label, output.shape[1], "class")
-            return output[0, label].sum()
+            logits: Tensor = output[0, label]
+            return logits.sum()
         own = output.valid[0] & (output.labels[0] == label)
         if not own.any():
             raise EyelineError(f"nothing of class {label} was detected: there is no score of it")
@@ -180,7 +181,8 @@ def pixel_score(label: int, y: int, x: int) -> Score:
     def score(logits: Any) -> Tensor:
         for index, size, what in zip((label, y, x), logits.shape[1:], PLACE, strict=True):
             _check_index(index, size, what)
-        return logits[0, label, y, x]
+        logit: Tensor = logits[0, label, y, x]
+        return logit
 
     return score
 
@@ -243,6 +245,7 @@ def eigen_cam(features: Tensor, gradients: None, convention: Convention) -> Tens
         cells = cells - cells.mean(0)
     # The first right singular vector v, or, where cells are fewer than channels, the left one u,
     # by the smaller of the two square matrices; the projection on v is u times a number.
+    projection: Tensor
     if len(cells) < cells.shape[1]:
         projection = torch.linalg.eigh(cells @ cells.T)[1][:, -1]
     else:
@@ -315,7 +318,8 @@ def _prepared(model: nn.Module, image: Tensor | Batch) -> Tensor | Batch:
         given = image if isinstance(image, Batch) else list(image.view(-1, *image.shape[-3:]))
         batch = model.prepare(given).to(model.device)
         _check_one(len(batch))
-        return replace(batch, images=batch.images.clone().requires_grad_(), targets=None)
+        images = batch.images.clone().requires_grad_()
+        return replace(batch, images=images, sizes=batch.sizes.clone(), targets=None)
     if isinstance(image, Batch):
         raise EyelineError(f"{type(model).__name__} is no detector; give it a picture, no Batch")
     weight = next(model.parameters())
