@@ -52,7 +52,13 @@ def fresh():
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", INDUCTOR])
-@pytest.mark.parametrize("name", list_models("detection"))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.slow] * (n == "mask_rcnn"))
+        for n in list_models("detection")
+    ],
+)
 def test_losses_and_gradients_are_those_of_eager_mode(name, backend):
     model, data = small(name), WithMasks()
     batch = model.prepare([data[i][0] for i in range(2)], [data[i][1] for i in range(2)])
@@ -104,7 +110,7 @@ def losses_of(folder):
     return [line["losses"]["loss"] for line in lines if line["event"] == "step"]
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_runs_resume_average_and_are_read_without_it(tmp_path, monkeypatch, precision):
     fast = partial(compiling, backend="aot_eager")
     monkeypatch.setattr(eyeline.training.loop, "compiling", fast)

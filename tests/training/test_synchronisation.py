@@ -247,6 +247,65 @@ def test_shapes_of_a_gpu_give_the_same_detections(name):
         torch.testing.assert_close(a["scores"], b["scores"], atol=1e-6, rtol=0)
 
 
+class Crossings(TorchDispatchMode):
+    """Who copies from one device to another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket in (aten._to_copy, aten.copy_):
+            devices = {x.device for x in (*args[:2], out) if isinstance(x, Tensor)}
+            if len(devices) > 1:
+                self.seen.add(caller())
+        return out
+
+
+def on_meta(name, monkeypatch, train: bool):
+    """A detector and pictures on a device without data; what must be read is guessed."""
+
+    def some(self):
+        return type(self)(*(part[:4] for part in self))
+
+    def all_of_the_first(self, pictures):
+        return [type(self)(*(part[:n] for part in self)) for n in [4] + [0] * (pictures - 1)]
+
+    roi = importlib.import_module("eyeline.nn.heads.roi")
+    monkeypatch.setattr(roi.Sampled, "positive", some)
+    monkeypatch.setattr(roi.Sampled, "of_each", all_of_the_first)
+    model = small(name).train(train)
+    return model.to("meta"), batch_of(model).to("meta")
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_nothing_crosses_between_host_and_device(name, monkeypatch):
+    model, batch = on_meta(name, monkeypatch, train=True)
+    with Crossings() as crossings:
+        sum(model(batch).values()).backward()
+    assert not crossings.seen
+    assert all(p.grad.is_meta for p in model.parameters())
+    model.eval()
+    with Crossings() as crossings, torch.inference_mode():
+        assert model.compute(batch).boxes.is_meta
+    assert not crossings.seen
+
+
+def test_a_planted_crossing_is_seen(monkeypatch):
+    module = importlib.import_module("eyeline.detectors.retinanet")
+    assign = module.assign
+
+    def moved(anchors, *rest):
+        return assign(anchors + torch.zeros(anchors.shape).to(anchors.device), *rest)
+
+    monkeypatch.setattr(module, "assign", moved)
+    model, batch = on_meta("retinanet", monkeypatch, train=True)
+    with Crossings() as crossings:
+        model(batch)
+    assert crossings.seen == {"eyeline.detectors.retinanet.RetinaNet.losses"}
+
+
 @contextmanager
 def gpu_must_not_wait(allowed: set[tuple[str, str]], monkeypatch) -> Iterator[None]:
     """Within, a synchronisation is an error, but in the functions that may."""
