@@ -21,6 +21,11 @@ from eyeline.training.recipe import load_recipe
 CPU = torch.device("cpu")
 INDUCTOR = pytest.param("inductor", marks=pytest.mark.slow)  # needs a C++ compiler
 
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "mask_rcnn" else [])  # as faster_rcnn
+    for name in list_models("detection")
+]
+
 
 def small(name, **options):
     torch.manual_seed(0)

@@ -130,7 +130,8 @@ class Sampled(NamedTuple):
     counts: Tensor  # (R,) bool; False where a picture had too few regions, and this is none
 
     def positive(self) -> Sampled:
-        """Those that are an object. Their number is read from the device."""
+        """Those that are an object. Their number is read from the device: an empty slot would cost
+        the mask head as much as an object does, and count in its norms."""
         found = (self.counts & (self.index >= 0)).nonzero()[:, 0]
         return Sampled(*(part[found] for part in self))
 
