@@ -197,15 +197,15 @@ def test_a_batch_is_assigned_as_its_pictures_are_alone(context):
         for n, crowds in ((0, 0), (3, 0), (9, 2), (1, 1))
     ]
     regions = torch.stack([anchors, anchors + 5, anchors + 1, anchors * 0.9])
-    for given in (anchors, regions):
+    for boxes_in in (anchors, regions):
         with context():
             objects = pad_objects(targets)
-            found = assign(given, objects, 0.5, 0.3, force_match=True)
+            found = assign(boxes_in, objects, 0.5, 0.3, force_match=True)
             boxes, labels = objects.of(found)
         assert found.shape == (4, 300) and (found >= 0).any() and (found == IGNORED).any()
         for i, target in enumerate(targets):
             own = (~target["iscrowd"]).nonzero()[:, 0]
-            there = given if given.dim() == 2 else given[i]
+            there = boxes_in if boxes_in.dim() == 2 else boxes_in[i]
             crowd = ignored_by(there, target["boxes"][target["iscrowd"]])
             alone = match(box_iou(target["boxes"][own], there), 0.5, 0.3, True, crowd)
             positive = alone >= 0
