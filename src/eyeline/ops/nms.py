@@ -20,6 +20,7 @@ from eyeline.ops.select import highest, may_look, take
 from eyeline.ops.whole import kept_whole
 
 ROUNDS = 32  # between two looks of the host
+ROWS = 8  # whose IoU matrices in float32 are held at once
 BLOCK = 1024  # boxes taken up at once; 512 to 2048 measure alike (benchmarks/bench_ops.py)
 
 
@@ -313,8 +314,9 @@ def _padded_rounds(
     n = scores.shape[1]
     order = scores.masked_fill(~valid, -math.inf).sort(stable=True, dim=-1, descending=True)[1]
     b = take(boxes.float(), order)
-    over = plain_iou(b[:, :, None], b[:, None]) > float32_below(iou_threshold)  # (rows, N, N)
-    over = over.tril(-1)  # [i, j]: j is better than i
+    threshold = float32_below(iou_threshold)
+    over = torch.cat([plain_iou(a[:, :, None], a[:, None]) > threshold for a in b.split(ROWS)])
+    over = over.tril(-1)  # (rows, N, N); [i, j]: j is better than i
     if groups is not None:
         g = groups.gather(1, order)
         over = over & (g[:, :, None] == g[:, None])
