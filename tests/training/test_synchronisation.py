@@ -275,6 +275,7 @@ def on_meta(name, monkeypatch, train: bool):
     roi = importlib.import_module("eyeline.nn.heads.roi")
     monkeypatch.setattr(roi.Sampled, "positive", some)
     monkeypatch.setattr(roi.Sampled, "of_each", all_of_the_first)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no "meta"
     model = small(name).train(train)
     return model.to("meta"), batch_of(model).to("meta")
 
