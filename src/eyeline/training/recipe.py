@@ -136,7 +136,7 @@ class Recipe(Section):
     accumulate: Count = 1  # forward passes of one step
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     checkpoint_activations: bool = False  # recompute the backbone's blocks: less memory, slower
-    compile: bool = False  # let torch's compiler write the network: a slow start, then faster
+    compile: bool = False  # let torch's compiler write the network: a slow start, for a GPU
     device: str | None = None  # None: the GPU if there is one
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
