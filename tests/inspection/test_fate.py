@@ -21,6 +21,7 @@ SIZE = 128
 NAMES = ["ant", "bee", "cat"]
 OBJECT = (20.0, 20.0, 60.0, 60.0)  # where not said otherwise, of class 1
 FAR = (80.0, 80.0, 120.0, 120.0)
+NOWHERE = torch.tensor([0.0, 0.0, -20.0, -20.0])  # makes a point of an anchor
 SAYS = tuple[tuple[float, ...], float, int]  # a box, its score and its class
 
 
@@ -38,7 +39,7 @@ def one_stage(says: list[SAYS], **options: Any) -> Any:
     def planted(images: Tensor) -> Any:
         logits, deltas, anchors = heads(images)
         logits = [torch.full_like(level, -20.0) for level in logits]
-        deltas = [torch.zeros_like(level) for level in deltas]
+        deltas = [NOWHERE.expand_as(level).clone() for level in deltas]
         for i, (box, score, label) in enumerate(says):
             logits[0][0, i, label] = logit(score)
             deltas[0][0, i] = encode(torch.tensor([box]), anchors[0][i : i + 1])[0]
@@ -49,7 +50,7 @@ def one_stage(says: list[SAYS], **options: Any) -> Any:
 
 
 def two_stages(
-    proposals: list[tuple[tuple[float, ...], float]],
+    proposed: list[tuple[tuple[float, ...], float]],
     classes: dict[int, float],
     move: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
     **options: Any,
@@ -70,8 +71,8 @@ def two_stages(
     def said(levels: list[Tensor]) -> Any:
         logits, deltas = rpn(levels)
         logits = [torch.full_like(level, -20.0) for level in logits]
-        deltas = [torch.zeros_like(level) for level in deltas]
-        for i, (box, score) in enumerate(proposals):
+        deltas = [NOWHERE.expand_as(level).clone() for level in deltas]
+        for i, (box, score) in enumerate(proposed):
             logits[0][0, i] = logit(score)
             deltas[0][0, i] = encode(torch.tensor([box]), seen["anchors"][0][i : i + 1])[0]
         return logits, deltas

@@ -45,7 +45,9 @@ def optimize(
         device: for which, and where, the copy is; by default where the model is.
         ranges: for "int8", of the model's values; see `calibrate`.
         compile: let torch write `compute` anew. The first call of a size then takes a minute or
-            more, and on a CPU a C++ compiler has to be there. Not for "int8".
+            more, and on a CPU a C++ compiler has to be there. On a GPU it replays what it can as
+            CUDA graphs, all but the loops of NMS, and a call overwrites what the one before gave:
+            `finish` first. (That has not been run on a GPU yet.) Not for "int8".
 
     Raises:
         EyelineError: an unknown precision, "int8" with `compile`, without ranges, with those of
@@ -70,8 +72,10 @@ def optimize(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compile:
         compute: Any = model.compute
-        frozen = {"freezing": True} if device.type == "cpu" else None  # weights are constants
-        model.compute = torch.compile(compute, fullgraph=True, options=frozen)
+        how: dict[str, Any] = {"mode": "reduce-overhead"}  # CUDA graphs
+        if device.type == "cpu":
+            how = {"options": {"freezing": True}}  # weights are constants
+        model.compute = torch.compile(compute, fullgraph=True, **how)
         return model
     _replace(model, _packed)
     return model

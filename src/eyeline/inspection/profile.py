@@ -26,7 +26,7 @@ from eyeline.inspection.meters import TimeMeter, WorkMeter
 from eyeline.inspection.stages import Path, Recorder, Stage, build_stages, total, watching
 from eyeline.structures import Target
 from eyeline.training.recipe import Recipe
-from eyeline.training.step import backward, clip_gradients, loss_scaler, set_up, take_step
+from eyeline.training.step import backward, clip_gradients, look, loss_scaler, set_up, take_step
 
 OBJECTS = 10  # of a picture that is trained on
 WARM_UP = 2  # calls that are not counted
@@ -129,11 +129,11 @@ def _step(
     device: torch.device,
     stage: Any,
 ) -> None:
-    scaler, where = loss_scaler(device, recipe.precision), "profile"
-    backward(model, [batch], device, recipe.precision, scaler, where)
+    scaler = loss_scaler(device, recipe.precision)
+    _, values = backward(model, [batch], device, recipe.precision, scaler)
     with stage("clip gradients"):
         scaler.unscale_(optimizer)
-        clip_gradients(model, recipe.clip_norm, [batch], scaler, where)
+        look(values, clip_gradients(model, recipe.clip_norm))
     with stage("optimizer step"):
         take_step(optimizer, scaler)
 

@@ -192,6 +192,8 @@ class Detector(nn.Module):
     name: str
     # Parameters with these prefixes are of another shape where the classes are others.
     class_dependent: tuple[str, ...] = ()
+    # The method from prepared pictures to maps, whose shapes follow from the pictures' alone.
+    network: str
     # Its losses take the targets' masks, and its predictions have some.
     needs_masks = False
 
