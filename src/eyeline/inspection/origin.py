@@ -40,7 +40,7 @@ class Origin:
 def origin_of(called: Any) -> Origin:
     """Of a module, a function or a bound method."""
     if isinstance(called, nn.Module):
-        kind = type(called)
+        kind: Any = type(called)
         file, line, _ = _source(kind)
         settings = " ".join(called.extra_repr().split())
         origin = Origin(kind.__name__, file, line, first_paragraph(kind.__doc__), settings)

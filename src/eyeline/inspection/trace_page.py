@@ -20,7 +20,7 @@ from eyeline.inspection.trace_text import (
     place,
 )
 
-OPEN = 2  # levels that are unfolded at first
+OPEN = 2  # levels of which what has parts is unfolded at first
 CALLS = 12  # that are listed with their shapes
 COLUMNS = ("step", "in", "out", "parameters", "mult-adds", "ms", "out MB", "peak MB", "where")
 
@@ -57,13 +57,10 @@ pre { margin: .3rem 0; padding: .6rem .8rem; overflow-x: auto; background: var(-
   Consolas, "DejaVu Sans Mono", monospace; }
 pre i { color: var(--soft); font-style: normal; user-select: none; }
 @media (max-width: 70rem) {
-  .header { display: none; }
-  .row { display: flex; flex-wrap: wrap; gap: 0 .8rem; padding-left: 1.1rem; }
-  .row .name { width: 100%; margin-left: -1.1rem;
+  .row { display: flex; flex-wrap: wrap; gap: 0 .8rem;
     padding-left: calc(var(--level) * .7rem + 1.1rem); }
-  .row span:not(.name) { margin-left: calc(var(--level) * .7rem); }
-  .row span:not(.name) ~ span { margin-left: 0; }
-  .row span:empty { display: none; }
+  .row .name { width: 100%; padding-left: 0; margin-left: 0; }
+  .row.header, .row span:empty, .row .given { display: none; }
   .row b { display: inline; }
   .row .out::before { content: "→ "; }
   .about { margin-left: calc(var(--level) * .7rem + 1.1rem); } }
@@ -129,8 +126,9 @@ def _facts(trace: Trace) -> dict[str, str]:
 
 def _step(step: Step, level: int) -> str:
     parts = "\n".join(_step(part, level + 1) for part in step.parts)
+    opened = " open" if step.parts and level < OPEN else ""
     return (
-        f'<details class="{step.kind}" style="--level:{level}"{" open" if level < OPEN else ""}>'
+        f'<details class="{step.kind}" style="--level:{level}"{opened}>'
         f"<summary{_row(step)}{_about(step)}{parts}</details>"
     )
 
@@ -145,7 +143,8 @@ def _row(step: Step) -> str:
         "peak MB": "" if step.kind == "note" else megabytes(step.peak_bytes),
     }
     cells = "".join(
-        f'<span class="n">{value} <b>{name}</b></span>' if value else '<span class="n"></span>'
+        f'<span class="n{" given" if name == "out MB" else ""}">'
+        + (f"{value} <b>{name}</b></span>" if value else "</span>")
         for name, value in numbers.items()
     )
     return (
@@ -161,18 +160,17 @@ def _about(step: Step) -> str:
     origin = step.origin
     settings = f"({origin.settings})" if origin.settings else ""
     where = f"{origin.file}:{origin.line}" if origin.file else ""
-    lines = [f"<p>{escape(origin.about)}</p>"] if origin.about else []
-    lines.append(f"<p><code>{escape(origin.type + settings)}</code> {escape(where)}</p>")
-    if step.own_parameters and step.own_parameters != step.parameters:
-        lines.append(
-            f"<p>{step.own_parameters:,} of its {step.parameters:,} parameters are its own</p>"
-        )
-    elif step.parameters:
-        lines.append(f"<p>{step.parameters:,} parameters</p>")
+    told = [f"<code>{escape(origin.type + settings)}</code>", escape(where)]
+    if step.parameters:
+        own = step.own_parameters
+        some = f", {own:,} of them its own" if 0 < own < step.parameters else ""
+        told.append(f"{step.parameters:,} parameters{some}")
     calls = [_call(call) for call in step.calls]
     if len(set(calls)) == 1:
-        lines.append(f"<p>{calls[0]}</p>")
-    else:
+        told.append(calls[0])
+    lines = [f"<p>{escape(origin.about)}</p>"] if origin.about else []
+    lines.append(f"<p>{' · '.join(filter(None, told))}</p>")
+    if len(set(calls)) > 1:
         items = "".join(f"<li>{call}</li>" for call in calls[:CALLS])
         more = f"<p>and {len(calls) - CALLS} calls more</p>" if len(calls) > CALLS else ""
         lines.append(f"<ol>{items}</ol>{more}")

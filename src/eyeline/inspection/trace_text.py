@@ -23,7 +23,7 @@ def table(trace: Trace, width: int, depth: int | None) -> str:
     """See `Trace.table`."""
     root = trace.root
     shown = list(rows(root, depth if depth is not None else fitting_depth(root)))
-    lines = [title(trace), "", *_table(shown, width), ""]
+    lines = [*wrap(title(trace), width, break_on_hyphens=False), "", *_table(shown, width), ""]
     for fact in (*facts(trace), *NOTES):
         lines += wrap(fact, width)
     return "\n".join(lines)
@@ -75,14 +75,11 @@ def _table(shown: list[tuple[int, Step]], width: int) -> list[str]:
         "MB": [megabytes(s.peak_bytes) if s.kind != "note" else "" for _, s in shown],
         "where": [place(s, width >= WIDE) for _, s in shown],
     }
-    if width >= WIDE:
-        columns["what"] = [s.origin.about or s.origin.settings for _, s in shown]
     names = ["  " * level + label(step) for level, step in shown]
     room = {key: max(map(len, (key, *cells))) for key, cells in columns.items()}
     for key in ("where", "in", "MB"):  # which can be done without, in a narrow terminal
         if key in room and width - sum(room.values()) - len(room) < NAME:
             del room[key]
-    room.pop("what", None)
     rest = width - sum(room.values()) - len(room)
     spare = 1 + room.get("in", -1)  # a note has no inputs: its name takes their place
     needed = max(
@@ -90,17 +87,18 @@ def _table(shown: list[tuple[int, Step]], width: int) -> list[str]:
     )
     name_width = max(NAME, min(rest, needed))
     what_width = width - name_width - sum(room.values()) - len(room) - 2
+    what = [cut(s.origin.about or s.origin.settings, max(what_width, 0)) for _, s in shown]
     lines = [f"{'step':<{name_width}}{_cells({key: key for key in room}, room)}"]
+    middle = name_width + sum(1 + n for key, n in room.items() if key != "where")
     for i, (_, step) in enumerate(shown):
         cells = {key: columns[key][i] for key in room}
-        name = names[i]
-        start = name_width
-        if step.kind == "note":
-            start += spare
-            cells.pop("in", None)
-        line = f"{cut(name, start):<{start}}{_cells(cells, room)}"
+        line = f"{cut(names[i], name_width):<{name_width}}{_cells(cells, room)}"
+        if step.kind == "note":  # nothing stands between its value and its place
+            line = f"{names[i]:<{name_width + spare}} {cells['out']}"
+            where = {key: cell for key, cell in cells.items() if key == "where"}
+            line = f"{cut(line, middle):<{middle}}{_cells(where, room)}"
         if width >= WIDE and what_width > NAME:
-            line += f"  {cut(columns['what'][i], what_width)}"
+            line += f"  {what[i]}"
         lines.append(line.rstrip())
     return lines
 
