@@ -22,6 +22,7 @@ from eyeline.cli import (
     models,
     predict,
     profile,
+    trace,
     train,
 )
 from eyeline.errors import EyelineError
@@ -40,6 +41,7 @@ app.command("predict")(predict.predict)
 app.command("calibrate")(calibrate.calibrate)
 app.command("export")(export.export)
 app.command("profile")(profile.profile)
+app.command("trace")(trace.trace)
 app.command("cp")(cp.cp)
 app.command("models")(models.models)
 app.command("demo")(demo.demo)

@@ -229,14 +229,9 @@ class RetinaNet(Detector):
         limits = (c.foreground_iou, c.background_iou)
         matches = assign(anchors, objects, *limits, c.force_match)  # (B, N)
         note(
-            "anchors matched to objects, sec. 4",
-            matches,
-            Assignment,
-            objects.boxes,
-            objects.labels,
-            matches,
-            *limits,
-        )
+            "anchors matched to objects, sec. 4", matches,
+            Assignment, objects.boxes, objects.labels, matches, *limits,
+        )  # fmt: skip
         positive = matches >= 0
         divisor = positive.sum(1).clamp(min=1)  # (B,)
         boxes, labels = objects.of(matches)  # (B, N, 4), (B, N)
