@@ -1,5 +1,5 @@
-"""What goes on inside a model: the path of a picture through it, where its time goes, what became of
-each box, and what a score hangs on."""
+"""What goes on inside a model: the path of a picture through it, where its time goes, what became
+of each box, and what a score hangs on."""
 
 from eyeline.inspection.cam import (
     Activation,

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyeline.nn.layers import FrozenBatchNorm2d
+
 # Called instead of the plain steps while a calibration watches: (x, layer, add, relu) -> result.
 watcher: Callable[[Any, nn.Module, Any, bool], Any] | None = None
 
@@ -42,9 +44,12 @@ def plain(
     x: Tensor, layer: nn.Module, norm: nn.Module | None, add: Tensor | None, relu: bool
 ) -> Tensor:
     """The steps of `fused` one by one."""
-    x = layer(x)
-    if norm is not None:
-        x = norm(x)
+    if isinstance(norm, FrozenBatchNorm2d) and isinstance(layer, nn.Conv2d):
+        x = norm(x, layer)
+    else:
+        x = layer(x)
+        if norm is not None:
+            x = norm(x)
     if add is not None:
         x += add
     return F.relu(x, inplace=True) if relu else x

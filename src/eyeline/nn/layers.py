@@ -15,7 +15,9 @@ class FrozenBatchNorm2d(nn.Module):
     """Batch norm whose statistics and affine part never change:
     y = (x - mean) w / sqrt(var + eps) + b.
 
-    Its four buffers are named as those of `nn.BatchNorm2d`, so either kind's weights load.
+    Its four buffers are named as those of `nn.BatchNorm2d`, so either kind's weights load. Given
+    the convolution before it too, both are one: the kernels are scaled instead of their results,
+    which are far larger, and the gradient passes them once less.
     """
 
     weight: Tensor
@@ -31,10 +33,16 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+    def forward(self, x: Tensor, conv: nn.Conv2d | None = None) -> Tensor:  # (B, C, H, W)
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
-        return torch.addcmul(shift[:, None, None].to(x.dtype), x, scale[:, None, None].to(x.dtype))
+        if conv is None:
+            shift, scale = shift.to(x.dtype), scale.to(x.dtype)
+            return torch.addcmul(shift[:, None, None], x, scale[:, None, None])
+        weight = conv.weight * scale[:, None, None, None].to(conv.weight.dtype)
+        if conv.bias is not None:
+            shift = shift + conv.bias * scale
+        return conv._conv_forward(x, weight, shift.to(weight.dtype))
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps}"
@@ -72,5 +80,7 @@ class ConvNorm(nn.Conv2d):
         self.norm = None if norm == "none" else make_norm(norm, outputs)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H, W)
+        if isinstance(self.norm, FrozenBatchNorm2d):
+            return self.norm(x, self)  # type: ignore[no-any-return]
         x = super().forward(x)
         return x if self.norm is None else self.norm(x)

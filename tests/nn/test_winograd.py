@@ -1,0 +1,90 @@
+"""Winograd's convolution is the direct one, of any size, batch and place in a network."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eyeline.export import optimize
+from eyeline.nn import winograd
+from eyeline.nn.backbones.resnet import VARIANTS, ResNet
+from eyeline.nn.fused import fused
+from eyeline.nn.winograd import WinogradConv2d, strip_size, strips
+
+pytestmark = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="packed convolutions need oneDNN"
+)
+
+
+def exact(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    bias = None if conv.bias is None else conv.bias.double()
+    return F.conv2d(x.double(), conv.weight.double(), bias, padding=1)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 20, 16, 16),
+        (1, 20, 17, 15),  # odd sides: half a tile over
+        (2, 20, 40, 66),  # strips of some rows
+        (30, 20, 7, 9),  # strips of whole pictures, the last overlapping
+        (1, 20, 3, 130),
+        (1, 20, 2, 2),  # too small: the direct sum
+    ],
+)
+@pytest.mark.parametrize("bias", [True, False])
+@torch.inference_mode()
+def test_equals_the_direct_sum(shape: tuple[int, ...], bias: bool) -> None:
+    conv = nn.Conv2d(20, 12, 3, padding=1, bias=bias)
+    x = torch.randn(shape).to(memory_format=torch.channels_last)
+    before, layer = x.clone(), WinogradConv2d(conv)
+    wanted = exact(conv, x)
+    error = (layer(x) - wanted).abs().max()
+    assert error < 1e-5
+    assert error <= 2 * (conv(x) - wanted).abs().max()
+    assert torch.equal(x, before)
+    assert layer(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def test_a_shortcut_and_a_relu_follow() -> None:
+    conv, x = nn.Conv2d(20, 20, 3, padding=1), torch.randn(2, 20, 18, 18)
+    add = torch.randn(2, 20, 18, 18)
+    layer = WinogradConv2d(conv)
+    for more in (None, add):
+        wanted = exact(conv, x) + (0 if more is None else more)
+        for relu in (False, True):
+            found = fused(x, layer, add=more, relu=relu)
+            expected = wanted.clamp(min=0) if relu else wanted
+            torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("tiles", [1, 7, 64, 10_000])
+def test_strips_cover_everything_once_they_are_joined(
+    tiles: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd, "TILES", tiles)
+    for batch, down, across in ((1, 1, 1), (3, 5, 4), (10, 3, 3), (2, 50, 68)):
+        pictures, rows = strip_size(batch, down, across)
+        seen = torch.zeros(batch, down)
+        for b, r in strips(batch, down, pictures, rows):
+            assert 0 <= b <= batch - pictures and 0 <= r <= down - rows
+            seen[b : b + pictures, r : r + rows] = 1
+        assert seen.all()
+
+
+@torch.inference_mode()
+def test_optimize_takes_it_where_channels_are_many() -> None:
+    net = ResNet(**VARIANTS["resnet18"]).eval()
+    fast = optimize(net)
+    kinds = {name: type(layer).__name__ for name, layer in fast.named_modules()}
+    assert kinds["layer1.0.conv1"] == "PackedConv2d"  # 64 channels
+    assert kinds["layer2.0.conv1"] == "PackedConv2d"  # stride 2
+    assert kinds["layer2.0.conv2"] == kinds["layer4.1.conv2"] == "WinogradConv2d"
+    assert "WinogradConv2d" not in {type(m).__name__ for m in optimize(net, "bf16").modules()}
+    x = torch.randn(1, 3, 160, 128)
+    for plain, found in zip(net(x), fast(x), strict=True):
+        scale = float(plain.abs().max())
+        torch.testing.assert_close(found, plain, rtol=0, atol=1e-5 * scale)
