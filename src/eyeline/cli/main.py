@@ -17,6 +17,7 @@ from eyeline.cli import (
     data,
     demo,
     eval,
+    explain,
     export,
     lr_find,
     models,
@@ -40,6 +41,7 @@ app.command("predict")(predict.predict)
 app.command("calibrate")(calibrate.calibrate)
 app.command("export")(export.export)
 app.command("profile")(profile.profile)
+app.command("explain")(explain.explain)
 app.command("cp")(cp.cp)
 app.command("models")(models.models)
 app.command("demo")(demo.demo)

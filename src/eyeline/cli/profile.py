@@ -145,7 +145,7 @@ def open_model(
     assert recipe.model is not None
     entry = find_entry(recipe.model.name)
     if entry.task != "detection":
-        raise EyelineError(f"{entry.name} is for {entry.task}; profile takes a detector")
+        raise EyelineError(f"{entry.name} is for {entry.task}; give a detector")
     unnamed = CLASSES if recipe.classes is None and recipe.weights is None else None
     model = create_model(
         recipe.model.name, classes=recipe.classes, num_classes=unnamed, weights=recipe.weights,

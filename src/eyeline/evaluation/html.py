@@ -13,8 +13,8 @@ from eyeline.evaluation.style import CSS
 LONGEST = 480  # pixels of a picture's longer side on a page
 
 
-def document(title: str, body: str) -> str:
-    """A page that needs no other file and runs no script."""
+def document(title: str, body: str, style: str = "") -> str:
+    """A page that needs no other file; `style` is CSS beside that of all pages."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -22,7 +22,7 @@ def document(title: str, body: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{escape(title)}</title>
-<style>{CSS}</style>
+<style>{CSS}{style}</style>
 </head>
 <body>
 {body}</body>

@@ -1,0 +1,241 @@
+// Final boxes and where they come from, objects and what became of them; masks; attention.
+
+function detectionRows() {
+  return DATA.boxes.detections.map((d, i) => [i, `${i} ${d.label}`, share(d.score)]);
+}
+
+function buildBoxes(view, data) {
+  const top = data.detections.length ? data.detections[0].score : 0;
+  let from = Math.min(0.3, top);
+  let object = null; // chosen object; null: a detection is
+  const [left, right] = columns(view);
+  const scene = new Scene(left, "The picture with its final boxes. Click a box; arrow keys step on.",
+    draw, { click: clicked, key: (dx, dy) => step(dx + dy) });
+  slider(left, "Boxes from a score of", 0, 1, from, (v) => v.toFixed(2), (v) => {
+    from = v;
+    scene.redraw();
+  });
+  const marks = [[COLOURS.found, "detection"], [COLOURS.suppressed, "suppressed by it", "dashed"],
+    ["#c79bff", "its anchor", "dotted"]];
+  if (data.fates.length) {
+    marks.push([COLOURS.object, "object, found"], [COLOURS.missed, "object, missed", "dotted"]);
+  }
+  legend(left, marks);
+  const tabs = el("div");
+  right.append(tabs);
+  let detections = null, objects = null;
+  if (data.detections.length) {
+    detections = radios(right, `${plural(data.detections.length, "detection")}`, detectionRows(),
+      state.detection, (i) => { object = null; objects?.clear(); set("detection", i); show(); }, true);
+  } else {
+    right.append(el("p", { className: "reason", textContent: "Nothing was found in this picture." }));
+  }
+  if (data.fates.length) {
+    const missed = data.fates.filter((f) => f.detection === null).length;
+    objects = radios(right, `${plural(data.fates.length, "object")}, ${missed} missed`,
+      data.fates.map((f, i) => [i, `${f.object} ${f.label}`, f.detection === null ? f.rule
+        : `found by ${f.detection}`, f.detection === null ? COLOURS.missed : COLOURS.object]),
+      null, (i) => chooseObject(i), true);
+  }
+  const said = el("div", { className: "story", "aria-live": "polite" });
+  view.append(said);
+  on("detection", (i) => { detections?.select(i); if (object === null) show(); });
+  on("object", (i) => { objects?.select(i); chooseObject(i); });
+  show();
+
+  function chooseObject(i) {
+    object = i;
+    detections?.clear();
+    state.object = i;
+    show();
+  }
+
+  function step(by) {
+    if (object !== null) {
+      set("object", Math.max(0, Math.min(object + by, data.fates.length - 1)));
+    } else if (data.detections.length) {
+      set("detection", Math.max(0, Math.min((state.detection || 0) + by, data.detections.length - 1)));
+    }
+  }
+
+  function clicked(x, y) { // the smallest box about the point
+    const inside = ({ box: [x1, y1, x2, y2] }) => x1 <= x && x <= x2 && y1 <= y && y <= y2;
+    const area = ([x1, y1, x2, y2]) => (x2 - x1) * (y2 - y1);
+    const found = data.detections.map((d, i) => ({ box: d.box, detection: i, score: d.score }))
+      .filter((d) => d.score >= from);
+    const missed = data.fates.map((f, i) => ({ box: DATA.objects[f.object].box, object: i, fate: f }))
+      .filter((f) => f.fate.detection === null);
+    const hit = [...found, ...missed].filter(inside).sort((a, b) => area(a.box) - area(b.box))[0];
+    if (!hit) return;
+    if (hit.object !== undefined) {
+      state.object = undefined;
+      set("object", hit.object);
+      return;
+    }
+    object = null;
+    objects?.clear();
+    state.detection = undefined;
+    set("detection", hit.detection);
+  }
+
+  function draw(context, unit) {
+    drawPhoto(context, 0.15);
+    const one = object === null ? data.detections[state.detection] : null;
+    for (const fate of data.fates) {
+      const missed = fate.detection === null;
+      drawBox(context, unit, DATA.objects[fate.object].box, missed ? COLOURS.missed : COLOURS.object,
+        { width: 1.5, dash: missed ? [2, 4] : [], alpha: one ? 0.35 : 0.8 });
+    }
+    data.detections.forEach((d) => {
+      if (d.score >= from && d !== one) {
+        drawBox(context, unit, d.box, COLOURS.found, { width: 1.5, alpha: one || object !== null ? 0.45 : 1 });
+      }
+    });
+    if (one) drawDetection(context, unit, one);
+    else if (object !== null) drawFate(context, unit, data.fates[object]);
+  }
+
+  function drawDetection(context, unit, one) {
+    for (const other of one.suppressed) {
+      drawBox(context, unit, other.box, COLOURS.suppressed, { width: 1.2, dash: [6, 4], alpha: 0.7 });
+    }
+    if (one.anchor) {
+      drawBox(context, unit, one.anchor.box, "#c79bff", { width: 1.8, dash: [2, 3] });
+      if (DATA.anchors) {
+        const [x1, y1, x2, y2] = anchorGrid(DATA.anchors).cellBox(one.anchor.level, one.anchor.y,
+          one.anchor.x);
+        context.fillStyle = "rgb(199 155 255 / .75)";
+        context.fillRect(x1, y1, x2 - x1, y2 - y1);
+      }
+    }
+    drawBox(context, unit, one.box, COLOURS.found, { width: 3 });
+    drawTag(context, unit, one.box, `${one.label} ${share(one.score)}`, COLOURS.found);
+    scene.caption.textContent = `Detection ${state.detection}: its anchor and that anchor's cell in `
+      + `violet, ${plural(one.suppressed.length, "suppressed box").replace("boxs", "boxes")} in orange.`;
+  }
+
+  function drawFate(context, unit, fate) {
+    if (fate.by) {
+      drawBox(context, unit, fate.by.box, COLOURS.suppressed, { width: 2.5 });
+    }
+    if (fate.candidate) drawBox(context, unit, fate.candidate.box, COLOURS.chosen, { width: 2.5, dash: [6, 4] });
+    const missed = fate.detection === null;
+    if (!missed) drawBox(context, unit, data.detections[fate.detection].box, COLOURS.found, { width: 3 });
+    const box = DATA.objects[fate.object].box;
+    const colour = missed ? COLOURS.missed : COLOURS.object;
+    drawBox(context, unit, box, colour, { width: 2.5, dash: missed ? [2, 4] : [] });
+    drawTag(context, unit, box, `${fate.label} ${fate.object}`, colour);
+    scene.caption.textContent = missed ? "Yellow: the object. White: the last candidate that was good "
+      + `for it.${fate.by ? " Orange: the box that suppressed it." : ""}`
+      : "Green: the object. Blue: the detection that found it.";
+  }
+
+  function show() {
+    scene.redraw();
+    if (object !== null) return tellObject(data.fates[object]);
+    const one = data.detections[state.detection];
+    if (!one) return;
+    const { anchor } = one;
+    const name = DATA.anchors && anchor ? DATA.anchors.levels[anchor.level].name : null;
+    const rows = one.steps.map((s) => [data.stages[s.stage], `${s.row.toLocaleString("en")}`, s.rows,
+      size(s.box), `${s.of} ${share(s.score)}`]);
+    if (anchor) {
+      rows.unshift([`anchor of level ${name}, row ${anchor.y}, column ${anchor.x}, shape ${anchor.shape}`,
+        `${one.steps[0].row.toLocaleString("en")}`, "", size(anchor.box), ""]);
+    }
+    const others = one.suppressed.map((o) => [o.row, `${o.label ?? ""} ${share(o.score)}`, size(o.box),
+      share(o.iou)]);
+    replace(said, table(`Where detection ${state.detection} comes from`, ["stage", "row", "of", "size",
+      "score"], rows), others.length
+      ? table(`What it suppressed: boxes that overlap it by more than ${data.nms}`, ["row", "class and score",
+        "size", "IoU"], others)
+      : el("p", { className: "note", textContent: "It suppressed no other box." }));
+  }
+
+  function tellObject(fate) {
+    if (fate.detection !== null) {
+      replace(said, el("h3", { textContent: `${fate.label} ${fate.object}: found` }),
+        el("p", { textContent: fate.story }));
+      return;
+    }
+    const rows = [["last good candidate", data.stages[fate.candidate.stage],
+      fate.candidate.row.toLocaleString("en"), size(fate.candidate.box), share(fate.candidate.score)]];
+    if (fate.by) rows.push(["suppressed it", data.stages[fate.candidate.stage], "–", size(fate.by.box),
+      share(fate.by.score)]);
+    replace(said, el("h3", { textContent: `${fate.label} ${fate.object}: missed, ${fate.rule}` }),
+      el("p", { textContent: `It died on the way into “${data.stages[fate.stage]}”. ${fate.story}` }),
+      table("The boxes", ["", "in the stage", "row", "size", "score"], rows));
+  }
+}
+
+function buildMasks(view, data, pasted) {
+  const values = unpack(data.values);
+  const { side } = data;
+  const [left, right] = columns(view);
+  const pair = el("div", { className: "pair-of-scenes" });
+  left.append(pair);
+  const masked = Math.min(data.masks.length, DATA.boxes.detections.length);
+  let chosen = Math.min(state.detection || 0, masked - 1);
+  const cells = new Scene(pair, "The mask's probabilities", (context) => {
+    const part = values.subarray(chosen * side * side, (chosen + 1) * side * side);
+    context.imageSmoothingEnabled = false;
+    context.drawImage(heatMap(Float32Array.from(part, (v) => v / 255), side, side), 0, 0);
+  }, { view: [0, 0, side, side], caption: `probabilities, ${side} × ${side} over the box: dark 0, light 1` });
+  const whole = new Scene(pair, "The mask pasted into the picture", (context, unit) => {
+    drawPhoto(context, 0.35);
+    const mask = data.masks[chosen];
+    const [x1, y1, x2, y2] = mask.box.map((v, i) => v * (i % 2 ? HEIGHT : WIDTH));
+    if (pasted[chosen]) {
+      context.globalAlpha = 0.62;
+      context.imageSmoothingEnabled = false;
+      context.drawImage(tinted(pasted[chosen]), x1, y1, x2 - x1, y2 - y1);
+      context.globalAlpha = 1;
+    }
+    const one = DATA.boxes.detections[chosen];
+    drawBox(context, unit, one.box, COLOURS.found);
+    drawTag(context, unit, one.box, `${one.label} ${share(one.score)}`, COLOURS.found);
+    whole.caption.textContent = mask.pasted
+      ? `pasted: ${plural(mask.pixels, "pixel")} of the picture from a probability of 0.5`
+      : "pasted: no pixel reaches a probability of 0.5";
+  });
+  const list = radios(right, "Detection", detectionRows().slice(0, masked), chosen, (i) => {
+    set("detection", i);
+    show(i);
+  }, true);
+  on("detection", (i) => { if (i < masked) { list.select(i); show(i); } });
+  function show(i) {
+    chosen = i;
+    cells.redraw();
+    whole.redraw();
+  }
+  function tinted(image) {
+    const canvas = el("canvas", { width: image.width, height: image.height });
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    context.globalCompositeOperation = "source-in";
+    context.fillStyle = COLOURS.found;
+    context.fillRect(0, 0, image.width, image.height);
+    return canvas;
+  }
+}
+
+function buildAttention(view, maps) {
+  let opacity = 0.55;
+  const [high, wide] = DATA.picture.padded;
+  const grid = el("div", { className: "pair-of-scenes" });
+  const scenes = [];
+  slider(view, "Cover", 0, 100, 55, (v) => `${v.toFixed(0)} %`, (v) => {
+    opacity = v / 100;
+    for (const scene of scenes) scene.redraw();
+  });
+  view.append(grid);
+  for (const one of maps) {
+    const map = heatMap(Float32Array.from(unpack(one.values), (v) => v / 255), one.width, one.height);
+    scenes.push(new Scene(grid, `${one.method}: ${one.title}`, (context) => {
+      drawPhoto(context);
+      context.globalAlpha = opacity;
+      context.drawImage(map, 0, 0, wide, high);
+      context.globalAlpha = 1;
+    }, { caption: `${one.title}: ${one.method} at ${one.layer}, dark 0, light most` }));
+  }
+}
