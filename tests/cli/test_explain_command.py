@@ -57,7 +57,7 @@ def cli(
     (Path("pictures") / "coco.json").write_text(json.dumps(coco))
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:
-        status = main.run(["explain", str(weights), *map(str, arguments), "--device", "cpu"])
+        status = main.run(["explain", str(weights), *map(str, arguments)])
         return status, *capsys.readouterr()
 
     return run
@@ -66,7 +66,9 @@ def cli(
 def objects(path: str) -> list[dict[str, object]]:
     text = Path(path).read_text(encoding="utf-8")
     start = text.index('id="data">') + len('id="data">')
-    found: list[dict[str, object]] = json.loads(text[start : text.index("</script>", start)])["objects"]
+    found: list[dict[str, object]] = json.loads(text[start : text.index("</script>", start)])[
+        "objects"
+    ]
     return found
 
 
@@ -103,7 +105,10 @@ def test_what_exists_stays(cli: Run) -> None:
     [
         (["none.png"], "none.png: no such picture"),
         (["pictures/a.png", "--target", "none.json"], "none.json: no such file or folder"),
-        (["pictures/a.png", "--target", "dog.xml"], "dog.xml:2: the class 'dog' is not one of disc, cat"),
+        (
+            ["pictures/a.png", "--target", "dog.xml"],
+            "dog.xml:2: the class 'dog' is not one of disc, cat",
+        ),
         (["pictures/b.png", "--target", "pictures"], "the class 'dog' is not one of disc, cat"),
         (["c.png", "--target", "pictures"], "pictures: no picture is named c.png"),
         (["pictures/a.png", "--target", "c.png"], "c.png: neither a folder nor a COCO"),

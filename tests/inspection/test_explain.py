@@ -114,7 +114,9 @@ def test_the_page_has_the_x_ray_s_numbers(
     kinds = np.array(anchors["kinds"])[array(anchors["kind"])]
     matches = x.learning.assignment.matches.numpy()
     assert set(kinds[matches >= 0]) <= {"positive", "forced"} and (matches >= 0).any()
-    assert (kinds[matches == -2] == "ignored").all() and (kinds[matches == -1] == "background").all()
+    assert (kinds[matches == -2] == "ignored").all() and (
+        kinds[matches == -1] == "background"
+    ).all()
     assert (array(anchors["iou"])[kinds == "positive"] >= anchors["foreground"] - 1e-4).all()
     assert (array(anchors["iou"])[kinds == "forced"] < anchors["foreground"] + 1e-4).all()
     assert sum(row["anchors"] for row in anchors["counts"]) == len(matches)
@@ -186,7 +188,8 @@ def test_samples_lie_where_roi_align_takes_them(ratio: int, aligned: bool) -> No
     boxes = torch.tensor([[40.3, 21.7, 133.1, 90.2], [100.0, 50.0, 131.0, 140.0]])
     where = torch.zeros(2, dtype=torch.int64)
     out = roi_align([level], boxes, where, where, 7, [0.25], ratio, aligned)
-    for region, (y, x) in zip(out, sample_positions(boxes, where, 7, [0.25], ratio, aligned)):
+    places = sample_positions(boxes, where, 7, [0.25], ratio, aligned)
+    for region, (y, x) in zip(out, places, strict=True):
         torch.testing.assert_close(region[0], y.view(7, -1).mean(1)[:, None].expand(7, 7))
         torch.testing.assert_close(region[1], x.view(7, -1).mean(1)[None].expand(7, 7))
     edges = pool_edges(boxes, where, torch.tensor([[40, 60]] * 2), (7, 7), [0.25])
@@ -266,7 +269,9 @@ def test_a_walk_through_all_controls(pages: dict[str, str], name: str, tmp_path:
 
 
 def test_a_script_error_is_told(pages: dict[str, str], tmp_path: Path) -> None:
-    broken = pages["retinanet"].replace("function drawCell(context, unit) {", "function drawCell() {")
+    broken = pages["retinanet"].replace(
+        "function drawCell(context, unit) {", "function drawCell() {"
+    )
     assert broken != pages["retinanet"]
     errors, _, _ = walked(broken, tmp_path)
     assert errors and "not defined" in errors[0]

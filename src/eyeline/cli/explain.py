@@ -27,7 +27,6 @@ def explain(
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="default PICTURE.html")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="an existing FILE")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda ...")] = None,
 ) -> None:
     """Write one page that shows what a model did with a picture, stage by stage.
 
@@ -38,7 +37,6 @@ def explain(
     from eyeline.cli.profile import open_model
     from eyeline.data.images import read_image
     from eyeline.data.lookup import annotated_picture
-    from eyeline.device import find_device
     from eyeline.inspection.explain import explain as explain_page
     from eyeline.inspection.xray import xray
 
@@ -47,7 +45,7 @@ def explain(
         raise EyelineError(f"{path} exists already; choose another --out, or give --overwrite")
     if not picture.is_file():
         raise EyelineError(f"{picture}: no such picture")
-    model = open_model(run, [], None)[0].to(find_device(device))
+    model = open_model(run, [], None)[0]
     if target is None:
         image, wanted, told = read_image(picture), None, "No annotation was given."
     else:

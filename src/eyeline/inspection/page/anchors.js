@@ -51,7 +51,7 @@ function buildAnchors(view, data) {
     ], mode, (value) => { mode = value; scene.redraw(); });
   }
   const levels = radios(right, "Level", grid.levels.map((level, i) => [i, level.name]), start.level,
-    (level) => move(level));
+    (level) => set("level", level));
   const said = el("div");
   right.append(said);
   if (known) {
@@ -61,9 +61,9 @@ function buildAnchors(view, data) {
       ? `Which anchors learning would use is not told: ${data.missing}.`
       : "Give an annotation (--target) to see which anchors are positive, ignored and sampled." }));
   }
-  on("level", (level) => { levels.select(level); show(); });
+  on("level", (level) => { levels.select(level); follow(level); show(); });
   on("cell", show);
-  state.level = start.level;
+  let before = (state.level = start.level);
   set("cell", start.cell);
 
   function firstCell() {
@@ -86,11 +86,12 @@ function buildAnchors(view, data) {
     set("cell", [Math.max(0, Math.min(y, height - 1)), Math.max(0, Math.min(x, width - 1))]);
   }
 
-  function move(level) { // to the cell of another level that lies at the same place
-    const [before, after] = [grid.levels[state.level], grid.levels[level]];
-    const at = state.cell.map((i, axis) => Math.floor(((i + 0.5) * before.step[axis]) / after.step[axis]));
-    state.cell = [Math.min(at[0], after.height - 1), Math.min(at[1], after.width - 1)];
-    set("level", level);
+  function follow(level) { // to the cell of the new level that lies at the same place
+    const { step, height, width } = grid.levels[level];
+    const at = state.cell.map((i, axis) =>
+      Math.floor(((i + 0.5) * grid.levels[before].step[axis]) / step[axis]));
+    state.cell = [Math.min(at[0], height - 1), Math.min(at[1], width - 1)];
+    before = level;
   }
 
   function show() {

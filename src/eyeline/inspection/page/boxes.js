@@ -26,7 +26,7 @@ function buildBoxes(view, data) {
   let detections = null, objects = null;
   if (data.detections.length) {
     detections = radios(right, `${plural(data.detections.length, "detection")}`, detectionRows(),
-      state.detection, (i) => { object = null; objects?.clear(); set("detection", i); show(); }, true);
+      state.detection, chooseDetection, true);
   } else {
     right.append(el("p", { className: "reason", textContent: "Nothing was found in this picture." }));
   }
@@ -35,19 +35,26 @@ function buildBoxes(view, data) {
     objects = radios(right, `${plural(data.fates.length, "object")}, ${missed} missed`,
       data.fates.map((f, i) => [i, `${f.object} ${f.label}`, f.detection === null ? f.rule
         : `found by ${f.detection}`, f.detection === null ? COLOURS.missed : COLOURS.object]),
-      null, (i) => chooseObject(i), true);
+      null, (i) => set("object", i), true);
   }
   const said = el("div", { className: "story", "aria-live": "polite" });
   view.append(said);
-  on("detection", (i) => { detections?.select(i); if (object === null) show(); });
-  on("object", (i) => { objects?.select(i); chooseObject(i); });
+  on("detection", (i) => {
+    if (object !== null) return;
+    detections?.select(i);
+    show();
+  });
+  on("object", (i) => {
+    object = i;
+    (i === null ? objects : detections)?.clear();
+    (i === null ? detections : objects)?.select(i === null ? state.detection : i);
+    show();
+  });
   show();
 
-  function chooseObject(i) {
-    object = i;
-    detections?.clear();
-    state.object = i;
-    show();
+  function chooseDetection(i) {
+    set("object", null);
+    set("detection", i);
   }
 
   function step(by) {
@@ -67,15 +74,8 @@ function buildBoxes(view, data) {
       .filter((f) => f.fate.detection === null);
     const hit = [...found, ...missed].filter(inside).sort((a, b) => area(a.box) - area(b.box))[0];
     if (!hit) return;
-    if (hit.object !== undefined) {
-      state.object = undefined;
-      set("object", hit.object);
-      return;
-    }
-    object = null;
-    objects?.clear();
-    state.detection = undefined;
-    set("detection", hit.detection);
+    if (hit.object !== undefined) set("object", hit.object);
+    else chooseDetection(hit.detection);
   }
 
   function draw(context, unit) {
@@ -88,7 +88,8 @@ function buildBoxes(view, data) {
     }
     data.detections.forEach((d) => {
       if (d.score >= from && d !== one) {
-        drawBox(context, unit, d.box, COLOURS.found, { width: 1.5, alpha: one || object !== null ? 0.45 : 1 });
+        const alpha = one || object !== null ? 0.45 : 1;
+        drawBox(context, unit, d.box, COLOURS.found, { width: 1.5, alpha });
       }
     });
     if (one) drawDetection(context, unit, one);
@@ -118,7 +119,9 @@ function buildBoxes(view, data) {
     if (fate.by) {
       drawBox(context, unit, fate.by.box, COLOURS.suppressed, { width: 2.5 });
     }
-    if (fate.candidate) drawBox(context, unit, fate.candidate.box, COLOURS.chosen, { width: 2.5, dash: [6, 4] });
+    if (fate.candidate) {
+      drawBox(context, unit, fate.candidate.box, COLOURS.chosen, { width: 2.5, dash: [6, 4] });
+    }
     const missed = fate.detection === null;
     if (!missed) drawBox(context, unit, data.detections[fate.detection].box, COLOURS.found, { width: 3 });
     const box = DATA.objects[fate.object].box;
@@ -138,15 +141,15 @@ function buildBoxes(view, data) {
     const { anchor } = one;
     const name = DATA.anchors && anchor ? DATA.anchors.levels[anchor.level].name : null;
     const rows = one.steps.map((s) => [data.stages[s.stage], `${s.row.toLocaleString("en")}`, s.rows,
-      size(s.box), `${s.of} ${share(s.score)}`]);
+      size(s.box), `${s.of} ${share(s.score)}`, s.suppressed ?? ""]);
     if (anchor) {
       rows.unshift([`anchor of level ${name}, row ${anchor.y}, column ${anchor.x}, shape ${anchor.shape}`,
-        `${one.steps[0].row.toLocaleString("en")}`, "", size(anchor.box), ""]);
+        `${one.steps[0].row.toLocaleString("en")}`, "", size(anchor.box), "", ""]);
     }
     const others = one.suppressed.map((o) => [o.row, `${o.label ?? ""} ${share(o.score)}`, size(o.box),
       share(o.iou)]);
     replace(said, table(`Where detection ${state.detection} comes from`, ["stage", "row", "of", "size",
-      "score"], rows), others.length
+      "score", "suppressed"], rows), others.length
       ? table(`What it suppressed: boxes that overlap it by more than ${data.nms}`, ["row", "class and score",
         "size", "IoU"], others)
       : el("p", { className: "note", textContent: "It suppressed no other box." }));
@@ -180,7 +183,7 @@ function buildMasks(view, data, pasted) {
     const part = values.subarray(chosen * side * side, (chosen + 1) * side * side);
     context.imageSmoothingEnabled = false;
     context.drawImage(heatMap(Float32Array.from(part, (v) => v / 255), side, side), 0, 0);
-  }, { view: [0, 0, side, side], caption: `probabilities, ${side} × ${side} over the box: dark 0, light 1` });
+  }, { view: [0, 0, side, side], caption: `probabilities, ${side} × ${side}: dark 0, light 1` });
   const whole = new Scene(pair, "The mask pasted into the picture", (context, unit) => {
     drawPhoto(context, 0.35);
     const mask = data.masks[chosen];

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from eyeline.inspection.fate import RULES, Step, fates, origin, scores_of, story
 from eyeline.inspection.page.packing import numbers, packed, picture_uri
@@ -30,12 +29,20 @@ def regions(x: XRay, names: list[str]) -> list[dict[str, Any]] | str:
             "Does not apply: this model has one stage. Classes and boxes are read from the feature "
             "maps cell by cell, and no region is cut out of them."
         )
-    return [_cut(x, cut, names) for cut in x.cuts]
+    cut_from = [(cut, stage) for cut in x.cuts if (stage := _stage_of(x, cut)) is not None]
+    return [_cut(x, cut, stage, names) for cut, stage in cut_from] or (
+        "The regions that this model cuts out are not the boxes of one of its stages."
+    )
 
 
-def _cut(x: XRay, cut: Cut, names: list[str]) -> dict[str, Any]:
+def _stage_of(x: XRay, cut: Cut) -> int | None:
+    """The stage whose boxes are the regions of a cut."""
+    rows = (i for i, s in enumerate(x.stages) if s.boxes.shape == cut.boxes.shape)
+    return next((i for i in rows if torch.equal(x.stages[i].boxes, cut.boxes)), None)
+
+
+def _cut(x: XRay, cut: Cut, stage: int, names: list[str]) -> dict[str, Any]:
     """Where a pooler samples the regions of the detections, and of the best others."""
-    stage = next(i for i, s in enumerate(x.stages) if _same(s.boxes, cut.boxes))
     entries: dict[int, str] = {}
     for d, (label, score) in enumerate(_detections(x)):
         row = x.rows(d)[stage]
@@ -75,10 +82,6 @@ def _cut(x: XRay, cut: Cut, names: list[str]) -> dict[str, Any]:
         "levels": level_names(list(x.maps)[-1], len(maps)), "group": list(x.maps)[-1],
         "regions": found,
     }  # fmt: skip
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(a, b)
 
 
 def _detections(x: XRay) -> list[tuple[int, float]]:
@@ -126,7 +129,7 @@ def boxes(x: XRay, names: list[str]) -> dict[str, Any]:
         anchor = x.anchor(steps[0].row) if x.anchors else None
         found.append({
             "box": numbers(steps[-1].box), "label": names[label], "score": round(score, 4),
-            "steps": [_step(x, step, label, names) for step in steps],
+            "steps": [_step(x, steps, i, label, names) for i in range(len(steps))],
             "anchor": None if anchor is None else {
                 "level": anchor.level, "y": anchor.y, "x": anchor.x, "shape": anchor.shape,
                 "box": numbers(anchor.box),
@@ -153,9 +156,11 @@ def _box_of(x: XRay, stage: int, row: int, names: list[str]) -> dict[str, Any]:
     }
 
 
-def _step(x: XRay, step: Step, label: int, names: list[str]) -> dict[str, Any]:
+def _step(x: XRay, steps: list[Step], i: int, label: int, names: list[str]) -> dict[str, Any]:
     """A detection at one stage; its score there is of its own class, where classes are scored."""
-    stage = x.stages[step.stage]
+    step, stage, suppressed = steps[i], x.stages[i], None
+    if i and stage.suppressor is not None:
+        suppressed = int((stage.suppressor == steps[i - 1].row).sum())
     scored = stage.labels is not None or stage.class_scores is not None
     return {
         "stage": step.stage,
@@ -164,6 +169,7 @@ def _step(x: XRay, step: Step, label: int, names: list[str]) -> dict[str, Any]:
         "score": round(float(scores_of(stage, label)[step.row]), 4),
         "of": names[label] if scored else "object",
         "rows": int(stage.valid.sum()),
+        "suppressed": suppressed,  # on the way into the stage
     }
 
 

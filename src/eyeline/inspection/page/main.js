@@ -30,7 +30,10 @@ async function main() {
 }
 
 function follow({ section, detection, object, level }) {
-  if (detection >= 0 && detection < DATA.boxes.detections.length) set("detection", detection);
+  if (detection >= 0 && detection < DATA.boxes.detections.length) {
+    set("object", null);
+    set("detection", detection);
+  }
   if (object >= 0 && object < DATA.boxes.fates.length) set("object", object);
   if (level >= 0 && level < (DATA.anchors?.levels.length || 0)) set("level", level);
   if (section) document.getElementById(section)?.scrollIntoView();

@@ -4,7 +4,8 @@ function buildProposals(view, data) {
   if (DATA.anchors) scoreMaps(view);
   const most = Math.max(data.before.count, data.after.count, 1);
   const count = (position) => Math.max(1, Math.round(most ** (position / 100)));
-  let position = Math.min(100, (100 * Math.log(Math.min(60, most))) / Math.log(Math.max(most, 2)));
+  const middle = Math.log(Math.min(60, most)) / Math.log(Math.max(most, 2));
+  let position = Math.round(100 * middle);
 
   view.append(el("h3", { textContent: "Before and after NMS" }));
   slider(view, "The best", 0, 100, position, (at) => count(at).toLocaleString("en"), (at) => {

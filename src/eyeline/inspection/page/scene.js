@@ -16,7 +16,7 @@ class Scene {
     if (key) this.canvas.tabIndex = 0;
     this.caption = el("figcaption", { textContent: caption || "" });
     parent.append(el("figure", {}, this.canvas, this.caption));
-    this.look(view || [0, 0, WIDTH, HEIGHT]);
+    this.frame(view || [0, 0, WIDTH, HEIGHT]);
     if (click) {
       this.canvas.classList.add("clickable");
       this.canvas.addEventListener("click", (event) => {
@@ -38,11 +38,15 @@ class Scene {
   }
 
   look(view) {
+    this.frame(view);
+    this.redraw();
+  }
+
+  frame(view) { // the first drawing is the observer's
     this.view = view;
     const ratio = (view[2] - view[0]) / (view[3] - view[1]);
     this.canvas.style.aspectRatio = ratio;
     this.canvas.style.maxWidth = `calc(80vh * ${ratio.toFixed(4)})`;
-    this.redraw();
   }
 
   redraw() {
