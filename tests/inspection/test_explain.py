@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html
 import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,20 @@ import torch
 import eyeline
 from eyeline.data.lookup import annotated_picture
 from eyeline.inspection.explain import Attention, explain
-from eyeline.inspection.page import found, seen, source
+from eyeline.inspection.page import found, pictures, seen, source
 from eyeline.inspection.xray import Line, Stage, XRay, xray
 from eyeline.ops.roi_align import pool_edges, roi_align, roi_pool, sample_positions
-from eyeline.registry import list_models
+from eyeline.registry import find, list_models
 
 SECTIONS = (
     "picture", "features", "anchors", "proposals", "regions", "masks", "boxes", "attention",
 )  # fmt: skip
 DETECTORS = list_models("detection")
-PICTURE = "000000087038.jpg"
-OPTIONS = {"backbone": "resnet18", "size": 128, "score_threshold": 0.005, "fpn_channels": 32}
+PICTURE = "000000087038.jpg"  # has a crowd
+# The threshold lies below what a fresh network says, so that there is something to look at.
+OPTIONS = {"backbone": "resnet18", "min_size": 128, "max_size": 192, "score_threshold": 0.005,
+           "fpn_channels": 32, "head_width": 64, "mask_width": 16, "proposals": (100, 60),
+           "proposals_before_nms": (200, 100), "candidates": 100}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +41,22 @@ def xrays(shared_data: Path) -> dict[str, XRay]:
     """Of each detector, untrained, on one photograph."""
     torch.manual_seed(0)
     coco = shared_data / "tiny_coco"
-    photographs = sorted((coco / "val2017").glob("*.jpg"))
     content = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
-    classes = [c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])]
-    image, target = annotated_picture(coco, photographs[0], classes, masks=True)
-    assert len(target["boxes"]) > 1 and image.shape[0] == 3
+    (photograph,) = (image for image in content["images"] if image["file_name"] == PICTURE)
+    there = {a["category_id"] for a in content["annotations"] if a["image_id"] == photograph["id"]}
+    classes = ["none of these", *(c["name"] for c in content["categories"] if c["id"] in there)]
+    image, target = annotated_picture(coco, coco / "val2017" / PICTURE, classes, masks=True)
+    assert len(target["boxes"]) and target["labels"].min() > 0
     return {
-        name: xray(eyeline.create_model(name, classes=classes, **OPTIONS), image, target)
+        name: xray(eyeline.create_model(name, classes=classes, **known(name)), image, target)
         for name in DETECTORS
     }
+
+
+def known(name: str) -> dict[str, Any]:
+    """Of `OPTIONS` those that the detector has."""
+    fields = {f.name for f in dataclasses.fields(sys.modules[find(name).build.__module__].Config)}
+    return {key: value for key, value in OPTIONS.items() if key in fields}
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +172,25 @@ def test_recall_is_counted_over_the_best() -> None:
     assert seen.found_at(boxes, stage, 0.5) == [1, 2]
     assert seen.found_at(boxes, stage, 0.9) == [3]
     assert seen.found_at(boxes[:0], stage, 0.5) == []
+
+
+@pytest.mark.parametrize(("channels", "side"), [(5, 12), (40, 4)])
+def test_principal_components(channels: int, side: int) -> None:
+    """A map that is a ramp along x, a weaker one along y, and nothing else, shows just that."""
+    rows, columns = torch.meshgrid(*[torch.linspace(-1, 1, side)] * 2, indexing="ij")
+    one, other = torch.linalg.qr(torch.randn(channels, 2))[0].T
+    features = 3 * columns * one[:, None, None] - rows * other[:, None, None] + 7
+    image, explained = pictures.components(features)
+    assert explained[:2] == pytest.approx([0.9, 0.1], abs=1e-5) and explained[2] < 1e-9
+    red, green, _ = np.moveaxis(np.asarray(image, np.float64), -1, 0)
+    for plane, ramp in ((red, columns), (green, rows)):
+        assert abs(np.corrcoef(plane.ravel(), ramp.numpy().ravel())[0, 1]) > 0.99
+
+
+def test_the_strongest_channels_come_first() -> None:
+    features = torch.stack([torch.full((3, 3), v) for v in (1.0, -3.0, 0.0, 2.0)])
+    index, share = pictures.strongest(features, 2)
+    assert index == [1, 3] and share == pytest.approx([9 / 14, 4 / 14])
 
 
 def test_level_names() -> None:

@@ -16,7 +16,7 @@ function buildBoxes(view, data) {
     scene.redraw();
   });
   const marks = [[COLOURS.found, "detection"], [COLOURS.suppressed, "suppressed by it", "dashed"],
-    ["#c79bff", "its anchor", "dotted"]];
+    ["#c79bff", "its anchor", "dotted"], [COLOURS.chosen, "its boxes in between", "dashed"]];
   if (data.fates.length) {
     marks.push([COLOURS.object, "object, found"], [COLOURS.missed, "object, missed", "dotted"]);
   }
@@ -108,6 +108,11 @@ function buildBoxes(view, data) {
         context.fillStyle = "rgb(199 155 255 / .75)";
         context.fillRect(x1, y1, x2 - x1, y2 - y1);
       }
+    }
+    const between = new Map(one.steps.map((step) => [step.box.join(), step.box]));
+    between.delete(one.box.join());
+    for (const box of between.values()) {
+      drawBox(context, unit, box, COLOURS.chosen, { width: 1.8, dash: [6, 4] });
     }
     drawBox(context, unit, one.box, COLOURS.found, { width: 3 });
     drawTag(context, unit, one.box, `${one.label} ${share(one.score)}`, COLOURS.found);

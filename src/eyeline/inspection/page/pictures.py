@@ -33,21 +33,21 @@ def normalised(image: Tensor) -> Image.Image:
 
 def components(features: Tensor) -> tuple[Image.Image, list[float]]:
     """The three principal components of a map (C, H, W) as red, green and blue, and the share of
-    its variance that each explains."""
-    channels, height, width = features.shape
+    its variance that each explains; fewer where it has fewer cells or channels."""
+    height, width = features.shape[1:]
     cells = features.flatten(1).T.double()  # (H W, C)
     cells = cells - cells.mean(0)
-    variance, axes = torch.linalg.eigh(cells.T @ cells)  # ascending
-    order = list(range(channels - 1, max(channels - 4, -1), -1))
-    axes = axes[:, order]
-    # The sign of an axis means nothing: its largest entry is made positive.
-    largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
-    planes = (cells @ (axes * largest.sign())).T.reshape(-1, height, width)
-    pixels = torch.stack([levelled(plane) for plane in planes], -1)  # (H, W, 3 or less)
+    few = len(cells) < cells.shape[1]  # the smaller of two matrices with the same eigenvalues
+    variance, vectors = torch.linalg.eigh(cells @ cells.T if few else cells.T @ cells)
+    variance, vectors = variance.flip(0)[:3].clamp(min=0), vectors.flip(1)[:, :3]
+    planes = vectors if few else cells @ vectors  # (H W, 3), up to a factor
+    # The sign of a component means nothing: its largest value is made positive.
+    planes = planes * planes.gather(0, planes.abs().argmax(0, keepdim=True)).sign()
+    pixels = torch.stack([levelled(plane.view(height, width)) for plane in planes.T], -1)
     pixels = torch.nn.functional.pad(pixels, (0, 3 - pixels.shape[-1]))
-    total = variance.clamp(min=0).sum().clamp(min=1e-12)
     shown = Image.fromarray((pixels * 255).round().to(torch.uint8).numpy())
-    return shown, [float(variance[i].clamp(min=0) / total) for i in order]
+    total = cells.square().sum().clamp(min=1e-12)
+    return shown, (variance / total).tolist()
 
 
 def strongest(features: Tensor, count: int) -> tuple[list[int], list[float]]:
