@@ -90,6 +90,25 @@ def test_annotations_are_read_by_name(cli: Run, target: str) -> None:
     assert one["box"] == pytest.approx([v * larger for v in (5, 6, 45, 50)], abs=0.5)
 
 
+def test_another_split_s_picture_of_that_name_is_not_meant(cli: Run) -> None:
+    """A folder of splits numbers the pictures of each from 0."""
+    for split, name in (("train", "disc"), ("val", "cat")):
+        folder = Path("data") / split
+        folder.mkdir(parents=True)
+        Image.new("RGB", (80, 60)).save(folder / "a.png")
+        content = {
+            "images": [{"id": 0, "file_name": "a.png"}],
+            "categories": [{"id": 3, "name": name}],
+            "annotations": [{"id": 1, "image_id": 0, "category_id": 3, "bbox": [5, 6, 40, 44]}],
+        }
+        (folder / "_annotations.coco.json").write_text(json.dumps(content))
+    status, _, err = cli("data/val/a.png", "--target", "data")
+    assert status == 0, err
+    assert [one["label"] for one in objects("a.html")] == ["cat"]
+    status, _, err = cli("pictures/a.png", "--target", "data", "-o", "b.html")
+    assert status == 1 and "data: 2 pictures are named a.png; give its own annotation" in err
+
+
 def test_what_exists_stays(cli: Run) -> None:
     Path("a.html").write_text("mine")
     status, _, err = cli("pictures/a.png")

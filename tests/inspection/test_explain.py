@@ -287,7 +287,6 @@ def walked(page: str, tmp_path: Path) -> tuple[list[str], int, str]:
     top = re.search(r"<html[^>]*>", done.stdout)
     assert top is not None, done.stderr[-2000:]
     given = dict(re.findall(r'data-(\w+)="(.*?)"', top[0]))
-    assert given.get("ready") == "true", given
     return json.loads(html.unescape(given["errors"])), int(given.get("walked", 0)), done.stdout
 
 
@@ -295,7 +294,7 @@ def walked(page: str, tmp_path: Path) -> tuple[list[str], int, str]:
 def test_a_walk_through_all_controls(pages: dict[str, str], name: str, tmp_path: Path) -> None:
     errors, controls, shown = walked(pages[name], tmp_path)
     assert errors == []
-    assert controls > 60
+    assert controls > 60 and 'data-ready="true"' in shown
     assert "Where detection" in shown or "died on the way" in shown
 
 

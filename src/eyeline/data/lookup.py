@@ -32,30 +32,40 @@ def annotated_picture(
     source, picture = Path(source), Path(picture)
     if not picture.is_file():
         raise EyelineError(f"{picture}: no such picture")
-    annotations = _read(source, picture)
-    found = [record for record in annotations.records if record.path.name == picture.name]
-    same = [record for record in found if record.path.resolve() == picture.resolve()]
-    found = same or found
+    same, named = [], []
+    for part in _read(source, picture):
+        for record in part.records:
+            if record.path.name == picture.name:
+                own = Annotations(part.classes, [replace(record, path=picture)], str(source))
+                named.append(own)
+                if record.path.resolve() == picture.resolve():
+                    same.append(own)
+    found = same or named
     if len(found) != 1:
-        count = f"there are {len(found)} pictures" if found else "no picture is"
+        count = f"{len(found)} pictures are" if found else "no picture is"
         raise EyelineError(f"{source}: {count} named {picture.name}; give its own annotation")
-    own = Annotations(annotations.classes, [replace(found[0], path=picture)], str(source))
-    data = DetectionDataset(with_classes(own, list(classes)), bad_boxes="drop")
+    data = DetectionDataset(with_classes(found[0], list(classes)), bad_boxes="drop")
     if masks and data.has_masks:
         data.use_masks()
     return data[0]
 
 
-def _read(source: Path, picture: Path) -> Annotations:
+def _read(source: Path, picture: Path) -> list[Annotations]:
+    """Those in which the picture may be."""
     if source.suffix.lower() == ".xml" and source.is_file():
-        return read_voc_file(source, picture)
+        return [read_voc_file(source, picture)]
     if source.is_dir():
-        if root := find_voc(source, (".", "*", "*/*")):
-            if not (path := root / "Annotations" / f"{picture.stem}.xml").is_file():
-                raise EyelineError(f"{path}: no such file, the picture's annotation")
-            return read_voc_file(path, picture)
-        for path in coco_splits(source).values():
-            annotations = read_coco(path)
-            if any(record.path.name == picture.name for record in annotations.records):
-                return annotations
-    return open_annotations(source, "train")  # a COCO file; a folder, only for what is wrong
+        if root := find_voc(source, (".",)):
+            return [_voc_file(root, picture)]
+        if splits := coco_splits(source):
+            return [read_coco(path) for path in splits.values()]
+        if root := find_voc(source, ("*", "*/*")):
+            return [_voc_file(root, picture)]
+    return [open_annotations(source, "train")]  # a COCO file; a folder, only for what is wrong
+
+
+def _voc_file(root: Path, picture: Path) -> Annotations:
+    path = root / "Annotations" / f"{picture.stem}.xml"
+    if not path.is_file():
+        raise EyelineError(f"{path}: no such file, the picture's annotation")
+    return read_voc_file(path, picture)

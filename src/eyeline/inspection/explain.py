@@ -129,7 +129,8 @@ def _sections(x: XRay, names: list[str], attention: Sequence[Attention]) -> list
         Section(
             "regions", "Regions",
             "Where features are sampled for a region. RoIAlign does not round: its points lie "
-            "where the box is. RoI pooling rounds the box, then each bin, to whole cells.",
+            "where the box is. RoI pooling rounds the box, then each bin, to whole cells, and "
+            "neighbouring bins share some.",
             found.regions(x, names), cut,
         ),
         Section(
@@ -187,5 +188,5 @@ def _sizes(x: XRay) -> str:
         f"to multiples of {pre.divisor}",
         "mean taken off": told(pre.mean),
         "divided by": told(pre.std),
-        "values": f"{float(low):.2f} to {float(high):.2f}",
+        "values": f"{float(low):.2f} to {float(high):.2f}".replace("-", "−"),
     })  # fmt: skip

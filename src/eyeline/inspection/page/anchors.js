@@ -108,7 +108,7 @@ function buildAnchors(view, data) {
       if (labels) cells.push(data.classes[labels[row]]);
       if (known) {
         const near = object[row] >= 0 && iou[row] > 0;
-        cells.push(share(iou[row]), near ? `${DATA.objects[object[row]].label} ${object[row]}` : "–",
+        cells.push(share(iou[row]), near ? `${DATA.objects[object[row]].label}\u00a0#${object[row]}` : "–",
           data.kinds[kind[row]], sampled[row] ? "yes" : "–");
       }
       return cells;

@@ -1,7 +1,7 @@
 // Final boxes and where they come from, objects and what became of them; masks; attention.
 
 function detectionRows() {
-  return DATA.boxes.detections.map((d, i) => [i, `${i} ${d.label}`, share(d.score)]);
+  return DATA.boxes.detections.map((d, i) => [i, `#${i} ${d.label}`, share(d.score)]);
 }
 
 function buildBoxes(view, data) {
@@ -33,8 +33,8 @@ function buildBoxes(view, data) {
   if (data.fates.length) {
     const missed = data.fates.filter((f) => f.detection === null).length;
     objects = radios(right, `${plural(data.fates.length, "object")}, ${missed} missed`,
-      data.fates.map((f, i) => [i, `${f.object} ${f.label}`, f.detection === null ? f.rule
-        : `found by ${f.detection}`, f.detection === null ? COLOURS.missed : COLOURS.object]),
+      data.fates.map((f, i) => [i, `#${f.object} ${f.label}`, f.detection === null ? f.rule
+        : `found by #${f.detection}`, f.detection === null ? COLOURS.missed : COLOURS.object]),
       null, (i) => set("object", i), true);
   }
   const said = el("div", { className: "story", "aria-live": "polite" });
@@ -132,7 +132,7 @@ function buildBoxes(view, data) {
     const box = DATA.objects[fate.object].box;
     const colour = missed ? COLOURS.missed : COLOURS.object;
     drawBox(context, unit, box, colour, { width: 2.5, dash: missed ? [2, 4] : [] });
-    drawTag(context, unit, box, `${fate.label} ${fate.object}`, colour);
+    drawTag(context, unit, box, `${fate.label} #${fate.object}`, colour);
     scene.caption.textContent = missed ? "Yellow: the object. White: the last candidate that was good "
       + `for it.${fate.by ? " Orange: the box that suppressed it." : ""}`
       : "Green: the object. Blue: the detection that found it.";
@@ -146,12 +146,12 @@ function buildBoxes(view, data) {
     const { anchor } = one;
     const name = DATA.anchors && anchor ? DATA.anchors.levels[anchor.level].name : null;
     const rows = one.steps.map((s) => [data.stages[s.stage], `${s.row.toLocaleString("en")}`, s.rows,
-      size(s.box), `${s.of} ${share(s.score)}`, s.suppressed ?? ""]);
+      size(s.box), `${s.of}\u00a0${share(s.score)}`, s.suppressed ?? ""]);
     if (anchor) {
       rows.unshift([`anchor of level ${name}, row ${anchor.y}, column ${anchor.x}, shape ${anchor.shape}`,
         `${one.steps[0].row.toLocaleString("en")}`, "", size(anchor.box), "", ""]);
     }
-    const others = one.suppressed.map((o) => [o.row, `${o.label ?? ""} ${share(o.score)}`, size(o.box),
+    const others = one.suppressed.map((o) => [o.row, `${o.label ?? ""}\u00a0${share(o.score)}`, size(o.box),
       share(o.iou)]);
     replace(said, table(`Where detection ${state.detection} comes from`, ["stage", "row", "of", "size",
       "score", "suppressed"], rows), others.length
@@ -162,7 +162,7 @@ function buildBoxes(view, data) {
 
   function tellObject(fate) {
     if (fate.detection !== null) {
-      replace(said, el("h3", { textContent: `${fate.label} ${fate.object}: found` }),
+      replace(said, el("h3", { textContent: `${fate.label} #${fate.object}: found` }),
         el("p", { textContent: fate.story }));
       return;
     }
@@ -170,7 +170,7 @@ function buildBoxes(view, data) {
       fate.candidate.row.toLocaleString("en"), size(fate.candidate.box), share(fate.candidate.score)]];
     if (fate.by) rows.push(["suppressed it", data.stages[fate.candidate.stage], "–", size(fate.by.box),
       share(fate.by.score)]);
-    replace(said, el("h3", { textContent: `${fate.label} ${fate.object}: missed, ${fate.rule}` }),
+    replace(said, el("h3", { textContent: `${fate.label} #${fate.object}: missed, ${fate.rule}` }),
       el("p", { textContent: `It died on the way into “${data.stages[fate.stage]}”. ${fate.story}` }),
       table("The boxes", ["", "in the stage", "row", "size", "score"], rows));
   }

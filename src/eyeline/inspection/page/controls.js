@@ -71,22 +71,25 @@ function legend(parent, entries) {
   parent.append(el("ul", { className: "key" }, ...items));
 }
 
+const isNumber = (cell) => typeof cell === "number" || /^[\d.,]+( ×.*| %)?$/.test(cell);
+
 // Rows of cells; a cell is text, a node, or a number, which goes to the right.
 function table(caption, heads, rows) {
   const line = (cells, tag) => el("tr", {}, ...cells.map((cell) => {
-    const numeric = typeof cell === "number" || /^[\d.,]+( ×.*| %)?$/.test(cell);
     const text = typeof cell === "number" ? cell.toLocaleString("en") : cell;
-    return el(tag, { className: numeric ? "num" : "" }, text);
+    return el(tag, { className: isNumber(cell) ? "num" : "" }, text);
   }));
   const body = rows.map((cells) => line(cells, "td"));
   const head = line(heads, "th");
   for (const [i, cell] of [...head.children].entries()) {
     cell.scope = "col";
-    if (body[0]?.children[i]?.className === "num") cell.className = "num";
+    if (rows.some((cells) => isNumber(cells[i]))) cell.className = "num";
   }
-  const whole = el("table", { className: "plain" }, el("caption", { textContent: caption }),
-    el("thead", {}, head), el("tbody", {}, ...body));
-  return el("div", { className: "scroll", tabIndex: 0, role: "group", "aria-label": caption }, whole);
+  const whole = el("table", { className: "plain", "aria-label": caption }, el("thead", {}, head),
+    el("tbody", {}, ...body));
+  // The title stays where it is when a wide table scrolls.
+  return el("div", {}, el("h4", { textContent: caption }),
+    el("div", { className: "scroll", tabIndex: 0, role: "group", "aria-label": caption }, whole));
 }
 
 function replace(parent, ...children) {

@@ -46,12 +46,12 @@ def _cut(x: XRay, cut: Cut, stage: int, names: list[str]) -> dict[str, Any]:
     entries: dict[int, str] = {}
     for d, (label, score) in enumerate(_detections(x)):
         row = x.rows(d)[stage]
-        entries.setdefault(row, f"detection {d}: {names[label]} {score:.2f}")
+        entries.setdefault(row, f"detection #{d}: {names[label]} {score:.2f}")
     if stage < len(x.stages) - 1:
         for row in ranked(x.stages[stage]).tolist():
             if len(entries) >= len(_detections(x)) + PROPOSALS:
                 break
-            entries.setdefault(row, f"proposal {row}")
+            entries.setdefault(row, f"proposal in row {row}")
     index = torch.tensor(list(entries), dtype=torch.int64)
     boxes, level = cut.boxes[index].cpu(), cut.level[index].cpu()
     maps = list(x.maps.values())[-1]

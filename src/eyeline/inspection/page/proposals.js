@@ -117,7 +117,7 @@ function recallChart(view, data, most) {
     svg.append(part("path", { class: "grid", d: `M${x(n)} ${T}V${H - B}` }),
       part("text", { class: "mid", x: x(n), y: H - B + 20 }, n.toLocaleString("en")));
   }
-  svg.append(part("text", { class: "mid", x: (L + W - R) / 2, y: H - 4 }, "so many of the best boxes"));
+  svg.append(part("text", { class: "mid", x: (L + W - R) / 2, y: H - 4 }, "number of best boxes"));
   for (const { side, ranks, colour } of lines) {
     let path = `M${x(1)} ${y(0)}`;
     ranks.forEach((rank, i) => { path += `H${x(rank)}V${y((i + 1) / data.objects)}`; });

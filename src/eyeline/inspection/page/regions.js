@@ -95,12 +95,13 @@ function buildRegions(view, cuts, maps) {
     drawLines(context, unit, ys, xs, COLOURS.found);
     context.fillStyle = "#ffffff";
     context.strokeStyle = "rgb(0 0 0 / .7)";
-    context.lineWidth = unit;
-    const radius = region.y.length > 16 ? 1.4 : 2.2;
+    context.lineWidth = unit / 2;
+    const apart = (at) => Math.abs(at[1] - at[0]) * region.cell;
+    const radius = Math.min(2.2 * unit, 0.22 * Math.min(apart(region.y), apart(region.x)));
     for (const y of region.y) {
       for (const x of region.x) {
         context.beginPath();
-        context.arc((x + 0.5) * region.cell, (y + 0.5) * region.cell, radius * unit, 0, 7);
+        context.arc((x + 0.5) * region.cell, (y + 0.5) * region.cell, radius, 0, 7);
         context.stroke();
         context.fill();
       }

@@ -19,7 +19,7 @@ from eyeline.inspection.page.pictures import components, heat, normalised, photo
 from eyeline.inspection.xray import Stage, XRay
 from eyeline.ops.iou import box_iou
 
-CHANNELS = 8  # of a map that are shown
+CHANNELS = 9  # of a map that are shown
 RECALL_AT = (0.5, 0.75)  # IoU
 # Of an anchor, as its number on the page; "forced" is positive below the foreground IoU.
 KINDS = ("background", "positive", "forced", "ignored")
