@@ -52,7 +52,9 @@ def explain(
         needs_masks = getattr(model, "needs_masks", False)
         image, wanted = annotated_picture(target, picture, model.classes, needs_masks)
         told = f"Annotation: {target.name}, {len(wanted['boxes'])} objects."
-    page = explain_page(xray(model, image, wanted), run, picture.name, subtitle=told)
+    page = explain_page(
+        xray(model, image, wanted), run, picture.name, subtitle=f"{type(model).__name__}. {told}"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     print(path)

@@ -15,14 +15,17 @@ from torch import Tensor
 from eyeline.evaluation.html import document, facts
 from eyeline.inspection.page import found, seen
 from eyeline.inspection.page.packing import packed
-from eyeline.inspection.page.source import source_of
+from eyeline.inspection.page.source import beginning_of, source_of
 from eyeline.inspection.xray import XRay
+from eyeline.nn.detector import Preprocess
 
 HERE = Path(__file__).parent / "page"
 SCRIPTS = (
     "base.js", "controls.js", "scene.js", "features.js", "anchors.js", "proposals.js",
     "regions.js", "boxes.js", "main.js",
 )  # fmt: skip
+
+PREPARED = {"the picture, prepared": beginning_of(Preprocess.pixels)}
 
 
 class Attention(NamedTuple):
@@ -70,7 +73,7 @@ def explain(
         f'<nav aria-label="Sections"><ul>{nav}</ul></nav>\n<main>'
         + "".join(_html(section, x) for section in sections)
         + '</main>\n<script type="application/json" id="data">'
-        + json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
+        + json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
         + "</script>\n<script>(() => {\n"
         + "".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
         + "})();</script>\n"
@@ -84,7 +87,7 @@ def _html(section: Section, x: XRay) -> str:
         inner = f'<p class="reason">{escape(section.data)}</p>'
     else:
         inner = section.html + '<div class="view"></div>'
-        if section.lines and (source := source_of(section.lines, x.lines)):
+        if section.lines and (source := source_of(section.lines, x.lines | PREPARED)):
             inner += f'<div class="sources"><h3>The lines that computed it</h3>{source}</div>'
     return (
         f'<section id="{section.id}"><h2>{escape(section.title)}</h2>'
@@ -104,12 +107,14 @@ def _sections(x: XRay, names: list[str], attention: Sequence[Attention]) -> list
     )
     boxes_of = "proposals" if seen.two_stages(x) else "candidates"
     return [
-        Section("picture", "The picture", _about_picture(), seen.picture(x), (), _sizes(x)),
+        Section("picture", "The picture", _about_picture(), seen.picture(x), tuple(PREPARED),
+                _sizes(x)),
         Section(
             "features", "Features",
-            "What the backbone and the pyramid make of it. Left, the three directions in which a "
+            "What the backbone and the pyramid make of it. Large, the three directions in which a "
             "map's cells differ most, as red, green and blue: cells of one colour are alike to "
-            "the network. Right, the channels with the highest energy, each from dark to light.",
+            "the network. Small, the channels with the highest energy and their share of it, each "
+            "from dark to light.",
             seen.features(x), tuple(x.maps),
         ),
         Section(

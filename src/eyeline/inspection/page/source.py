@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -21,6 +21,11 @@ def source_of(names: Iterable[str], lines: dict[str, Line]) -> str:
         path, number = lines[name]
         marked.setdefault((path, *_function(path, number)), []).append(number)
     return "".join(_shown(*place, sorted(set(found))) for place, found in marked.items())
+
+
+def beginning_of(function: Callable[..., object]) -> Line:
+    """The line on which a function begins."""
+    return Line(Path(function.__code__.co_filename), function.__code__.co_firstlineno)  # type: ignore[attr-defined]
 
 
 def place_of(line: Line) -> str:
