@@ -133,8 +133,10 @@ function buildBoxes(view, data) {
     const colour = missed ? COLOURS.missed : COLOURS.object;
     drawBox(context, unit, box, colour, { width: 2.5, dash: missed ? [2, 4] : [] });
     drawTag(context, unit, box, `${fate.label} #${fate.object}`, colour);
-    scene.caption.textContent = missed ? "Yellow: the object. White: the last candidate that was good "
-      + `for it.${fate.by ? " Orange: the box that suppressed it." : ""}`
+    const white = { never: "the box nearest to it", taken: "a detection that lies there" }[fate.key]
+      || "the last candidate that was good for it";
+    scene.caption.textContent = missed ? `Yellow: the object. White: ${white}.`
+      + `${fate.by ? " Orange: the box that suppressed it." : ""}`
       : "Green: the object. Blue: the detection that found it.";
   }
 
@@ -166,12 +168,15 @@ function buildBoxes(view, data) {
         el("p", { textContent: fate.story }));
       return;
     }
-    const rows = [["last good candidate", data.stages[fate.candidate.stage],
+    const died = !["never", "taken"].includes(fate.key);
+    const where = died ? `It died on the way into “${data.stages[fate.stage]}”. ` : "";
+    const rows = [[{ never: "the nearest", taken: "lies there" }[fate.key] || "last good candidate", data.stages[fate.candidate.stage],
       fate.candidate.row.toLocaleString("en"), size(fate.candidate.box), share(fate.candidate.score)]];
-    if (fate.by) rows.push(["suppressed it", data.stages[fate.candidate.stage], "–", size(fate.by.box),
+    if (fate.by) rows.push(["suppressed it", data.stages[fate.candidate.stage],
+      fate.by.row.toLocaleString("en"), size(fate.by.box),
       share(fate.by.score)]);
-    replace(said, el("h3", { textContent: `${fate.label} #${fate.object}: missed, ${fate.rule}` }),
-      el("p", { textContent: `It died on the way into “${data.stages[fate.stage]}”. ${fate.story}` }),
+    replace(said, el("h3", { textContent: `${fate.label} #${fate.object}: missed: ${fate.rule}` }),
+      el("p", { textContent: where + fate.story }),
       table("The boxes", ["", "in the stage", "row", "size", "score"], rows));
   }
 }

@@ -135,7 +135,7 @@ def boxes(x: XRay, names: list[str]) -> dict[str, Any]:
                 "box": numbers(anchor.box),
             },
             "suppressed": [
-                {"row": row, "iou": round(iou, 3), **_box_of(x, len(x.stages) - 2, row, names)}
+                {"iou": round(iou, 3), **_box_of(x, len(x.stages) - 2, row, names)}
                 for row, iou in x.suppressed_by(d)
             ],
         })  # fmt: skip
@@ -150,6 +150,7 @@ def boxes(x: XRay, names: list[str]) -> dict[str, Any]:
 def _box_of(x: XRay, stage: int, row: int, names: list[str]) -> dict[str, Any]:
     s = x.stages[stage]
     return {
+        "row": row,
         "box": numbers(s.boxes[row]),
         "score": round(float(s.scores[row]), 4),
         "label": None if s.labels is None else names[int(s.labels[row])],
@@ -182,13 +183,19 @@ def _fates(x: XRay, names: list[str]) -> list[dict[str, Any]]:
         }  # fmt: skip
         if fate.detection is None and fate.step is not None and fate.stage is not None:
             assert fate.rule is not None
+            score = fate.score or fate.step.score
             entry |= {
-                "rule": RULES[fate.rule], "stage": fate.stage,
-                "candidate": {"stage": fate.step.stage, "row": fate.step.row,
-                              "box": numbers(fate.step.box), "score": round(fate.score, 4)},
-                "by": None if fate.by is None or fate.rule != "nms" else {
-                    **_box_of(x, fate.by.stage, fate.by.row, names), "iou": round(fate.by_iou, 3),
+                "key": fate.rule,
+                "rule": RULES[fate.rule],
+                "stage": fate.stage,
+                "candidate": {
+                    "stage": fate.step.stage,
+                    "row": fate.step.row,
+                    "box": numbers(fate.step.box),
+                    "score": round(score, 4),
                 },
-            }  # fmt: skip
+            }
+            if fate.by is not None and fate.rule == "nms":
+                entry["by"] = _box_of(x, fate.by.stage, fate.by.row, names)
         found.append(entry)
     return found

@@ -51,7 +51,7 @@ function buildProposals(view, data) {
 function scoreMaps(view) {
   const { levels } = DATA.anchors;
   const scores = unpack(DATA.anchors.scores);
-  const what = DATA.anchors.labels ? "best class's score" : "objectness";
+  const what = DATA.anchors.labels ? "class score" : "objectness";
   let chosen = 0;
   const best = levels.map(({ first, height, width, shapes }) => {
     const cells = new Float32Array(height * width);
@@ -91,7 +91,7 @@ function scoreMaps(view) {
 
 // Recall over the number of boxes; returns what moves its marker.
 function recallChart(view, data, most) {
-  const W = 640, H = 300, L = 50, R = 12, T = 14, B = 44;
+  const W = 640, H = 300, L = 66, R = 24, T = 14, B = 44;
   const x = (n) => L + ((W - L - R) * Math.log(n)) / Math.log(Math.max(most, 2));
   const y = (r) => H - B - (H - T - B) * r;
   const NS = "http://www.w3.org/2000/svg";
