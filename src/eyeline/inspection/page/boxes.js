@@ -243,12 +243,13 @@ function buildAttention(view, maps) {
   });
   view.append(grid);
   for (const one of maps) {
-    const map = heatMap(Float32Array.from(unpack(one.values), (v) => v / 255), one.width, one.height);
+    const map = heatMap(Float32Array.from(unpack(one.values), (v) => v / 255), one.width, one.height,
+      true);
     scenes.push(new Scene(grid, `${one.method}: ${one.title}`, (context) => {
       drawPhoto(context);
       context.globalAlpha = opacity;
       context.drawImage(map, 0, 0, wide, high);
       context.globalAlpha = 1;
-    }, { caption: `${one.title}: ${one.method} at ${one.layer}, dark 0, light most` }));
+    }, { caption: `${one.title}: ${one.method} at ${one.layer}, the lighter the more` }));
   }
 }

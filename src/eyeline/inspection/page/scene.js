@@ -116,7 +116,7 @@ function heatMap(values, width, height, fading = false) {
     for (let c = 0; c < 3; c++) {
       pixels.data[4 * i + c] = HEAT[low][c] + (at - low) * (HEAT[low + 1][c] - HEAT[low][c]);
     }
-    pixels.data[4 * i + 3] = fading ? 255 * Math.min(1, 0.15 + values[i]) : 255;
+    pixels.data[4 * i + 3] = fading ? 255 * Math.min(1, 0.3 + values[i]) : 255;
   }
   context.putImageData(pixels, 0, 0);
   return canvas;
