@@ -295,7 +295,7 @@ def test_a_walk_through_all_controls(pages: dict[str, str], name: str, tmp_path:
     errors, controls, shown = walked(pages[name], tmp_path)
     assert errors == []
     assert controls > 60 and 'data-ready="true"' in shown
-    assert re.search(r"#0: (missed|found)", shown)  # chosen by the address
+    assert re.search(r"#0 was (missed|found)", shown)  # chosen by the address
 
 
 def test_a_script_error_is_told(pages: dict[str, str], tmp_path: Path) -> None:

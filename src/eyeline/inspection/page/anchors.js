@@ -149,7 +149,7 @@ function buildAnchors(view, data) {
       sampled: (i) => sampled[i] && (data.sampler || kind[i]) }[mode];
     const rows = [];
     for (let i = 0; i < kind.length; i++) if (wanted(i)) rows.push(i);
-    const many = rows.length > 600;
+    const many = rows.length > 200;
     for (const row of rows) {
       const box = grid.boxOf(row);
       const object_like = kind[row] === 1 || kind[row] === 2;
@@ -161,7 +161,7 @@ function buildAnchors(view, data) {
       }
       const colour = object_like ? (kind[row] === 2 ? COLOURS.missed : COLOURS.found)
         : kind[row] === 3 ? "#e4e8ec" : COLOURS.suppressed;
-      const alpha = object_like ? 0.9 : 0.45;
+      const alpha = object_like ? 0.9 : 0.4;
       drawBox(context, unit, box, colour, { width: 1.2, alpha, dash: kind[row] === 2 ? [5, 3] : [] });
     }
     const told = { positive: `${plural(rows.length, "positive anchor")}: blue from an IoU of `
@@ -169,7 +169,7 @@ function buildAnchors(view, data) {
       ignored: `${plural(rows.length, "ignored anchor")}: the best IoU lies from ${data.background} to `
         + `${data.foreground}, or the anchor in a crowd`,
       sampled: data.sampler
-        ? `${plural(rows.length, "anchor")} that the loss sees: blue objects, orange background`
+        ? `${plural(rows.length, "anchor")} that the loss sees: blue objects, yellow where forced, orange background`
         : "Nothing is sampled here: all but the ignored count. Shown are those with an object" }[mode];
     return `${told}.${many ? " So many are drawn by their centres." : ""} Green: the annotation.`;
   }

@@ -21,8 +21,6 @@ function buildBoxes(view, data) {
     marks.push([COLOURS.object, "object, found"], [COLOURS.missed, "object, missed", "dotted"]);
   }
   legend(left, marks);
-  const tabs = el("div");
-  right.append(tabs);
   let detections = null, objects = null;
   if (data.detections.length) {
     detections = radios(right, `${plural(data.detections.length, "detection")}`, detectionRows(),
@@ -164,18 +162,19 @@ function buildBoxes(view, data) {
 
   function tellObject(fate) {
     if (fate.detection !== null) {
-      replace(said, el("h3", { textContent: `${fate.label} #${fate.object}: found` }),
+      replace(said, el("h3", { textContent: `${fate.label} #${fate.object} was found` }),
         el("p", { textContent: fate.story }));
       return;
     }
     const died = !["never", "taken"].includes(fate.key);
     const where = died ? `It died on the way into “${data.stages[fate.stage]}”. ` : "";
-    const rows = [[{ never: "the nearest", taken: "lies there" }[fate.key] || "last good candidate", data.stages[fate.candidate.stage],
+    const what = { never: "the nearest", taken: "lies there" }[fate.key] || "last good candidate";
+    const rows = [[what, data.stages[fate.candidate.stage],
       fate.candidate.row.toLocaleString("en"), size(fate.candidate.box), share(fate.candidate.score)]];
     if (fate.by) rows.push(["suppressed it", data.stages[fate.candidate.stage],
       fate.by.row.toLocaleString("en"), size(fate.by.box),
       share(fate.by.score)]);
-    replace(said, el("h3", { textContent: `${fate.label} #${fate.object}: missed: ${fate.rule}` }),
+    replace(said, el("h3", { textContent: `${fate.label} #${fate.object} was missed: ${fate.rule}` }),
       el("p", { textContent: where + fate.story }),
       table("The boxes", ["", "in the stage", "row", "size", "score"], rows));
   }

@@ -67,7 +67,7 @@ function buildRegions(view, cuts, maps) {
       `The region goes to level ${one.levels[region.level]}, whose cells are ${cell} pixels wide. `
       + `RoIAlign cuts ${one.size} × ${one.size} bins and samples each at ${samples} × `
       + `${region.x.length / one.size} points`
-      + `${one.aligned ? "" : ", all half a cell too far right and down, as this model's convention has it"}. `
+      + `${one.aligned ? "" : ", half a cell too far right and down, this model's convention"}. `
       + `RoI pooling's bins lie ${region.off[0]} pixels from these on average, ${region.off[1]} at `
       + `most.${one.kind === "roi_pool" ? " This model uses RoI pooling." : ""}` }));
   }
