@@ -153,14 +153,14 @@ function buildAnchors(view, data) {
     for (const row of rows) {
       const box = grid.boxOf(row);
       const object_like = kind[row] === 1 || kind[row] === 2;
+      const colour = object_like ? (kind[row] === 2 ? COLOURS.missed : COLOURS.found)
+        : kind[row] === 3 ? "#e4e8ec" : COLOURS.suppressed;
       if (many && !object_like) {
-        context.fillStyle = "rgb(255 255 255 / .7)";
-        const r = 1.3 * unit;
+        context.fillStyle = colour;
+        const r = 1.6 * unit;
         context.fillRect((box[0] + box[2]) / 2 - r, (box[1] + box[3]) / 2 - r, 2 * r, 2 * r);
         continue;
       }
-      const colour = object_like ? (kind[row] === 2 ? COLOURS.missed : COLOURS.found)
-        : kind[row] === 3 ? "#e4e8ec" : COLOURS.suppressed;
       const alpha = object_like ? 0.9 : 0.4;
       drawBox(context, unit, box, colour, { width: 1.2, alpha, dash: kind[row] === 2 ? [5, 3] : [] });
     }
@@ -169,9 +169,10 @@ function buildAnchors(view, data) {
       ignored: `${plural(rows.length, "ignored anchor")}: the best IoU lies from ${data.background} to `
         + `${data.foreground}, or the anchor in a crowd`,
       sampled: data.sampler
-        ? `${plural(rows.length, "anchor")} that the loss sees: blue objects, yellow where forced, orange background`
+        ? `${plural(rows.length, "anchor")} that the loss sees: blue objects, yellow where forced, `
+          + "orange background"
         : "Nothing is sampled here: all but the ignored count. Shown are those with an object" }[mode];
-    return `${told}.${many ? " So many are drawn by their centres." : ""} Green: the annotation.`;
+    return `${told}.${many ? " Those without an object are drawn by their centres." : ""} Green: the annotation.`;
   }
 
   function countTable() {
