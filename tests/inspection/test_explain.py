@@ -298,6 +298,38 @@ def test_a_walk_through_all_controls(pages: dict[str, str], name: str, tmp_path:
     assert re.search(r"#0 was (missed|found)", shown)  # chosen by the address
 
 
+@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("annotated", [False, True])
+def test_nothing_found_and_nothing_there(name: str, annotated: bool, tmp_path: Path) -> None:
+    """No detection, and no annotation or an empty one: the page says so and works."""
+    options = known(name) | {"score_threshold": 0.9999}
+    model = eyeline.create_model(name, classes=["cat", "dog"], **options)
+    target = {
+        "boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64),
+        "masks": torch.zeros(0, 90, 120, dtype=torch.bool),
+    }  # fmt: skip
+    x = xray(model, torch.rand(3, 90, 120), target if annotated else None)
+    page = explain(x, name, "noise")
+    data = data_of(page)
+    assert data["boxes"]["detections"] == [] and data["boxes"]["fates"] == []
+    assert data["masks"] is None and ("kind" in data["anchors"]) == annotated
+    errors, controls, shown = walked(page, tmp_path)
+    assert errors == [] and controls > 20 and 'data-ready="true"' in shown
+    assert "Nothing was found in this picture." in shown
+    wanted = "The annotation has no object" if annotated else "Give an annotation (--target)"
+    assert wanted in shown
+
+
+def test_masks_that_are_not_annotated(xrays: dict[str, XRay]) -> None:
+    """Such an annotation teaches nothing, but still tells what was found."""
+    x = xrays["mask_rcnn"]
+    assert x.target is not None
+    boxes_alone = {key: value for key, value in x.target.items() if key != "masks"}
+    data = data_of(explain(xray(x.model, x.image, boxes_alone), "mask_rcnn", PICTURE))
+    assert data["anchors"]["missing"] == "the annotation has no masks, which this model learns from"
+    assert len(data["boxes"]["fates"]) == int((~x.target["iscrowd"]).sum())
+
+
 def test_a_script_error_is_told(pages: dict[str, str], tmp_path: Path) -> None:
     broken = pages["retinanet"].replace(
         "function drawCell(context, unit) {", "function drawCell() {"

@@ -35,10 +35,11 @@ function buildProposals(view, data) {
     .filter(([rule]) => data.dropped[rule] !== undefined)
     .map(([rule, text]) => `${data.dropped[rule].toLocaleString("en")} ${text}`);
   view.append(el("p", { className: "note", textContent: `In between: ${dropped.join(", ")}.` }));
-  const recall = data.recall ? recallChart(view, data, most) : null;
+  const recall = data.objects ? recallChart(view, data, most) : null;
   if (!recall) {
-    view.append(el("p", { className: "reason",
-      textContent: "Give an annotation (--target) to see the recall." }));
+    view.append(el("p", { className: "reason", textContent: data.recall
+      ? "The annotation has no object in this picture, so there is no recall."
+      : "Give an annotation (--target) to see the recall." }));
   }
   show();
 
