@@ -43,7 +43,7 @@ endif
 bench:
 	@PYTHONPATH=src $(BENCH_PYTHON) benchmarks/bench.py $(BENCH_ARGS)
 
-EXTRAS := learn,log,video,export,docs,dev
+EXTRAS := fast,learn,log,video,export,docs,dev
 
 # $(call install,ENVIRONMENT,WHAT); of pip's output only errors are shown.
 define install
@@ -64,7 +64,7 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	$(call install,$(VENV),-e '.[$(EXTRAS)]')
 
 $(BENCH_VENV)/.installed: constraints.txt pyproject.toml
-	$(call install,$(BENCH_VENV),-e . torchvision==0.28.0 albumentations==2.0.8)
+	$(call install,$(BENCH_VENV),-e '.[fast]' torchvision==0.28.0 albumentations==2.0.8)
 
 clean:
 	rm -rf build site demo demo-* src/*.egg-info

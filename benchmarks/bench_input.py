@@ -11,7 +11,8 @@ with boxes in its pixels. "Floats" are resized in float32, bilinear without smoo
 torchvision's detectors do: checked to be equal within 1e-4 before anything is timed. "Bytes" are
 resized as uint8 and rounded, which is faster and what the others advise; a learner does not mind.
 
-    eyeline      read_image; eyeline.data's transforms (bytes, with smoothing); Preprocess.
+    eyeline      read_image, by simplejpeg where it is installed; eyeline.data's transforms (bytes,
+                 with smoothing); Preprocess.
     draft        the same, decoded at 1/2, 1/4 or 1/8 where that has as many pixels as are wanted.
     tv detector  decode_jpeg, float32, GeneralizedRCNNTransform of torchvision's detectors.
     tv           decode_jpeg, then transforms.v2 in the order it advises: resized as uint8 with

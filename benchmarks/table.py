@@ -21,7 +21,7 @@ from eyeline.inspection.limits import machine_name
 
 Call = Callable[[], object]
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-PEERS = ("torch", "torchvision", "albumentations", "opencv-python-headless")
+PEERS = ("torch", "torchvision", "albumentations", "opencv-python-headless", "simplejpeg")
 WIDTH = 56  # of a row's name
 
 

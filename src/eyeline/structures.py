@@ -8,7 +8,7 @@ Letters   B pictures, G objects of a picture, D detections at most, H and W of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -37,23 +37,23 @@ class Batch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
 
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
-
-        targets = self.targets
-        if targets is not None:
-            targets = [{key: move(value) for key, value in t.items()} for t in targets]
-        return replace(
-            self,
-            images=move(self.images),
-            sizes=move(self.sizes),
-            original_sizes=move(self.original_sizes),
-            targets=targets,
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """Called by torch's DataLoader; page-locks the pictures."""
-        return replace(self, images=self.images.pin_memory())
+        """Called by torch's DataLoader; page-locks all of it, or `to` could not but wait."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        targets = self.targets
+        if targets is not None:
+            targets = [{key: change(value) for key, value in t.items()} for t in targets]
+        return replace(
+            self,
+            images=change(self.images),
+            sizes=change(self.sizes),
+            original_sizes=change(self.original_sizes),
+            targets=targets,
+        )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -92,20 +92,20 @@ class Candidates(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """Which anchor answers for which object, of one picture."""
+    """Which anchor answers for which object."""
 
-    boxes: Tensor  # (G, 4) objects
-    labels: Tensor  # (G,)
-    matches: Tensor  # (N,) int64: object of each anchor, -1 background, -2 ignored
+    boxes: Tensor  # (B, G, 4) objects; zero in rows without one
+    labels: Tensor  # (B, G)
+    matches: Tensor  # (B, N) int64: object of each anchor, -1 background, -2 ignored
     foreground: float  # IoU from which an anchor is an object
     background: float  # below it is background
 
 
 class Sample(NamedTuple):
-    """The anchors of one picture that the loss sees."""
+    """The anchors that the loss sees."""
 
-    positive: Tensor  # (P,) int64
-    negative: Tensor  # (Q,) int64
+    rows: Tensor  # (B, S) int64
+    filled: Tensor  # (B, S) bool; False: an empty slot
 
 
 class Cut(NamedTuple):

@@ -88,7 +88,7 @@ def test_weights(cli: Run, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["fast_rcnn"], "no model is called 'fast_rcnn'; did you mean faster_rcnn"),
-        (["resnet18"], "resnet18 is for classification; give a detector"),
+        (["resnet18"], "resnet18 is for classification; profile takes a detector"),
         (["runs/none"], "runs/none"),
         (["retinanet", "--size", "3x"], "--size is height x width in pixels"),
         (["retinanet", "--size", "20x300"], "from 32, such as 800x1066, not '20x300'"),

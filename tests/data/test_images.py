@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from eyeline.data import images
 from eyeline.data.images import find_images, image_size, is_rotated, read_image
 from eyeline.errors import EyelineError
 
@@ -132,7 +133,87 @@ def test_drafts_are_turned_upright_and_only_jpegs_have_them(tmp_path: Path) -> N
     assert read_image(write(tmp_path / "a.png", RGB), 2).shape == (3, 4, 6)
 
 
+# The faster decoder of the extra `fast`
+
+
+def read_with(decoder: object, path: Path, draft: int | None = None) -> torch.Tensor | str:
+    """The picture, or the error, with `decoder` as simplejpeg; None: without."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "simplejpeg", decoder)
+        try:
+            return read_image(path, draft)
+        except EyelineError as error:
+            return str(error)
+
+
+class Counted:
+    """simplejpeg, and how many pictures came out of it."""
+
+    def __init__(self) -> None:
+        self.module, self.count = pytest.importorskip("simplejpeg"), 0
+
+    def decode_jpeg(self, *args: object, **options: object) -> np.ndarray:
+        array = self.module.decode_jpeg(*args, **options)
+        self.count += 1
+        return array
+
+
 def test_every_byte_is_that_of_the_plain_decoder(tmp_path: Path) -> None:
     path = photograph(tmp_path, 333, 217)
     plain = np.asarray(Image.open(path).convert("RGB"))
-    assert np.array_equal(read_image(path).permute(1, 2, 0).numpy(), plain)
+    for decoder in (None, images.simplejpeg):
+        image = read_with(decoder, path)
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), plain)
+        assert image.permute(1, 2, 0).is_contiguous()
+
+
+@pytest.mark.parametrize("draft", [None, 60, 24, 9])
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(subsampling=0), dict(subsampling=1), dict(subsampling=2), dict(quality=30),
+        dict(progressive=True), dict(keep_rgb=True), dict(restart_marker_blocks=3), dict(mode="L"),
+        *(dict(orientation=n) for n in range(10)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_both_decoders_give_the_same_bytes(
+    tmp_path: Path, options: dict[str, int], draft: int | None
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (131, 203, 3), dtype=np.uint8)
+    noise[40:] = noise[40:] // 8 + np.arange(203, dtype=np.uint8)[:, None]
+    options = dict(options)
+    mode, exif = options.pop("mode", None), Image.Exif()
+    exif[0x0112] = options.pop("orientation", 1)
+    path = write(tmp_path / "a.jpg", noise, mode, exif=exif, **options)
+    fast = Counted()
+    image, plain = read_with(fast, path, draft), read_with(None, path, draft)
+    assert fast.count == 1 and torch.equal(image, plain)
+    assert image.stride() == plain.stride()
+
+
+def test_what_is_not_plain_is_left_to_pillow(tmp_path: Path) -> None:
+    fast = Counted()
+    cmyk = write(tmp_path / "cmyk.jpg", RGB.repeat(4, 0).repeat(4, 1), "CMYK")
+    tiny = write(tmp_path / "tiny.jpg", RGB)
+    for path in (cmyk, tiny, write(tmp_path / "a.png", RGB)):
+        assert torch.equal(read_with(fast, path), read_with(None, path))
+    assert fast.count == 0
+
+
+def test_damaged_files_fare_as_with_pillow(tmp_path: Path) -> None:
+    whole = photograph(tmp_path, 120, 80).read_bytes()
+    rng, fast, errors = np.random.default_rng(0), Counted(), 0
+    path = tmp_path / "damaged.jpg"
+    for i in range(120):
+        content = bytearray(whole[: rng.integers(len(whole))] if i % 2 else whole)
+        for at in rng.integers(len(content), size=i % 4) if content else ():
+            content[at] = rng.integers(256)
+        path.write_bytes(content)
+        image, plain = read_with(fast, path), read_with(None, path)
+        if isinstance(plain, str):
+            assert image == plain
+            errors += 1
+        else:
+            assert torch.equal(image, plain)
+    assert fast.count > 10 and errors > 50

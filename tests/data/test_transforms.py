@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eyeline.data.colours import hsv_to_rgb, rgb_to_hsv, shift_hsv_
+from eyeline.data.colours import Distortion, shift_hsv_
 from eyeline.data.transforms import (
     NAMES,
     Compose,
@@ -223,25 +223,51 @@ def test_expand_surrounds_with_the_mean() -> None:
 # Colours
 
 
-def test_hsv_equals_the_standard_library() -> None:
-    levels = torch.linspace(0, 1, 6)
-    rgb = torch.cartesian_prod(levels, levels, levels).T  # (3, 216), greys and ties among them
-    expected = torch.tensor([colorsys.rgb_to_hsv(*column) for column in rgb.T.tolist()]).T
-    assert (rgb_to_hsv(rgb) - expected).abs().max() < 1e-6
-    assert (hsv_to_rgb(expected) - rgb).abs().max() < 1e-6
+def plainly_shifted(rgb: Tensor, hue: float, saturation: float) -> Tensor:
+    """`shift_hsv_` with the standard library, for values in [0, 1]."""
+    columns = []
+    for h, s, v in (colorsys.rgb_to_hsv(*column) for column in rgb.flatten(1).T.tolist()):
+        columns.append(colorsys.hsv_to_rgb((h + hue) % 1, min(s * saturation, 1), v))
+    return torch.tensor(columns).T.reshape(rgb.shape)
 
 
-@pytest.mark.parametrize("hue", [0.0, 0.3, -0.7])
+@pytest.mark.parametrize("hue", [0.0, 0.05, -0.05, 1 / 6, 0.3, -0.5, 0.5, -0.7])
 @pytest.mark.parametrize("saturation", [0.0, 0.5, 1.0, 1.7])
 def test_shifted_colours_equal_the_way_through_hsv(hue: float, saturation: float) -> None:
     levels = torch.linspace(0, 1, 6)
-    rgb = torch.cartesian_prod(levels, levels, levels).T.contiguous()  # (3, 216)
-    expected = []
-    for h, s, v in (colorsys.rgb_to_hsv(*column) for column in rgb.T.tolist()):
-        expected.append(colorsys.hsv_to_rgb((h + hue) % 1, min(s * saturation, 1), v))
-    picture = rgb.reshape(3, 108, 2)  # of more than one strip
-    shift_hsv_(picture, hue, saturation)
-    assert (picture.flatten(1) - torch.tensor(expected).T).abs().max() < 1e-6
+    rgb = torch.cartesian_prod(levels, levels, levels).T.contiguous()  # greys and ties among them
+    expected = plainly_shifted(rgb, hue, saturation)
+    assert (shift_hsv_(rgb * 255, hue, saturation) / 255 - expected).abs().max() < 1e-6  # any scale
+    assert (shift_hsv_(rgb, hue, saturation) - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize(
+    "distortion",
+    [
+        Distortion(brightness=0.1), Distortion(-0.1, contrast=1.4), Distortion(hue=0.05),
+        Distortion(-0.1, 1.3, -0.04, 1.4), Distortion(0.1, hue=0.04, contrast_last=0.6),
+        Distortion(saturation=0.5, contrast_last=1.5),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_distortion_is_its_steps_in_order(distortion: Distortion, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(150, 17, 3, generator=generator).permute(2, 0, 1)  # more than one strip
+    image = (image * 255).to(torch.uint8) if dtype == torch.uint8 else image
+    before = image.clone()
+    x = image.double() / 255 if dtype == torch.uint8 else image.double()
+    x = (x + distortion.brightness).clamp(0, 1)
+    x = (x * distortion.contrast).clamp(0, 1)
+    x = plainly_shifted(x, distortion.hue, distortion.saturation)
+    x = (x * distortion.contrast_last).clamp(0, 1)
+    out = distortion(image)
+    assert torch.equal(image, before) and out.dtype == dtype
+    assert out.permute(1, 2, 0).is_contiguous()
+    if dtype == torch.uint8:  # rounded, and where the exact value is a half, either way
+        assert (out.double() - x * 255).abs().max() < 0.5 + 1e-3
+    else:
+        assert (out - x).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -279,11 +305,25 @@ def test_each_change_of_colours() -> None:
     assert torch.allclose(changed(saturation=(0.5, 0.5)), torch.tensor([0.5, 0.45, 0.4]))
     brighter = changed(brightness=0.1) - image[:, 0, 0]
     assert torch.allclose(brighter, brighter[:1].expand(3)) and 0 < brighter[0].abs() <= 0.1
-    hues = [rgb_to_hsv(changed(hue=18.0))[0].item() * 360 for _ in range(50)]
+    hues = [colorsys.rgb_to_hsv(*changed(hue=18.0).tolist())[0] * 360 for _ in range(50)]
     assert 12 <= min(hues) < 20 and 40 < max(hues) <= 48  # about the picture's hue, 30 degrees
 
 
 # Recipes
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    "names", [["photometric", "hflip", "iou_crop"], ["photometric", "vflip", "expand", "iou_crop"]]
+)
+def test_colours_changed_after_cropping_are_those_changed_before(
+    names: list[str], seed: int
+) -> None:
+    chain = Compose([Photometric(p=0.8), *from_names(names).transforms])
+    expected, rng = sample(seed), np.random.default_rng(seed)
+    for transform in chain.transforms:
+        expected = transform(*expected, rng)
+    assert equal(chain(*sample(seed), np.random.default_rng(seed)), expected)
 
 
 def test_the_same_randomness_gives_the_same_result() -> None:

@@ -78,6 +78,7 @@ def test_targets_are_cut_from_the_right_object_of_the_right_picture():
         labels=torch.tensor([0, 2, 0]),
         index=torch.tensor([1, 0, 0]),
         objects=TARGET["boxes"][[1, 0, 0]],
+        counts=torch.tensor([True, True, True]),
     )
     wanted = mask_targets([one, two], positive, 28, aligned=True, binary=True)
     assert set(wanted.unique().tolist()) == {0, 1}

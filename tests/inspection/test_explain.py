@@ -19,8 +19,10 @@ import torch
 
 import eyeline
 from eyeline.data.lookup import annotated_picture
-from eyeline.inspection.explain import Attention, explain
+from eyeline.inspection.cam import METHODS, activations
+from eyeline.inspection.explain import class_names, explain
 from eyeline.inspection.page import found, pictures, seen, source
+from eyeline.inspection.page.attention import attention
 from eyeline.inspection.xray import Line, Stage, XRay, xray
 from eyeline.ops.roi_align import pool_edges, roi_align, roi_pool, sample_positions
 from eyeline.registry import find, list_models
@@ -61,8 +63,10 @@ def known(name: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def pages(xrays: dict[str, XRay]) -> dict[str, str]:
-    maps = [Attention("cat", "grad-cam", "layer4", torch.full((3, 4), 200, dtype=torch.uint8))]
-    return {name: explain(x, name, PICTURE, maps) for name, x in xrays.items()}
+    return {
+        name: explain(x, name, PICTURE, attention(x, class_names(x), 2))
+        for name, x in xrays.items()
+    }
 
 
 def data_of(page: str) -> dict[str, Any]:
@@ -96,7 +100,6 @@ def test_every_section_is_there_or_says_why_not(pages: dict[str, str], name: str
     assert ("regions" in reasons) == one_stage
     assert ("masks" in reasons) == (name != "mask_rcnn")
     assert all(len(reason.split()) > 5 for reason in reasons.values())
-    assert data["attention"][0]["height"] == 3
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -155,6 +158,20 @@ def test_masks_are_those_of_the_network(xrays: dict[str, XRay], pages: dict[str,
     assert np.abs(values[0] - x.padded.masks[0][x.padded.valid[0]][0].numpy()).max() < 0.003
     pixels = x.prediction["masks"].flatten(1).sum(1).tolist()
     assert [mask.get("pixels", 0) for mask in masks["masks"]] == pixels
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_maps_of_attention(xrays: dict[str, XRay], pages: dict[str, str], name: str) -> None:
+    """Of two detections by every method at two layers, and of each of their classes."""
+    x, maps = xrays[name], data_of(pages[name])["attention"]
+    classes = len(set(x.prediction["labels"][:2].tolist()))
+    assert len(maps) == 2 * len(METHODS) * 2 + classes
+    assert {one["layer"] for one in maps} == {"C4", "C5"}
+    assert [one["detection"] for one in maps[-classes:]] == [None] * classes
+    first = next(one for one in maps if one["method"] == "hires-cam" and one["layer"] == "C5")
+    (wanted,) = activations(x.model, x.batch, [0], ["hires-cam"], ["C5"])
+    assert (first["height"], first["width"]) == wanted.map.shape
+    assert (array(first["values"]) == wanted.map.flatten().numpy()).all()
 
 
 # ---- the parts
@@ -309,13 +326,14 @@ def test_nothing_found_and_nothing_there(name: str, annotated: bool, tmp_path: P
         "masks": torch.zeros(0, 90, 120, dtype=torch.bool),
     }  # fmt: skip
     x = xray(model, torch.rand(3, 90, 120), target if annotated else None)
-    page = explain(x, name, "noise")
+    page = explain(x, name, "noise", attention(x, class_names(x), 2))
     data = data_of(page)
     assert data["boxes"]["detections"] == [] and data["boxes"]["fates"] == []
     assert data["masks"] is None and ("kind" in data["anchors"]) == annotated
     errors, controls, shown = walked(page, tmp_path)
     assert errors == [] and controls > 20 and 'data-ready="true"' in shown
     assert "Nothing was found in this picture." in shown
+    assert "there is no score to explain" in shown
     wanted = "The annotation has no object" if annotated else "Give an annotation (--target)"
     assert wanted in shown
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 
 from eyeline.errors import EyelineError
 from eyeline.ops.iou import box_iou
-from eyeline.ops.matching import BACKGROUND, IGNORED, ignored_by, match
+from eyeline.ops.matching import BACKGROUND, IGNORED, assign, ignored_by, match, pad_objects
+from eyeline.ops.select import fixed_shapes
 
 properties = settings(max_examples=60, deadline=None)
 thresholds = st.sampled_from([(0.7, 0.3), (0.5, 0.4), (0.5, 0.5), (0.3, 0.0)])
@@ -182,3 +185,36 @@ def test_same_under_autocast():
     iou = torch.tensor([[0.4999, 0.5001]])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert match(iou, 0.5, 0.5).tolist() == [BACKGROUND, 0]
+
+
+@pytest.mark.parametrize("context", [nullcontext, fixed_shapes])
+def test_a_batch_is_assigned_as_its_pictures_are_alone(context):
+    """Whatever objects and crowds the others have; rows are those of the picture's own target."""
+    torch.manual_seed(0)
+    anchors = random_boxes(300)
+    targets = [
+        {"boxes": random_boxes(n), "labels": torch.arange(n), "iscrowd": torch.arange(n) < crowds}
+        for n, crowds in ((0, 0), (3, 0), (9, 2), (1, 1))
+    ]
+    regions = torch.stack([anchors, anchors + 5, anchors + 1, anchors * 0.9])
+    for boxes_in in (anchors, regions):
+        with context():
+            objects = pad_objects(targets)
+            found = assign(boxes_in, objects, 0.5, 0.3, force_match=True)
+            boxes, labels = objects.of(found)
+        assert found.shape == (4, 300) and (found >= 0).any() and (found == IGNORED).any()
+        for i, target in enumerate(targets):
+            own = (~target["iscrowd"]).nonzero()[:, 0]
+            there = boxes_in if boxes_in.dim() == 2 else boxes_in[i]
+            crowd = ignored_by(there, target["boxes"][target["iscrowd"]])
+            alone = match(box_iou(target["boxes"][own], there), 0.5, 0.3, True, crowd)
+            positive = alone >= 0
+            assert torch.equal(found[i][~positive], alone[~positive])
+            assert torch.equal(found[i][positive], own[alone[positive]])
+            assert torch.equal(boxes[i][positive], target["boxes"][found[i][positive]])
+            assert torch.equal(labels[i][positive], found[i][positive])
+
+
+def random_boxes(count):
+    corner = torch.rand(count, 2) * 80
+    return torch.cat([corner, corner + 10 + torch.rand(count, 2) * 30], 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from eyeline.errors import EyelineError
 from eyeline.ops import nms as module
 from eyeline.ops.nms import nms, nms_padded, nms_plain
+from eyeline.ops.select import fixed_shapes
 
 STORED = Path(__file__).parents[1] / "parity" / "roi_ops.npz"  # make_roi_ops.py wrote it
 THRESHOLDS = [0.0, 0.2, 1 / 3, 0.5, 0.7, 1.0]
@@ -205,11 +207,13 @@ def check_padded(index: Tensor, found: Tensor, limit: int) -> None:
         assert found[row].tolist() == [i < len(wanted) for i in range(limit)]
 
 
-@pytest.mark.parametrize("limit", [1, 6, 60])
-def test_padded_equals_the_slow_twin(limit):
+@pytest.mark.parametrize("context", [nullcontext, fixed_shapes])
+@pytest.mark.parametrize("limit", [1, 6, 25, 60])  # of 40: in turns, and from 20 on in rounds
+def test_padded_equals_the_slow_twin(limit, context):
     torch.manual_seed(3)
     boxes, scores, groups, valid = padded_case()
-    index, found = nms_padded(boxes, scores, 0.4, limit, groups, valid)
+    with context():
+        index, found = nms_padded(boxes, scores, 0.4, limit, groups, valid)
     torch.manual_seed(3)
     check_padded(index, found, limit)
 
@@ -222,6 +226,29 @@ def test_padded_compiled_equals_the_slow_twin(backend):
     index, found = compiled(boxes, scores, 0.4, 8, groups, valid)
     torch.manual_seed(3)
     check_padded(index, found, 8)
+
+
+def chain(count: int) -> tuple[Tensor, Tensor]:
+    """Each box overlaps the next alone, by half, and is the better: every second one is kept."""
+    x = torch.arange(count) * 10.0
+    boxes = torch.stack([x, torch.zeros(count), x + 15, torch.full((count,), 10.0)], 1)
+    return boxes[None], torch.linspace(1, 0.1, count)[None]
+
+
+def test_rounds_go_on_while_a_chain_of_boxes_is_undecided(monkeypatch):
+    """The host looks as often as it must, and every box is decided."""
+    looks = []
+
+    def look(open_):
+        looks.append(bool(open_.any()))
+        return looks[-1]
+
+    monkeypatch.setattr(module, "_any_left", look)
+    boxes, scores = chain(150)  # 75 rounds
+    with fixed_shapes():
+        index, found = nms_padded(boxes, scores, 0.1, 150)
+    assert index[0, found[0]].tolist() == list(range(0, 150, 2))
+    assert looks == [True] * (75 // module.ROUNDS) + [False]
 
 
 def test_padded_without_candidates():

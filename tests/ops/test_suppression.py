@@ -106,6 +106,14 @@ def test_by_hand(kind, threshold, wanted):
     assert lowered[:3].tolist() == pytest.approx([s for _, s in wanted])
 
 
+def test_of_scores_that_become_equal_the_first_is_taken():
+    boxes = torch.tensor([[0.0, 0, 2, 3], [9, 9, 10, 10], [0, 0, 3, 2]])  # IoU of 0 and 2: a half
+    scores = torch.tensor([0.1, 0.05, 0.1])
+    index, lowered, _ = soft_nms(boxes, scores, "soft_linear", 0.0, 2, floor=0.0)
+    assert index.tolist() == [0, 1]
+    torch.testing.assert_close(lowered, scores[:2])
+
+
 def test_the_floor_drops_for_good():
     """The same box thrice, linear: IoU 1 takes their scores to 0, below any floor."""
     boxes, scores = torch.tensor([A, A, HALF]), torch.tensor([0.9, 0.8, 0.4])

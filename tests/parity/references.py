@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import torch
 from fill import UNUSED, fill
 from torch import Tensor, nn
 
-import eyeline.nn.heads.roi
+import eyeline.detectors.faster_rcnn
+import eyeline.detectors.mask_rcnn
 import eyeline.nn.heads.rpn
 from eyeline.structures import Prediction
 
@@ -97,15 +98,13 @@ def their_losses(case: str) -> dict[str, Any]:
 def sample_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where sampling is random both sides take the first."""
 
-    def first(
-        matches: Tensor, count: int, positive_fraction: float, generator: object = None
-    ) -> tuple[Tensor, Tensor]:
-        positive = (matches >= 0).nonzero()[:, 0][: int(count * positive_fraction)]
-        negative = (matches == -1).nonzero()[:, 0][: count - len(positive)]
-        return positive, negative
+    def falling(module: nn.Module, targets: Sequence[object], count: int) -> Tensor:
+        return (1 - torch.arange(count) / (count + 1)).expand(len(targets), -1)
 
-    for module in (eyeline.nn.heads.roi, eyeline.nn.heads.rpn):
-        monkeypatch.setattr(module, "balanced_sample", first)
+    for module in (
+        eyeline.nn.heads.rpn, eyeline.detectors.faster_rcnn, eyeline.detectors.mask_rcnn
+    ):  # fmt: skip
+        monkeypatch.setattr(module, "random_order", falling)
 
 
 def train_with_fixed_norms(model: nn.Module) -> nn.Module:

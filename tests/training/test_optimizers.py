@@ -71,6 +71,8 @@ def test_the_kinds():
     model = ToyDetector()
     adamw = build_optimizer(model, Optimizer(momentum=0.8))
     assert type(adamw) is torch.optim.AdamW and adamw.defaults["betas"] == (0.8, 0.999)
+    assert adamw.defaults["fused"]
     assert type(build_optimizer(model, Optimizer(name="adam"))) is torch.optim.Adam
     sgd = build_optimizer(model, Optimizer(name="sgd", momentum=0.7))
     assert type(sgd) is torch.optim.SGD and sgd.defaults["momentum"] == 0.7
+    assert sgd.defaults["fused"]

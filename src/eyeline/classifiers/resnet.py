@@ -73,8 +73,8 @@ class ResNet(backbone.ResNet):
     def features(self, images: Tensor) -> Tensor:
         """What the classifier sees: the last stage, averaged over the picture, (B, D)."""
         x = images / 255 if images.dtype == torch.uint8 else images
-        last = super().forward((x - self.mean) / self.std)[-1]  # (B, D, H/32, W/32)
-        return note("features, sec. 3.3", last.mean((2, 3)))  # (B, D)
+        stages = note("stages C2 to C5, Table 1", super().forward((x - self.mean) / self.std))
+        return note("features, sec. 3.3", stages[-1].mean((2, 3)))  # (B, D, H/32, W/32) -> (B, D)
 
 
 PAPERS = {

@@ -26,6 +26,9 @@ def explain(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="default PICTURE.html")
     ] = None,
+    attention: Annotated[
+        int, typer.Option(min=0, help="detections with maps of what their score hangs on")
+    ] = 4,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="an existing FILE")] = False,
 ) -> None:
     """Write one page that shows what a model did with a picture, stage by stage.
@@ -37,7 +40,9 @@ def explain(
     from eyeline.cli.profile import open_model
     from eyeline.data.images import read_image
     from eyeline.data.lookup import annotated_picture
+    from eyeline.inspection.explain import class_names
     from eyeline.inspection.explain import explain as explain_page
+    from eyeline.inspection.page.attention import attention as attention_of
     from eyeline.inspection.xray import xray
 
     path = out or Path(f"{picture.stem}.html")
@@ -52,9 +57,9 @@ def explain(
         needs_masks = getattr(model, "needs_masks", False)
         image, wanted = annotated_picture(target, picture, model.classes, needs_masks)
         told = f"Annotation: {target.name}, {len(wanted['boxes'])} objects."
-    page = explain_page(
-        xray(model, image, wanted), run, picture.name, subtitle=f"{type(model).__name__}. {told}"
-    )
+    found = xray(model, image, wanted)
+    maps = attention_of(found, class_names(found), attention) if attention else None
+    page = explain_page(found, run, picture.name, maps, f"{type(model).__name__}. {told}")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     print(path)

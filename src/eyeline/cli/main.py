@@ -23,6 +23,7 @@ from eyeline.cli import (
     models,
     predict,
     profile,
+    trace,
     train,
 )
 from eyeline.errors import EyelineError
@@ -42,6 +43,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("export")(export.export)
 app.command("profile")(profile.profile)
 app.command("explain")(explain.explain)
+app.command("trace")(trace.trace)
 app.command("cp")(cp.cp)
 app.command("models")(models.models)
 app.command("demo")(demo.demo)

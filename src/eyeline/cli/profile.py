@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eyeline.cli.models import COUNTED
 from eyeline.errors import EyelineError
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     from eyeline.inspection import Limits
     from eyeline.training import Recipe
-
-CLASSES = 80  # of a model that has no weights
 
 
 def profile(
@@ -91,6 +90,8 @@ def profile(
     try:
         torch.set_num_threads(threads or threads_before)
         model, recipe, trained = open_model(what, settings or [], precision if training else None)
+        if model.task != "detection":
+            raise EyelineError(f"{model.name} is for {model.task}; profile takes a detector")
         name, pixels = " ".join([what, *(settings or [])]), picture_size(size, model)
         model.to(where)
         found = find_limits(limits, where)
@@ -143,10 +144,10 @@ def open_model(
         name = what if path.suffix == ".py" else find_entry(what).name
         recipe = load_recipe({}, [f"model.name={json.dumps(name)}", *settings])
     assert recipe.model is not None
-    entry = find_entry(recipe.model.name)
-    if entry.task != "detection":
-        raise EyelineError(f"{entry.name} is for {entry.task}; give a detector")
-    unnamed = CLASSES if recipe.classes is None and recipe.weights is None else None
+    task = find_entry(recipe.model.name).task
+    unnamed = None
+    if recipe.classes is None and recipe.weights is None:  # as many as `eyeline models` counts
+        unnamed = COUNTED.get(task, COUNTED["detection"])[2]
     model = create_model(
         recipe.model.name, classes=recipe.classes, num_classes=unnamed, weights=recipe.weights,
         **recipe.model.options,
@@ -155,11 +156,11 @@ def open_model(
 
 
 def picture_size(text: str | None, model: Any) -> tuple[int, int]:
-    """Height and width in pixels of "800x1066", or of "800", a square; None: the model's own
-    height, and a width of four thirds as far as it goes."""
+    """Height and width in pixels of "800x1066", or of "800", a square; None: the model's own."""
+    from eyeline.inspection.profile import default_size
+
     if text is None:
-        height = model.preprocess.min_size
-        return height, min(height * 4 // 3, model.preprocess.max_size)
+        return default_size(model)
     found = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
     height, width = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if min(height, width) < 32:

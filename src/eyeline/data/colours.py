@@ -1,63 +1,96 @@
-"""Hue, saturation and value of pictures: (3, ...) in [0, 1], hue in turns, grey having hue 0.
-
-Written for speed over whole pictures: what is computed lands in memory already taken, for fresh
-memory costs more than the arithmetic, and without `torch.where`, which is slow over noisy pixels.
-"""
+"""Colours of pictures: brightness, contrast, hue and saturation."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
-STRIP = 64  # rows at a time: what is computed between stays in the cache
+STRIP = 128  # rows at a time: what is computed between stays in the cache
 TINY = 1e-20  # instead of a divisor 0; what it divides is 0 too
 
 
-def rgb_to_hsv(rgb: Tensor) -> Tensor:
-    """Red, green, blue -> hue, saturation, value."""
-    r, g, b = rgb.unbind(0)
-    hsv = torch.empty_like(rgb)
-    hue, saturation, value = hsv.unbind(0)
-    high, low = torch.maximum(g, b), torch.minimum(g, b)
-    torch.maximum(r, high, out=value)
-    chroma = torch.minimum(r, low).neg_().add_(value)
-    # In sixths of a turn: from red (0, or 6 if the way is by blue), green (2) or blue (4),
-    # whichever is the largest; the ways that lead backwards count from the negative number.
-    by_blue, not_red = (g < b).float(), (r < high).float()
-    start = (12 * by_blue).sub_(2).mul_(not_red).sub_(by_blue.mul_(6))  # 0, -6, -2 or 4
-    way = torch.minimum(r, high).sub_(low).div_(chroma.clamp(min=TINY))
-    torch.div(way.add_(start).abs_(), 6, out=hue)
-    torch.div(chroma, value.clamp(min=TINY), out=saturation)
-    return hsv
+@dataclass(frozen=True)
+class Distortion:
+    """Colours changed, in the order of the fields. Without arguments nothing is.
 
+    Args:
+        brightness: is added to every channel; 1 is white.
+        contrast: factor of every channel.
+        hue, saturation: see `shift_hsv_`.
+        contrast_last: as `contrast`, but after the colours.
+    """
 
-def hsv_to_rgb(hsv: Tensor) -> Tensor:
-    """The inverse of `rgb_to_hsv`."""
-    hue, saturation, value = hsv.unbind(0)
-    rgb = torch.empty_like(hsv)
-    chroma = value * saturation
-    for channel, opposite in zip(rgb, (3, 5, 1), strict=True):  # where the channel lacks most
-        way = (hue * 6).sub_(opposite).abs_()
-        lacks = torch.minimum(way, 6 - way).neg_().add_(2).clamp_(0, 1)  # on the colour circle
-        torch.sub(value, lacks.mul_(chroma), out=channel)
-    return rgb
+    brightness: float = 0.0
+    contrast: float = 1.0
+    hue: float = 0.0
+    saturation: float = 1.0
+    contrast_last: float = 1.0
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(3, H, W), float in [0, 1], or uint8, which is rounded once, at the end. In the result's
+        memory the three values of a pixel lie side by side."""
+        if self == Distortion():
+            return image
+        out = image.new_empty(*image.shape[1:], 3)
+        for strip, pixels in zip(image.split(STRIP, 1), out.split(STRIP), strict=True):
+            if self.hue == 0 and self.saturation == 1:  # the channels need not be taken apart
+                pixels.copy_(self._changed(strip.permute(1, 2, 0)))
+            else:
+                torch.stack(self._changed(strip.contiguous()).unbind(0), 2, out=pixels)
+        return out.permute(2, 0, 1)
+
+    def _changed(self, values: Tensor) -> Tensor:
+        """Of values in any layout; where the colours change, (3, h, w), contiguous."""
+        whole = 1 if values.is_floating_point() else 255
+        x = values.to(torch.float32, copy=True)
+        if self.brightness != 0:
+            x.add_(self.brightness * whole).clamp_(0, whole)
+        if self.contrast != 1:
+            x.mul_(self.contrast).clamp_(0, whole)
+        shift_hsv_(x, self.hue, self.saturation)
+        if self.contrast_last != 1:
+            x.mul_(self.contrast_last).clamp_(0, whole)
+        if whole == 1:
+            return x.to(values.dtype)
+        return torch.from_numpy(x.round_().numpy().astype(np.uint8))  # torch itself is slow here
 
 
 def shift_hsv_(rgb: Tensor, hue: float, saturation: float) -> Tensor:
-    """Add to the hue, in turns, and multiply the saturation, which stays at most 1; (3, H, W) is
-    changed in place, strip by strip."""
+    """Change (3, ...) in place as if through HSV: `hue`, in turns, is added, grey having hue 0, and
+    the saturation multiplied, which stays at most 1. Values are 0 or more, in any scale.
+
+    Letters   V value, the largest channel; C chroma, its distance to the least; h hue, here in
+    sixths of a turn: 0 red, 2 green, 4 blue. As h goes round, what a channel lacks to V is 0 within
+    1 of the channel's own colour, C within 1 of the opposite one, and on a straight line between.
+
+    What is computed lands in memory already taken: fresh memory costs more than the arithmetic.
+    """
     if hue == 0 and saturation == 1:
         return rgb
-    for strip in rgb.split(STRIP, dim=1):
-        planes = strip.contiguous()
-        if hue == 0:  # each channel comes nearer to the largest, or goes away from it
-            value, chroma = planes.amax(0), planes.amin(0)
-            torch.sub(value, chroma, out=chroma)
-            factor = torch.div(value, chroma.clamp_(min=TINY), out=chroma).clamp_(max=saturation)
-            strip.copy_(torch.sub(value, planes).mul_(factor).neg_().add_(value))
-        else:
-            hsv = rgb_to_hsv(planes)
-            hsv[0].add_(hue).sub_(hsv[0].floor())
-            hsv[1].mul_(saturation).clamp_(max=1)
-            strip.copy_(hsv_to_rgb(hsv))
+    r, g, b = rgb.unbind(0)
+    high, low = torch.maximum(g, b), torch.minimum(g, b)
+    value = torch.maximum(r, high)
+    chroma = torch.minimum(r, low).neg_().add_(value)
+    if hue == 0:  # each channel comes nearer to V, or goes away from it, until the least is 0
+        factor = value.div(chroma.clamp_(min=TINY)).clamp_(max=saturation)
+        return torch.sub(value, rgb, out=rgb).mul_(factor).neg_().add_(value)
+
+    # How far h is from red: red's line, high - r, goes on below 0 where r is the largest, and
+    # where it is the least above C, by low - r.
+    away = high.add_(torch.maximum(r, low)).sub_(r, alpha=2)
+    away.div_(torch.clamp(chroma, min=TINY, out=low)).add_(1)  # 0 to 3
+    h = torch.copysign(away, torch.sub(g, b, out=low), out=away)  # by green, or back, by blue
+    h.add_(6 * hue).sub_(torch.div(h, 6, out=low).floor_(), alpha=6)  # 0 to 6
+
+    chroma = torch.minimum(chroma.mul_(saturation), value, out=chroma)
+    # The lines, cut off: |h - 2| from 1 to 2 is what green lacks, from 0 to C; so too for blue.
+    # About red the circle is cut open, so we count from the opposite end: 2 - |h - 3|.
+    both, way = value + chroma, low
+    torch.addcmul(both, chroma, torch.sub(h, 2, out=way).abs_().clamp_(1, 2), value=-1, out=g)
+    torch.addcmul(both, chroma, torch.sub(h, 4, out=way).abs_().clamp_(1, 2), value=-1, out=b)
+    value.sub_(chroma, alpha=2)
+    torch.addcmul(value, chroma, torch.sub(h, 3, out=way).abs_().clamp_(1, 2), out=r)
     return rgb

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eyeline.data.colours import shift_hsv_
+from eyeline.data.colours import Distortion
 from eyeline.errors import EyelineError
 from eyeline.ops.masks import resize_masks
 from eyeline.ops.resize import fitted_size, resize
@@ -34,13 +34,23 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Compose:
-    """One after the other."""
+    """One after the other. Colours are drawn in their turn, but change after the flips and crops
+    that follow at once: the result is the same, and what is cut off need not be changed."""
 
     transforms: Sequence[Transform]
 
     def __call__(self, image: Tensor, target: Target, rng: np.random.Generator) -> Sample:
+        waiting: list[Distortion] = []
         for transform in self.transforms:
+            if isinstance(transform, Photometric):
+                waiting.append(transform.draw(rng))
+                continue
+            if not isinstance(transform, HorizontalFlip | VerticalFlip | IoUCrop):
+                while waiting:
+                    image = waiting.pop(0)(image)
             image, target = transform(image, target, rng)
+        for distortion in waiting:
+            image = distortion(image)
         return image, target
 
 
@@ -135,19 +145,21 @@ class Photometric:
         _check("p", self.p, 0, 1)
 
     def __call__(self, image: Tensor, target: Target, rng: np.random.Generator) -> Sample:
-        x = image.float().div_(255) if image.dtype == torch.uint8 else image.clone()
+        return self.draw(rng)(image), target
+
+    def draw(self, rng: np.random.Generator) -> Distortion:
+        """All that is random about one picture."""
         contrast_last = rng.random() < 0.5  # else before the colours, as in the authors' code
+        brightness = hue = 0.0
         if rng.random() < self.p:
-            x.add_(rng.uniform(-self.brightness, self.brightness)).clamp_(0, 1)
+            brightness = rng.uniform(-self.brightness, self.brightness)
         contrast = rng.uniform(*self.contrast) if rng.random() < self.p else 1.0
-        if not contrast_last:
-            x.mul_(contrast).clamp_(0, 1)
         saturation = rng.uniform(*self.saturation) if rng.random() < self.p else 1.0
-        hue = rng.uniform(-self.hue, self.hue) / 360 if rng.random() < self.p else 0.0
-        shift_hsv_(x, hue, saturation)
+        if rng.random() < self.p:
+            hue = rng.uniform(-self.hue, self.hue) / 360
         if contrast_last:
-            x.mul_(contrast).clamp_(0, 1)
-        return x.mul_(255).round_().to(torch.uint8) if image.dtype == torch.uint8 else x, target
+            return Distortion(brightness, 1.0, hue, saturation, contrast_last=contrast)
+        return Distortion(brightness, contrast, hue, saturation)
 
 
 @dataclass(frozen=True)

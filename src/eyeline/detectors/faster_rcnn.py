@@ -40,9 +40,10 @@ from eyeline.nn.heads.roi import (
     sample_batch,
 )
 from eyeline.nn.heads.rpn import RPN
-from eyeline.nn.heads.sampling import generator_for
+from eyeline.nn.heads.sampling import random_order
 from eyeline.nn.necks.fpn import FPN
 from eyeline.note import note
+from eyeline.ops.matching import pad_objects
 from eyeline.registry import register
 from eyeline.structures import Batch, Padded, Prediction, Target
 
@@ -127,6 +128,7 @@ class FasterRCNN(Detector):
     """Two stages: proposals, then classes and boxes. See `forward` for what goes in and out."""
 
     class_dependent = ("head.classes", "head.deltas")
+    network = "levels"
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -208,16 +210,17 @@ class FasterRCNN(Detector):
         proposals, valid = self.rpn.propose(
             logits, deltas, anchors, batch.sizes, c.proposals_before_nms[test], c.proposals[test]
         )
+        objects = pad_objects(targets)
+        order = random_order(self, targets, c.proposals[test] + objects.own.shape[1])
         sampled = sample_batch(
-            proposals, valid, targets, c.num_classes, c.head_samples, c.head_positive_fraction,
-            c.head_foreground_iou, c.head_background_iou,
-            [generator_for(self, target) for target in targets],
+            proposals, valid, objects, order, c.num_classes, c.head_samples,
+            c.head_positive_fraction, c.head_foreground_iou, c.head_background_iou,
         )  # fmt: skip
-        regions, picture, labels, _, objects = sampled
+        regions, picture, labels, *_ = sampled
         note("sampled regions and their labels, sec. 2.3 of Fast R-CNN", (regions, labels))
         class_logits, box_deltas = self.head(self.pool(levels, regions, picture))
         return rpn_losses | region_losses(
-            class_logits, box_deltas, regions, labels, objects, c.box_weights, c.head_beta
+            class_logits, box_deltas, sampled, c.box_weights, c.head_beta
         )
 
 

@@ -37,9 +37,8 @@ from eyeline.nn.necks.fpn import FPN
 from eyeline.note import note
 from eyeline.ops.boxes import clip
 from eyeline.ops.deltas import decode, encode
-from eyeline.ops.iou import box_iou
-from eyeline.ops.matching import ignored_by, match
-from eyeline.ops.select import highest, slots, take
+from eyeline.ops.matching import IGNORED, assign, pad_objects
+from eyeline.ops.select import highest, indices, slots, take
 from eyeline.registry import register
 from eyeline.structures import Assignment, Batch, Padded, Prediction, Target
 
@@ -133,6 +132,7 @@ class RetinaNet(Detector):
     """One stage: classes and boxes for every anchor. See `forward` for what goes in and out."""
 
     class_dependent = ("class_head.output",)
+    network = "heads"
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -191,7 +191,8 @@ class RetinaNet(Detector):
     def compute(self, batch: Batch) -> Padded:
         """A prepared batch to detections in fixed shapes, in the resized pictures' pixels."""
         c = self.config
-        threshold = torch.logit(torch.tensor(c.score_threshold)).item()  # -inf at 0
+        t = c.score_threshold
+        threshold = math.log(t / (1 - t)) - 1e-4 if 0 < t < 1 else -math.inf  # `valid` decides
         heads = self.heads(batch.images)
         note("boxes of all anchors, sec. 4", heads, every_box, *heads, batch.sizes)
         parts, rows = [], []
@@ -224,33 +225,31 @@ class RetinaNet(Detector):
         level_logits, level_deltas, level_anchors = self.heads(batch.images)
         logits, deltas = torch.cat(level_logits, 1), torch.cat(level_deltas, 1)  # (B, N, ...)
         anchors = torch.cat(level_anchors)  # (N, 4)
-        class_losses, box_losses = [], []
-        for i, target in enumerate(targets):
-            crowd = target["iscrowd"]
-            objects, labels = target["boxes"][~crowd], target["labels"][~crowd]
-            ignored = ignored_by(anchors, target["boxes"][crowd]) if crowd.any() else None
-            iou = box_iou(objects, anchors)  # (G, N)
-            matches = match(iou, c.foreground_iou, c.background_iou, c.force_match, ignored)  # (N,)
-            note(
-                "anchors matched to objects, sec. 4", matches,
-                Assignment, objects, labels, matches, c.foreground_iou, c.background_iou,
-            )  # fmt: skip
-            positive = (matches >= 0).nonzero()[:, 0]
-            counted = matches > -2  # everything but the ignored
-            divisor = max(1, len(positive))
-            truth = torch.zeros_like(logits[i])  # (N, K)
-            truth[positive, labels[matches[positive]]] = 1
-            focal = sigmoid_focal_loss(logits[i], truth, c.alpha, c.gamma)
-            class_losses.append((focal * counted[:, None]).sum() / divisor)
-            found, moves, moved = objects[matches[positive]], deltas[i, positive], anchors[positive]
-            if c.box_loss == "smooth_l1":
-                box = smooth_l1(moves, encode(found, moved), c.box_beta, reduction="sum")
-            else:
-                box = IOU_LOSSES[c.box_loss](decode(moves, moved), found, reduction="sum")
-            box_losses.append(box / divisor)
+        objects = pad_objects(targets)
+        limits = (c.foreground_iou, c.background_iou)
+        matches = assign(anchors, objects, *limits, c.force_match)  # (B, N)
+        note(
+            "anchors matched to objects, sec. 4", matches,
+            Assignment, objects.boxes, objects.labels, matches, *limits,
+        )  # fmt: skip
+        positive = matches >= 0
+        divisor = positive.sum(1).clamp(min=1)  # (B,)
+        boxes, labels = objects.of(matches)  # (B, N, 4), (B, N)
+        present = positive[..., None].to(logits.dtype)
+        truth = torch.zeros_like(logits).scatter(2, labels[..., None], present)  # (B, N, K)
+        focal = sigmoid_focal_loss(logits, truth, c.alpha, c.gamma)
+        focal = focal * (matches != IGNORED)[..., None]
+        picture, anchor = indices(positive)  # (P,) both
+        counts, moves, moved = positive[picture, anchor], deltas[picture, anchor], anchors[anchor]
+        found = boxes[picture, anchor].where(counts[:, None], moved)
+        if c.box_loss == "smooth_l1":
+            box = smooth_l1(moves, encode(found, moved), c.box_beta).sum(1)
+        else:
+            box = IOU_LOSSES[c.box_loss](decode(moves, moved), found)
+        box = (box / divisor[picture]).where(counts, 0)
         return {
-            "classification": torch.stack(class_losses).mean(),
-            "box": torch.stack(box_losses).mean(),
+            "classification": (focal.sum((1, 2)) / divisor).mean(),
+            "box": box.sum() / len(targets),
         }
 
 

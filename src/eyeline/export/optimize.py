@@ -14,10 +14,12 @@ from eyeline.export.folding import folded
 from eyeline.nn.fused import PackedConv2d
 from eyeline.nn.int8 import Grid, Int8Conv2d, Int8Layer, Int8Linear
 from eyeline.nn.layers import ConvNorm
+from eyeline.nn.winograd import WinogradConv2d
 
 M = TypeVar("M", bound=nn.Module)
 
 PRECISIONS = ("float32", "bf16", "int8")
+WIDE = 128  # channels from which Winograd's way is faster, measured
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.GroupNorm)
 
 
@@ -43,7 +45,9 @@ def optimize(
         device: for which, and where, the copy is; by default where the model is.
         ranges: for "int8", of the model's values; see `calibrate`.
         compile: let torch write `compute` anew. The first call of a size then takes a minute or
-            more, and on a CPU a C++ compiler has to be there. Not for "int8".
+            more, and on a CPU a C++ compiler has to be there. On a GPU it replays what it can as
+            CUDA graphs, all but the loops of NMS, and a call overwrites what the one before gave:
+            `finish` first. (That has not been run on a GPU yet.) Not for "int8".
 
     Raises:
         EyelineError: an unknown precision, "int8" with `compile`, without ranges, with those of
@@ -68,10 +72,12 @@ def optimize(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compile:
         compute: Any = model.compute
-        frozen = {"freezing": True} if device.type == "cpu" else None  # weights are constants
-        model.compute = torch.compile(compute, fullgraph=True, options=frozen)
+        how: dict[str, Any] = {"mode": "reduce-overhead"}  # CUDA graphs
+        if device.type == "cpu":
+            how = {"options": {"freezing": True}}  # weights are constants
+        model.compute = torch.compile(compute, fullgraph=True, **how)
         return model
-    _replace(model, lambda name, layer: PackedConv2d(layer) if _can_pack(layer) else None)
+    _replace(model, _packed)
     return model
 
 
@@ -85,6 +91,20 @@ def _replace(model: nn.Module, replacement: Callable[[str, nn.Module], nn.Module
         if name and (new := replacement(name, layer)) is not None:
             parent, _, last = name.rpartition(".")
             setattr(model.get_submodule(parent), last, new)
+
+
+def _packed(name: str, layer: nn.Module) -> nn.Module | None:
+    """A convolution as oneDNN computes it best; None for all other layers."""
+    if not _can_pack(layer):
+        return None
+    assert isinstance(layer, nn.Conv2d)
+    fewer_products = (
+        (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))
+        and (layer.dilation, layer.groups) == ((1, 1), 1)
+        and min(layer.in_channels, layer.out_channels) >= WIDE
+        and layer.weight.dtype == torch.float32
+    )
+    return WinogradConv2d(layer) if fewer_products else PackedConv2d(layer)
 
 
 def _can_pack(layer: nn.Module) -> bool:

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from eyeline.evaluation.html import document, facts
+from eyeline.inspection.page import attention as page_attention
 from eyeline.inspection.page import found, seen
-from eyeline.inspection.page.packing import packed
+from eyeline.inspection.page.attention import Attention
+from eyeline.inspection.page.pictures import colours
 from eyeline.inspection.page.source import beginning_of, source_of
 from eyeline.inspection.xray import XRay
 from eyeline.nn.detector import Preprocess
@@ -22,19 +23,10 @@ from eyeline.nn.detector import Preprocess
 HERE = Path(__file__).parent / "page"
 SCRIPTS = (
     "base.js", "controls.js", "scene.js", "features.js", "anchors.js", "proposals.js",
-    "regions.js", "boxes.js", "main.js",
+    "regions.js", "boxes.js", "attention.js", "main.js",
 )  # fmt: skip
 
 PREPARED = {"the picture, prepared": beginning_of(Preprocess.pixels)}
-
-
-class Attention(NamedTuple):
-    """Where a model looked for something, as Grad-CAM and its like tell."""
-
-    title: str  # of the detection or class
-    method: str  # "grad-cam" ...
-    layer: str  # whose maps were weighed
-    map: Tensor  # (H_l, W_l) uint8, 255: most, over the padded picture
 
 
 @dataclass(frozen=True)
@@ -50,23 +42,25 @@ class Section:
 
 
 def explain(
-    x: XRay, title: str, picture: str, attention: Sequence[Attention] = (), subtitle: str = ""
+    x: XRay,
+    title: str,
+    picture: str,
+    attention: Sequence[Attention] | None = None,
+    subtitle: str = "",
 ) -> str:
     """The page, as HTML that needs no other file.
 
     Args:
         title: of the model: its name, or its run.
         picture: its name.
-        attention: maps for the section of that name.
+        attention: what `eyeline.inspection.page.attention.attention` gives; None leaves it out.
         subtitle: a sentence below the title, such as where the annotation is from.
     """
-    names = getattr(x.model, "classes", None) or []
-    if not names:
-        count = x.model.config.num_classes  # type: ignore[union-attr]
-        names = [f"class {i}" for i in range(count)]
+    names = class_names(x)
     sections = _sections(x, names, attention)
     data = {s.id: None if isinstance(s.data, str) else s.data for s in sections}
     data["objects"] = seen.objects(x, names)
+    data["colours"] = colours(64).tolist()
     nav = "".join(f'<li><a href="#{s.id}">{escape(s.title)}</a></li>' for s in sections)
     body = (
         f"<header><h1>{escape(title)}</h1><p>{escape(picture)}. {escape(subtitle)}</p></header>\n"
@@ -82,6 +76,13 @@ def explain(
     return document(f"{title}: {picture}", body, style)
 
 
+def class_names(x: XRay) -> list[str]:
+    """Of the model's classes, by number where they have none."""
+    return getattr(x.model, "classes", None) or [
+        f"class {i}" for i in range(x.model.config.num_classes)
+    ]
+
+
 def _html(section: Section, x: XRay) -> str:
     if isinstance(section.data, str):
         inner = f'<p class="reason">{escape(section.data)}</p>'
@@ -95,7 +96,7 @@ def _html(section: Section, x: XRay) -> str:
     )
 
 
-def _sections(x: XRay, names: list[str], attention: Sequence[Attention]) -> list[Section]:
+def _sections(x: XRay, names: list[str], attention: Sequence[Attention] | None) -> list[Section]:
     staged = [stage.name for stage in x.stages]
     thinned = seen.nms_stage(x) or 0
     second = staged[thinned + 1 :] if seen.two_stages(x) else staged[thinned:]
@@ -152,22 +153,11 @@ def _sections(x: XRay, names: list[str], attention: Sequence[Attention]) -> list
         ),
         Section(
             "attention", "Attention",
-            "The places that raise a score, by the gradient at a layer's maps.",
-            _attention(attention),
+            "Which cells of the backbone a score hangs on. HiResCAM weighs each cell by its own "
+            "gradient, Grad-CAM and Grad-CAM++ each channel by a mean of it, which lights up what "
+            "looks alike elsewhere; Eigen-CAM is of the picture alone.",
+            page_attention.shown(attention),
         ),
-    ]  # fmt: skip
-
-
-def _attention(maps: Sequence[Attention]) -> list[dict[str, Any]] | str:
-    if not maps:
-        return "Not computed: no map of attention was asked for when this page was written."
-    return [
-        {
-            "title": one.title, "method": one.method, "layer": one.layer,
-            "height": one.map.shape[0], "width": one.map.shape[1],
-            "values": packed(one.map, "uint8"),
-        }
-        for one in maps
     ]  # fmt: skip
 
 

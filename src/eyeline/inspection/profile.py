@@ -23,10 +23,18 @@ from eyeline.errors import EyelineError
 from eyeline.export import calibrate, optimize
 from eyeline.inspection.limits import Limits
 from eyeline.inspection.meters import TimeMeter, WorkMeter
-from eyeline.inspection.stages import Path, Recorder, Stage, build_stages, total, watching
+from eyeline.inspection.stages import (
+    OWN_STAGES,
+    Path,
+    Recorder,
+    Stage,
+    build_stages,
+    total,
+    watching,
+)
 from eyeline.structures import Target
 from eyeline.training.recipe import Recipe
-from eyeline.training.step import backward, clip_gradients, loss_scaler, set_up, take_step
+from eyeline.training.step import backward, clip_gradients, look, loss_scaler, set_up, take_step
 
 OBJECTS = 10  # of a picture that is trained on
 WARM_UP = 2  # calls that are not counted
@@ -79,8 +87,9 @@ def profile_inference(
     device = next(model.parameters()).device
     ranges = calibrate(model.eval(), [pictures]) if precision == "int8" else None
     model = model.eval() if as_is else optimize(model, precision, ranges=ranges)
-    call = partial(_infer, model, pictures, device)
-    return _measure(model, call, device, limits, rounds, depth)
+    return _measure(
+        model, lambda stage: infer(model, pictures, device), device, limits, rounds, depth
+    )
 
 
 def profile_training(
@@ -115,10 +124,13 @@ def profile_training(
     return _measure(model, call, device, limits, rounds, depth + 1)  # below forward and backward
 
 
-def _infer(model: Any, pictures: list[Tensor], device: torch.device, stage: Any) -> None:
+def infer(model: Any, pictures: list[Tensor], device: torch.device) -> Any:
+    """What a model says of pictures (3, H, W); a classifier's are of one size."""
     with torch.inference_mode():
+        if not hasattr(model, "compute"):
+            return model(torch.stack(pictures).to(device))
         batch = model.prepare(pictures).to(device)
-        model.finish(model.compute(batch), batch)
+        return model.finish(model.compute(batch), batch)
 
 
 def _step(
@@ -129,11 +141,11 @@ def _step(
     device: torch.device,
     stage: Any,
 ) -> None:
-    scaler, where = loss_scaler(device, recipe.precision), "profile"
-    backward(model, [batch], device, recipe.precision, scaler, where)
+    scaler = loss_scaler(device, recipe.precision)
+    _, values = backward(model, [batch], device, recipe.precision, scaler)
     with stage("clip gradients"):
         scaler.unscale_(optimizer)
-        clip_gradients(model, recipe.clip_norm, [batch], scaler, where)
+        look(values, clip_gradients(model, recipe.clip_norm))
     with stage("optimizer step"):
         take_step(optimizer, scaler)
 
@@ -141,7 +153,27 @@ def _step(
 def _measure(
     model: nn.Module, call: Call, device: torch.device, limits: Limits, rounds: int, depth: int
 ) -> Profile:
-    """Time the call, whole and by stage in turns, then count what it does."""
+    """Time the call, then count what it does."""
+    whole, seconds = time_stages(model, call, device, rounds, depth)
+    with WorkMeter() as counter:
+        recorder = Recorder(counter, depth)
+        with watching(model, recorder):
+            call(recorder.stage)
+            work = recorder.own()
+    stages = build_stages(seconds, work, recorder.calls, limits)
+    return Profile(whole, total("sum", stages), limits, sorted(counter.uncounted))
+
+
+def time_stages(
+    model: nn.Module,
+    call: Call,
+    device: torch.device,
+    rounds: int,
+    depth: int,
+    own_stages: tuple[str, ...] = OWN_STAGES,
+) -> tuple[list[float], dict[Path, float]]:
+    """Seconds of each whole call, and the median of each stage alone, without its parts, of as
+    many calls that are watched; in turns."""
     meter = TimeMeter(device)
     whole: list[float] = []
     timed: list[dict[Path, float]] = []
@@ -149,20 +181,13 @@ def _measure(
         call(nullcontext)
     for _ in range(rounds):
         whole.append(meter.time(lambda: call(nullcontext)))
-        recorder = Recorder(meter, depth)
+        recorder = Recorder(meter, depth, own_stages)
         with watching(model, recorder):
             call(recorder.stage)
             own = recorder.own()
         timed.append({path: amounts["seconds"] for path, amounts in own.items()})
-    with WorkMeter() as counter:
-        recorder = Recorder(counter, depth)
-        with watching(model, recorder):
-            call(recorder.stage)
-            work = recorder.own()
     paths = dict.fromkeys(path for one in timed for path in one)
-    seconds = {path: median(one.get(path, 0.0) for one in timed) for path in paths}
-    stages = build_stages(seconds, work, recorder.calls, limits)
-    return Profile(whole, total("sum", stages), limits, sorted(counter.uncounted))
+    return whole, {path: median(one.get(path, 0.0) for one in timed) for path in paths}
 
 
 # ---- what a model is given
@@ -196,6 +221,15 @@ def objects(size: tuple[int, int], seed: int, num_classes: int, masks: bool = Fa
 
 def _targets(model: Any, size: tuple[int, int], count: int) -> list[Target]:
     return [objects(size, seed, len(model.classes), model.needs_masks) for seed in range(count)]
+
+
+def default_size(model: Any) -> tuple[int, int]:
+    """Height and width of the pictures that a model is measured with: of a detector its own height,
+    and a width of four thirds as far as it goes; of others 224 x 224."""
+    if not hasattr(model, "preprocess"):
+        return 224, 224
+    height = model.preprocess.min_size
+    return height, min(height * 4 // 3, model.preprocess.max_size)
 
 
 def fixed_size(model: Any, size: tuple[int, int]) -> Any:

@@ -49,10 +49,11 @@ class Recorder:
 
     Args:
         depth: stages that lie deeper count as their parent's own work.
+        own_stages: which of the model's own methods are stages.
     """
 
-    def __init__(self, meter: Meter, depth: int) -> None:
-        self.meter, self.depth = meter, depth
+    def __init__(self, meter: Meter, depth: int, own_stages: tuple[str, ...] = OWN_STAGES) -> None:
+        self.meter, self.depth, self.own_stages = meter, depth, own_stages
         self.calls: Counter[Path] = Counter()
         self._stack = [_Open((), (), "")]
         self._marks: list[tuple[Path | None, Any]] = []  # from this mark on, this one runs
@@ -72,13 +73,19 @@ class Recorder:
         return amounts
 
     def enter(
-        self, name: str, module: str | None = None, passage: bool = False, arguments: Any = ()
+        self,
+        name: str,
+        module: str | None = None,
+        passage: bool = False,
+        arguments: Any = (),
+        called: Any = None,
     ) -> None:
         """A call begins.
 
         Args:
             module: the name of the module that is called; None for a function.
             passage: this call is no stage, it only leads to some.
+            called: the module or function itself, for recorders that describe it.
         """
         outer = self._stack[-1]
         if len(outer.path) == self.depth:
@@ -151,7 +158,7 @@ def watching(model: nn.Module, recorder: Recorder) -> Iterator[None]:
         for name, module in model.named_modules():
             _watch_module(module, name, recorder, undo)
         for method in _methods(model):
-            passage = method not in OWN_STAGES
+            passage = method not in recorder.own_stages
             _replace(model, method, recorder, undo, method, "", passage)
         for name, child in model.named_children():
             for method in _methods(child):
@@ -166,8 +173,8 @@ def watching(model: nn.Module, recorder: Recorder) -> Iterator[None]:
 
 
 def _watch_module(module: nn.Module, name: str, recorder: Recorder, undo: ExitStack) -> None:
-    def enter(module: nn.Module, arguments: Any) -> None:
-        recorder.enter(name or FORWARD, module=name, arguments=arguments)
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+        recorder.enter(name or FORWARD, name, False, (*args, *kwargs.values()), module)
 
     def leave(module: nn.Module, arguments: Any, result: Any) -> None:
         recorder.leave(result)
@@ -175,7 +182,8 @@ def _watch_module(module: nn.Module, name: str, recorder: Recorder, undo: ExitSt
             recorder.follow_backward()
 
     # First of all hooks and last: what others do is part of the module's work.
-    undo.callback(module.register_forward_pre_hook(enter, prepend=True).remove)
+    before = module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True)
+    undo.callback(before.remove)
     undo.callback(module.register_forward_hook(leave, always_call=True).remove)
 
 
@@ -218,7 +226,7 @@ def _replace(
 
     @wraps(function)
     def watched(*args: Any, **kwargs: Any) -> Any:
-        recorder.enter(name, module, passage, args)
+        recorder.enter(name, module, passage, (*args, *kwargs.values()), function)
         result = None
         try:
             result = function(*args, **kwargs)

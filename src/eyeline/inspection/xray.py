@@ -72,13 +72,20 @@ class Anchor:
     box: Tensor  # (4,)
 
 
+class Drawn(NamedTuple):
+    """The anchors of a picture that were drawn for the loss."""
+
+    positive: Tensor  # (P,) int64
+    negative: Tensor  # (Q,) int64
+
+
 @dataclass
 class Learning:
     """What a step of learning would see of the annotation, with the random choices of `eval()`."""
 
     losses: dict[str, float]
-    assignment: Assignment
-    sample: Sample | None  # the anchors that count; None: all that are not ignored do
+    assignment: Assignment  # of the picture, without a batch axis: (G, 4), (G,), (N,)
+    sample: Drawn | None  # the anchors that count; None: all that are not ignored do
     regions: Tensor | None  # (R, 4) that the second stage would see
     region_labels: Tensor | None  # (R,), K for background
 
@@ -229,10 +236,16 @@ def _learn(found: XRay, model: Detector, image: Tensor, target: Target) -> None:
     regions, labels = next(
         (value for name, value in seen.shown if name.startswith("sampled regions")), (None, None)
     )
+    boxes, labels_, matches, *limits = assignments[0][1]
+    drawn = None
+    if samples:
+        index = samples[0][1].rows[0][samples[0][1].filled[0]]
+        positive = matches[0][index] >= 0
+        drawn = Drawn(index[positive], index[~positive])
     found.learning = Learning(
         {name: float(loss) for name, loss in losses.items()},
-        assignments[0][1],
-        samples[0][1] if samples else None,
+        Assignment(boxes[0], labels_[0], matches[0], *limits),
+        drawn,
         regions,
         labels,
     )

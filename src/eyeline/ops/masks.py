@@ -8,9 +8,13 @@ Letters   G objects with masks, R regions, N detections, m side of a small mask,
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from eyeline.ops.select import may_look
 
 CHUNK = 32  # masks in float32 at once
 
@@ -54,7 +58,10 @@ def _averages(start: Tensor, extent: Tensor, length: int, bins: int) -> Tensor:
     """Weights (R, bins, length) of the cells of one axis in the mean over each bin's samples."""
     step = (extent / bins)[:, None, None]
     samples = torch.ceil(step).clamp(min=1)  # (R, 1, 1), of a bin
-    sample = torch.arange(int(samples.max()), device=start.device)  # (s,)
+    # The most that any bin has; where looking costs, what twice the whole length would need.
+    most = int(samples.max()) if may_look(samples) else math.ceil(2 * length / bins)
+    samples = samples.clamp(max=most)
+    sample = torch.arange(most, device=start.device)  # (s,)
     bin_index = torch.arange(bins, device=start.device)[:, None]
     at = start[:, None, None] + bin_index * step + (sample + 0.5) * step / samples  # (R, bins, s)
     weight = ((sample < samples) & (at >= -1) & (at <= length)) / samples

@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyeline.errors import EyelineError
-from eyeline.ops.select import highest
+from eyeline.ops.select import highest, may_look, take
 from eyeline.ops.whole import kept_whole
 
+ROUNDS = 32  # between two looks of the host
+ROWS = 8  # whose IoU matrices in float32 are held at once
 BLOCK = 1024  # boxes taken up at once; 512 to 2048 measure alike (benchmarks/bench_ops.py)
 
 
@@ -186,10 +188,14 @@ def nms_padded(
     a row is padding; a score of -inf says the same. Returns index (..., D) int64 into N, best
     first, and valid (..., D) bool; D is max_detections, index is 0 where valid is False.
 
-    In eager mode each row runs the fast form; while compiling, a loop on the device picks one box
-    of every row a turn, with shapes that do not depend on the data. On CUDA both forms still
-    synchronise: the eager one reads its rows, the compiled one the loop's condition. An export may
-    keep it whole, see `eyeline.ops.whole`.
+    On a CPU each row runs the fast form. Elsewhere all rows go together, in shapes that do not
+    depend on the data. Where few boxes are to be kept of many, one of every row is picked a turn,
+    `max_detections` turns, and the host reads nothing (a compiled loop ends when nobody is left,
+    and is read for it). Where most may be kept, N at most 2 D, all rows are decided in rounds, a
+    few for usual boxes but up to N: after every ROUNDS of them the host looks whether more are
+    needed. An export may keep it whole, see `eyeline.ops.whole`.
+
+    Raises EyelineError for what is not finite, on a CPU; elsewhere it is not looked for.
     """
     lead, n = scores.shape[:-1], scores.shape[-1]
     live = scores != -math.inf
@@ -203,8 +209,10 @@ def nms_padded(
     form = _padded_rows
     if kept_whole():
         form = _padded_whole
-    elif torch.compiler.is_compiling():
+    elif torch.compiler.is_compiling() or (not may_look(boxes) and n > 2 * max_detections):
         form = _padded_loop
+    elif not may_look(boxes):
+        form = _padded_rounds
     index, found = form(b, s, iou_threshold, max_detections, g, v)
     return index.reshape(*lead, max_detections), found.reshape(*lead, max_detections)
 
@@ -282,9 +290,57 @@ def _padded_loop(
         live = live & ~over & (place != best)
         return turn + 1, live, torch.where(slot == turn, best, index)
 
-    _, _, index = torch.while_loop(cond, body, (turn, live, index))
+    state = (turn, live, index)
+    if torch.compiler.is_compiling():
+        state = torch.while_loop(cond, body, state)
+    else:
+        for _ in range(max_detections):  # turns that find nobody change nothing
+            state = body(*state)
+    _, _, index = state
     found = index < n
     return torch.where(found, order.gather(1, index.clamp(max=n - 1)), 0), found
+
+
+def _padded_rounds(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    max_detections: int,
+    groups: Tensor | None,
+    valid: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Every box at once, round after round: kept if all better ones that overlap it are dropped,
+    dropped if one of them is kept."""
+    n = scores.shape[1]
+    order = scores.masked_fill(~valid, -math.inf).sort(stable=True, dim=-1, descending=True)[1]
+    b = take(boxes.float(), order)
+    threshold = float32_below(iou_threshold)
+    over = torch.cat([plain_iou(a[:, :, None], a[:, None]) > threshold for a in b.split(ROWS)])
+    over = over.tril(-1)  # (rows, N, N); [i, j]: j is better than i
+    if groups is not None:
+        g = groups.gather(1, order)
+        over = over & (g[:, :, None] == g[:, None])
+    rivals = over.to(torch.float32 if boxes.device.type == "cpu" else torch.float16)
+    open_ = valid.gather(1, order)
+    kept = torch.zeros_like(open_)
+
+    def beaten(by: Tensor) -> Tensor:
+        return (rivals @ by.to(rivals.dtype)[..., None])[..., 0] > 0
+
+    for turn in range(n):
+        if turn % ROUNDS == 0 and turn and not _any_left(open_):
+            break
+        kept = kept | (open_ & ~beaten(open_))
+        open_ = open_ & ~kept & ~beaten(kept)
+    best, place = highest(torch.where(kept, -torch.arange(n, device=b.device), -n), max_detections)
+    missing = (0, max_detections - best.shape[1])
+    found = F.pad(best > -n, missing)
+    return torch.where(found, F.pad(order.gather(1, place), missing), 0), found
+
+
+def _any_left(open_: Tensor) -> bool:
+    """The host's one look at the device in NMS."""
+    return bool(open_.any())
 
 
 def nms_plain(

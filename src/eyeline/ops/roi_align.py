@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyeline.errors import EyelineError
+from eyeline.ops.select import numbers
 from eyeline.ops.whole import kept_whole
 
 
@@ -143,18 +144,13 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def _numbers(values: Sequence[float], like: Tensor, dtype: torch.dtype) -> Tensor:
-    """A short vector made on the device itself: no copy from the host, so no synchronisation."""
-    return torch.stack([torch.full((), v, dtype=dtype, device=like.device) for v in values])
-
-
 def _layout(levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Height and width (L, 2) of each level, and the row (L,) at which it begins in the table."""
     first = list(accumulate((x.shape[0] * x.shape[2] * x.shape[3] for x in levels), initial=0))
     heights, widths = (
-        _numbers([x.shape[axis] for x in levels], levels[0], torch.int32) for axis in (2, 3)
+        numbers([x.shape[axis] for x in levels], levels[0], torch.int32) for axis in (2, 3)
     )
-    return torch.stack([heights, widths], 1), _numbers(first[:-1], levels[0], torch.int32)
+    return torch.stack([heights, widths], 1), numbers(first[:-1], levels[0], torch.int32)
 
 
 def _table(levels: Sequence[Tensor]) -> Tensor:
@@ -176,11 +172,11 @@ def _grid(
     aligned: bool,
 ) -> tuple[Tensor, Tensor]:
     """Start of each region and extent of its bins in cells, both (R, 2) as (y, x), float32."""
-    scale = _numbers(scales, boxes, torch.float32)[level_index, None]
+    scale = numbers(scales, boxes, torch.float32)[level_index, None]
     corners = boxes.detach().float() * scale - (0.5 if aligned else 0.0)
     start, end = corners[:, [1, 0]], corners[:, [3, 2]]
     extent = end - start if aligned else (end - start).clamp(min=1.0)
-    return start, extent / _numbers(bins, boxes, torch.float32)
+    return start, extent / numbers(bins, boxes, torch.float32)
 
 
 def _axis(
@@ -370,7 +366,7 @@ def pool_edges(
     cells of each region's level. Returns the first row, last row + 1, first column and last column
     + 1 of each bin, (R, h, w) int64 each.
     """
-    scale = _numbers(scales, boxes, torch.float32)[level_index, None]
+    scale = numbers(scales, boxes, torch.float32)[level_index, None]
     corners = boxes.detach().float() * scale
     corners = (corners.abs() + 0.5).floor() * corners.sign()  # halves away from zero, as C rounds
     edges = []

@@ -1,35 +1,34 @@
 """A small random sample for the loss: Ren et al., "Faster R-CNN", NeurIPS 2015,
-arXiv:1506.01497, sec. 3.1.3."""
+arXiv:1506.01497, sec. 3.1.3.
+
+Letters   N anchors (or regions), S of them sampled.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from eyeline.ops.matching import BACKGROUND
+from eyeline.ops.select import highest
+
 
 def balanced_sample(
-    matches: Tensor,
-    count: int,
-    positive_fraction: float,
-    generator: torch.Generator | None = None,
+    matches: Tensor, order: Tensor, count: int, positive_fraction: float
 ) -> tuple[Tensor, Tensor]:
-    """Indices of a random sample without replacement: positives (P,), negatives (Q,), int64.
+    """A random sample without replacement: index (..., S) int64 into N, and which slots are filled
+    (..., S) bool. Positives come first, then negatives, then empty slots.
 
-    matches            (N,) int64 of `match`: 0 and above positive, -1 negative, -2 never sampled
-    count              P + Q, or as many as there are
-    positive_fraction  P is at most this part of `count`, rounded down; negatives fill the rest
-    generator          of the random order; it may live on another device than `matches`
+    matches            (..., N) int64 of `match`: 0 and above positive, -1 negative, -2 never
+                       sampled
+    order              (..., N) random numbers in [0, 1): of both kinds the highest are drawn
+    count              S, or N where that is less
+    positive_fraction  positives are at most this part of `count`, rounded down; negatives fill
+                       the rest
     """
-    positive = (matches >= 0).nonzero()[:, 0]
-    negative = (matches == -1).nonzero()[:, 0]
-    positive = _draw(positive, int(count * positive_fraction), generator)
-    negative = _draw(negative, count - len(positive), generator)
-    return positive, negative
-
-
-def _draw(index: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    if generator is None:  # apart, for torch.compile takes no generator
-        order = torch.randperm(len(index), device=index.device)
-    else:
-        order = torch.randperm(len(index), generator=generator, device=generator.device)
-    return index[order[:count].to(index.device)]
+    candidates = torch.where(matches >= 0, order, -1.0)
+    best, index = highest(candidates, int(count * positive_fraction))
+    drawn = torch.full_like(order, -1.0).scatter(-1, index, torch.where(best >= 0, 2.0, -1.0))
+    rank = torch.where(matches == BACKGROUND, order, drawn)  # 2, below 1, or -1
+    best, index = highest(rank, count)
+    return index, best >= 0

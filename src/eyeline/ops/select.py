@@ -1,9 +1,35 @@
-"""Taking rows by index where every picture has its own."""
+"""Taking rows by index where every picture has its own, and shapes that do not depend on data.
+
+How many rows count is known on the device alone. Reading it makes the host wait for everything
+that it has asked a GPU for, so only where `may_look` says that it costs nothing are shapes made to
+fit; elsewhere all rows are kept, and those that do not count get no weight.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
+
+_fixed = False
+
+
+@contextmanager
+def fixed_shapes() -> Iterator[None]:
+    """Within the context nobody looks, on a CPU either: what a GPU would compute."""
+    global _fixed
+    before, _fixed = _fixed, True
+    try:
+        yield
+    finally:
+        _fixed = before
+
+
+def may_look(tensor: Tensor) -> bool:
+    """Whether a value can be read for nothing: on a CPU, unless torch compiles."""
+    return not (_fixed or torch.compiler.is_compiling()) and tensor.device.type == "cpu"
 
 
 def take(rows: Tensor, index: Tensor) -> Tensor:
@@ -21,11 +47,10 @@ def highest(scores: Tensor, limit: int) -> tuple[Tensor, Tensor]:
 def slots(mask: Tensor, limit: int) -> int:
     """How many slots a row needs for its True entries, at most `limit`: mask (B, N) -> D.
 
-    The shape is fixed, so D is `limit`, wherever looking would cost: while compiling and off the
-    CPU. Run eagerly on a CPU, D is what the fullest row needs (at least 1), and nothing is
-    computed for empty slots.
+    Where nobody may look, D is `limit`; else what the fullest row needs (at least 1), and nothing
+    is computed for empty slots.
     """
-    if torch.compiler.is_compiling() or mask.device.type != "cpu":
+    if not may_look(mask):
         return limit
     return max(1, min(limit, int(mask.sum(-1).max())))
 
@@ -34,3 +59,21 @@ def with_child(parent: Tensor, valid: Tensor, count: int) -> Tensor:
     """Which of `count` rows something was made of: parent (B, M), valid (B, M) -> (B, count)."""
     made = torch.zeros(len(parent), count, dtype=torch.int64, device=parent.device)
     return made.scatter_add_(1, parent, valid.long()) > 0
+
+
+def counting(mask: Tensor) -> Tensor:
+    """Indices (M,) of the True rows of a mask (N,); of all rows where nobody may look."""
+    if not may_look(mask):
+        return torch.arange(len(mask), device=mask.device)
+    return mask.nonzero()[:, 0]
+
+
+def indices(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """`counting` of a mask with two axes (B, N): row and column (M,) of each entry."""
+    index = counting(mask.flatten())
+    return index // mask.shape[1], index % mask.shape[1]
+
+
+def numbers(values: Sequence[float], like: Tensor, dtype: torch.dtype) -> Tensor:
+    """A short vector made on the device itself: no copy from the host, so no synchronisation."""
+    return torch.stack([torch.full((), v, dtype=dtype, device=like.device) for v in values])

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from eyeline.ops.nms import check_candidates, float32_below, nms, nms_padded, plain_iou
-from eyeline.ops.select import take, with_child
+from eyeline.ops.select import may_look, take, with_child
 from eyeline.structures import Candidates, Padded
 
 KINDS = ("hard", "soft_linear", "soft_gaussian")
@@ -166,13 +166,11 @@ def soft_nms(
         return index, index.to(scores.dtype), index > 0
     live = torch.isfinite(scores) if valid is None else valid
     b, s, v = boxes.reshape(-1, n, 4).float(), scores.reshape(-1, n), live.reshape(-1, n)
-    if not torch.compiler.is_compiling():
+    if may_look(s):
         check_candidates(b[v], s[v], iou_threshold)
-    order = s.masked_fill(~v, -math.inf).sort(stable=True, dim=-1, descending=True)[1]
-    b, left = take(b, order), s.gather(1, order)
-    left = torch.where(v.gather(1, order) & (left >= floor), left, -math.inf)
-    g = torch.zeros_like(order) if groups is None else groups.reshape(-1, n).gather(1, order)
+    left = torch.where(v & (s >= floor), s, -math.inf)
     place = torch.arange(n, device=b.device)
+    g = torch.zeros_like(s, dtype=torch.int64) if groups is None else groups.reshape(-1, n)
     slot = torch.arange(max_detections, device=b.device)
     threshold = float32_below(iou_threshold)
     index = torch.full((len(b), max_detections), n, dtype=torch.int64, device=b.device)
@@ -203,11 +201,13 @@ def soft_nms(
     if torch.compiler.is_compiling():
         state = torch.while_loop(cond, body, state)
     else:
-        while cond(*state):
+        for _ in range(max_detections):
+            if may_look(s) and not cond(*state):
+                break
             state = body(*state)
     _, _, index, kept = state
     found = index < n
-    index = torch.where(found, order.gather(1, index.clamp(max=n - 1)), 0)
+    index = torch.where(found, index, 0)
     shape = (*lead, max_detections)
     return index.reshape(shape), kept.reshape(shape), found.reshape(shape)
 

@@ -30,6 +30,7 @@ from eyeline.metrics.detection import COCO_NUMBERS
 from eyeline.nn.detector import prepare_of
 from eyeline.training.build import build
 from eyeline.training.checks import check_data, check_overflow
+from eyeline.training.compiling import compiling
 from eyeline.training.ema import AveragedModel
 from eyeline.training.logs import Log
 from eyeline.training.parallel import (
@@ -139,8 +140,9 @@ def train(
     log = Log(folder, recipe, recipe.epochs * steps_per_epoch, at)
     metrics: Metrics = {}
     recomputed = recomputing(model, recipe.checkpoint_activations)
+    compiled = compiling(model, device, recipe.compile)  # after the average was copied from it
 
-    with recomputed, folder, log, Interrupt() as interrupt:
+    with recomputed, compiled, folder, log, Interrupt() as interrupt:
         folder.save_model_file(model)
         if recipe.freeze:
             log.say(f"frozen: {_frozen(model)} parameters")

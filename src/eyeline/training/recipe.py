@@ -136,6 +136,7 @@ class Recipe(Section):
     accumulate: Count = 1  # forward passes of one step
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     checkpoint_activations: bool = False  # recompute the backbone's blocks: less memory, slower
+    compile: bool = False  # let torch's compiler write the network: a slow start, for a GPU
     device: str | None = None  # None: the GPU if there is one
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
@@ -145,6 +146,12 @@ class Recipe(Section):
     stop_after: Count | None = None  # epochs without a better eval.metric
     log: Log = Log()
     out: str | None = None  # the run folder; None: the first free one of runs/NAME, runs/NAME-2 ...
+
+    @model_validator(mode="after")
+    def _one_writes_the_network(self) -> Recipe:
+        if self.compile and self.checkpoint_activations:
+            raise ValueError("compile and checkpoint_activations exclude each other")
+        return self
 
 
 def load_recipe(

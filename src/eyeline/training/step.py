@@ -80,10 +80,25 @@ def train_step(
     Raises:
         NotFinite: a loss or the gradients' norm is no number; `where` says at which step.
     """
-    losses = backward(model, group, device, recipe.precision, scaler, where)
+    names, values = backward(model, group, device, recipe.precision, scaler)
     scaler.unscale_(optimizer)
-    norm = clip_gradients(model, recipe.clip_norm, group, scaler, where)
-    return Step(losses, norm, take_step(optimizer, scaler))
+    norm = clip_gradients(model, recipe.clip_norm)
+    rows, value = look(values, norm)
+    if not scaler.is_enabled():
+        for row, batch in zip(rows, group, strict=True):
+            check_finite(dict(zip(names, row, strict=True)), [batch], where)
+        check_finite({"the gradients' norm": value}, group, where)
+    sizes = [size(batch) / sum(map(size, group)) for batch in group]
+    columns = zip(*rows, strict=True)
+    means = [sum(s * v for s, v in zip(sizes, column, strict=True)) for column in columns]
+    return Step(dict(zip(names, means, strict=True)), value, take_step(optimizer, scaler))
+
+
+def look(values: list[Tensor], norm: Tensor) -> tuple[list[list[float]], float]:
+    """A step's one look at the device: each batch's losses, and the gradients' norm. Until here
+    the host has only asked, and a GPU may still be far behind it."""
+    *rows, (first, *_) = torch.stack([*values, norm.expand_as(values[0])]).tolist()
+    return rows, first
 
 
 def groups(batches: Iterable[Any], count: int) -> Iterator[list[Any]]:
@@ -119,15 +134,16 @@ def backward(
     device: torch.device,
     precision: str,
     scaler: GradScaler,
-    where: str,
-) -> dict[str, float]:
-    """Add the gradients of a step, split into batches, as if it were one; gives its losses.
+) -> tuple[list[str], list[Tensor]]:
+    """Add the gradients of a step, split into batches, as if it were one; gives the names of the
+    losses, and of each batch their values (L,), float32.
 
-    A loss that is not finite raises NotFinite; under loss scaling all gradients become NaN
-    instead, on which the step is skipped, in every process.
+    Under loss scaling a loss that is not finite makes all gradients NaN, on which the step is
+    skipped, in every process.
     """
     pictures = sum(map(size, group))
-    losses: dict[str, float] = {}
+    names: list[str] = []
+    values = []
     for batch in group:
         share = size(batch) / pictures
         alone = batch is group[-1] or not hasattr(model, "no_sync")
@@ -136,27 +152,20 @@ def backward(
             with autocast(device, precision):
                 parts: dict[str, Tensor] = model(*move(batch, device))
             each = torch.stack([value.float() for value in parts.values()])
-            values = dict(zip(parts, each.tolist(), strict=True))
-            if not scaler.is_enabled():
-                check_finite(values, [batch], where)
-            overflow = not all(map(math.isfinite, values.values()))
-            scaler.scale(each.sum() * (math.nan if overflow else share)).backward()
-        losses = {name: losses.get(name, 0.0) + share * values[name] for name in values}
-    return losses
+            factor = torch.where(each.isfinite().all(), share, math.nan)
+            scaler.scale(each.sum() * (factor if scaler.is_enabled() else share)).backward()
+        names = list(parts)
+        values.append(each.detach())
+    return names, values
 
 
-def clip_gradients(
-    model: nn.Module, clip_norm: float | None, group: list[Any], scaler: GradScaler, where: str
-) -> float:
-    """Scale the gradients down to a norm of `clip_norm`; gives the norm they had."""
+def clip_gradients(model: nn.Module, clip_norm: float | None) -> Tensor:
+    """Scale the gradients down to a norm of `clip_norm`; gives the norm they had, ()."""
     parameters = [p for p in model.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    value = norm.item()
-    if not scaler.is_enabled():
-        check_finite({"the gradients' norm": value}, group, where)
     if clip_norm is not None:
         nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
-    return value
+    return norm
 
 
 def take_step(optimizer: torch.optim.Optimizer, scaler: GradScaler) -> bool:

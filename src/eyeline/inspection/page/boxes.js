@@ -230,25 +230,3 @@ function buildMasks(view, data, pasted) {
     return canvas;
   }
 }
-
-function buildAttention(view, maps) {
-  let opacity = 0.55;
-  const [high, wide] = DATA.picture.padded;
-  const grid = el("div", { className: "pair-of-scenes" });
-  const scenes = [];
-  slider(view, "Cover", 0, 100, 55, (v) => `${v.toFixed(0)} %`, (v) => {
-    opacity = v / 100;
-    for (const scene of scenes) scene.redraw();
-  });
-  view.append(grid);
-  for (const one of maps) {
-    const map = heatMap(Float32Array.from(unpack(one.values), (v) => v / 255), one.width, one.height,
-      true);
-    scenes.push(new Scene(grid, `${one.method}: ${one.title}`, (context) => {
-      drawPhoto(context);
-      context.globalAlpha = opacity;
-      context.drawImage(map, 0, 0, wide, high);
-      context.globalAlpha = 1;
-    }, { caption: `${one.title}: ${one.method} at ${one.layer}, the lighter the more` }));
-  }
-}

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from eyeline.inspection.heat import heat
+
 LONGEST = 1200  # pixels of the photograph's longer side on the page
 CUT = 0.01  # of a map's values that may be beyond black and beyond white, at either end
-
-# From dark to light, so that it can be read without colour too.
-HEAT = ((13, 10, 41), (76, 29, 125), (166, 44, 117), (232, 89, 73), (252, 170, 71), (252, 244, 190))
 
 
 def photograph(image: Tensor) -> Image.Image:
@@ -57,14 +55,15 @@ def strongest(features: Tensor, count: int) -> tuple[list[int], list[float]]:
     return index.tolist(), (value / energy.sum().clamp(min=1e-12)).tolist()
 
 
-def heat(plane: Tensor) -> Image.Image:
+def colours(count: int) -> Tensor:
+    """The colours of values from 0 to 1, (count, 3) uint8."""
+    return (heat(torch.linspace(0, 1, count)).T * 255).round().to(torch.uint8)
+
+
+def in_colours(plane: Tensor) -> Image.Image:
     """A plane (H, W) from dark to light, as a picture of 256 colours."""
     image = Image.fromarray((levelled(plane) * 255).round().to(torch.uint8).numpy(), "P")
-    place = np.linspace(0, len(HEAT) - 1, 256)
-    colours = np.stack(
-        [np.interp(place, range(len(HEAT)), [c[i] for c in HEAT]) for i in range(3)], 1
-    )
-    image.putpalette(colours.round().astype(np.uint8).tobytes())
+    image.putpalette(colours(256).numpy().tobytes())
     return image
 
 

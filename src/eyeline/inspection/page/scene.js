@@ -5,9 +5,6 @@ const COLOURS = {
 };
 const SHAPES = ["#5cbcff", "#ff9a55", "#5fd088", "#c79bff", "#ff7d72", "#4fd3d8", "#e3bd4e",
   "#ff8fcb", "#ffffff"];
-const HEAT = [[13, 10, 41], [76, 29, 125], [166, 44, 117], [232, 89, 73], [252, 170, 71],
-  [252, 244, 190]];
-
 class Scene {
   // draw(context, unit): `unit` is one pixel of the screen. `view` is what is seen: x1, y1, x2, y2.
   constructor(parent, label, draw, { click, key, view, caption } = {}) {
@@ -111,11 +108,9 @@ function heatMap(values, width, height, fading = false) {
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(width, height);
   for (let i = 0; i < width * height; i++) {
-    const at = Math.min(Math.max(values[i], 0), 1) * (HEAT.length - 1);
-    const low = Math.min(Math.floor(at), HEAT.length - 2);
-    for (let c = 0; c < 3; c++) {
-      pixels.data[4 * i + c] = HEAT[low][c] + (at - low) * (HEAT[low + 1][c] - HEAT[low][c]);
-    }
+    const share = Math.min(Math.max(values[i], 0), 1);
+    const colour = DATA.colours[Math.round(share * (DATA.colours.length - 1))];
+    pixels.data.set(colour, 4 * i);
     pixels.data[4 * i + 3] = fading ? 255 * Math.min(1, 0.3 + values[i]) : 255;
   }
   context.putImageData(pixels, 0, 0);

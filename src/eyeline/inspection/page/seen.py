@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 
 from eyeline.inspection.page.packing import numbers, packed, picture_uri, shares
-from eyeline.inspection.page.pictures import components, heat, normalised, photograph, strongest
+from eyeline.inspection.page.pictures import (
+    components,
+    in_colours,
+    normalised,
+    photograph,
+    strongest,
+)
 from eyeline.inspection.xray import Stage, XRay
 from eyeline.ops.iou import box_iou
 
@@ -69,7 +75,11 @@ def features(x: XRay) -> list[dict[str, Any]]:
                 "components": picture_uri(shown),
                 "explained": [round(share, 4) for share in explained],
                 "channels": [
-                    {"channel": i, "energy": round(share, 4), "map": picture_uri(heat(features[i]))}
+                    {
+                        "channel": i,
+                        "energy": round(share, 4),
+                        "map": picture_uri(in_colours(features[i])),
+                    }
                     for i, share in zip(index, energy, strict=True)
                 ],
             })  # fmt: skip
@@ -123,10 +133,10 @@ def _assigned(x: XRay) -> dict[str, Any]:
         return {"missing": x.learning_missing}
     assignment, all_anchors = x.learning.assignment, torch.cat(x.anchors)
     crowd = x.target.get("iscrowd", torch.zeros(len(x.target["labels"]))).bool()
-    own = (~crowd).nonzero()[:, 0]  # an assignment leaves crowds out
+    own = (~crowd).nonzero()[:, 0]
     matches = assignment.matches.cpu()
     if len(own):
-        iou, nearest = box_iou(assignment.boxes.cpu(), all_anchors.cpu()).max(0)
+        iou, nearest = box_iou(assignment.boxes[own].cpu(), all_anchors.cpu()).max(0)
         found = own[nearest]
     else:
         iou = torch.zeros(len(matches))

@@ -62,16 +62,14 @@ def mask_targets(
     targets: Sequence[Target], positive: Sampled, size: int, aligned: bool, binary: bool
 ) -> Tensor:
     """What the masks of positive regions should be, (R, m, m): the part of their objects' `masks`
-    (G, H, W) that lies in them.
+    (G, H, W) that lies in them. The regions of a picture stand together, in the pictures' order.
 
     `binary`: 1 where half of a cell is covered, else 0; otherwise the share that is covered.
     """
-    parts = []
-    for i, target in enumerate(targets):
-        own = positive.picture == i
-        regions, index = positive.regions[own], positive.index[own]
-        parts.append(crop_masks(target["masks"], regions, index, size, aligned))
-    shares = torch.cat(parts)
+    own = zip(targets, positive.of_each(len(targets)), strict=True)
+    shares = torch.cat(
+        [crop_masks(target["masks"], of.regions, of.index, size, aligned) for target, of in own]
+    )
     return (shares >= 0.5).float() if binary else shares
 
 

@@ -25,13 +25,12 @@ from eyeline.nn.lineage import of_regions, over_threshold
 from eyeline.note import note
 from eyeline.ops.boxes import clip
 from eyeline.ops.deltas import decode, encode
-from eyeline.ops.iou import box_iou
-from eyeline.ops.matching import ignored_by, match
+from eyeline.ops.matching import IGNORED, Objects, assign
 from eyeline.ops.roi_align import assign_levels, roi_align, roi_pool
 from eyeline.ops.sampling import balanced_sample
-from eyeline.ops.select import slots, take
+from eyeline.ops.select import counting, slots, take
 from eyeline.ops.suppression import HARD, Suppression
-from eyeline.structures import Cut, Padded, Target
+from eyeline.structures import Cut, Padded
 
 
 class RoIPooler(nn.Module):
@@ -134,92 +133,78 @@ class Sampled(NamedTuple):
     labels: Tensor  # (R,), `num_classes` for background
     index: Tensor  # (R,) the region's object, its row in the picture's target; -1 for background
     objects: Tensor  # (R, 4) that object's box; for background it means nothing
+    counts: Tensor  # (R,) bool; False where a picture had too few regions, and this is none
 
     def positive(self) -> Sampled:
-        """Those that are an object."""
-        found = (self.index >= 0).nonzero()[:, 0]
+        """Those that are an object. Their number is read from the device: an empty slot would cost
+        the mask head as much as an object does, and count in its norms."""
+        found = (self.counts & (self.index >= 0)).nonzero()[:, 0]
         return Sampled(*(part[found] for part in self))
+
+    def of_each(self, pictures: int) -> list[Sampled]:
+        """Of each picture its own, if they stand in order. Their numbers are read."""
+        number = torch.arange(pictures, device=self.picture.device)[:, None]
+        counts = (self.picture == number).sum(1).tolist()
+        parts = zip(*(part.split(counts) for part in self), strict=True)
+        return [Sampled(*part) for part in parts]
 
 
 def sample_batch(
     proposals: Tensor,
     valid: Tensor,
-    targets: list[Target],
+    objects: Objects,
+    order: Tensor,
     num_classes: int,
     samples: int,
     positive_fraction: float,
     foreground_iou: float,
     background_iou: float,
-    generators: Sequence[torch.Generator | None],
 ) -> Sampled:
-    """`sample_regions` of each picture; proposals (B, P, 4), valid (B, P)."""
-    parts = []
-    for i, target in enumerate(targets):
-        regions, labels, index = sample_regions(
-            proposals[i][valid[i]], target, num_classes, samples, positive_fraction,
-            foreground_iou, background_iou, generators[i],
-        )  # fmt: skip
-        objects = torch.zeros_like(regions)
-        found = index >= 0
-        objects[found] = target["boxes"][index[found]]
-        parts.append(Sampled(regions, torch.full_like(labels, i), labels, index, objects))
-    return Sampled(*(torch.cat(part) for part in zip(*parts, strict=True)))
+    """The regions that the head's loss sees, `samples` of each picture (Fast R-CNN, sec. 2.3).
 
-
-def sample_regions(
-    proposals: Tensor,
-    target: Target,
-    num_classes: int,
-    samples: int,
-    positive_fraction: float,
-    foreground_iou: float,
-    background_iou: float,
-    generator: torch.Generator | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The regions of a picture that the head's loss sees (Fast R-CNN, sec. 2.3).
-
-    The objects themselves join the proposals (P, 4). A region whose best IoU is `foreground_iou`
-    or more is that object, below `background_iou` background; regions in a crowd are left out.
-
-    Returns regions (S, 4), their labels (S,) with `num_classes` for background, and each one's
-    object (S,), its row in the target, -1 for background.
+    The objects themselves join the proposals (B, P, 4), of which those count that are `valid`
+    (B, P). A region whose best IoU is `foreground_iou` or more is that object, below
+    `background_iou` background; regions in a crowd are left out. `order` (B, P + G or more) is
+    random, see `balanced_sample`; its last columns are the objects'.
     """
-    crowd = target["iscrowd"]
-    own = (~crowd).nonzero()[:, 0]
-    boxes, labels = target["boxes"][own], target["labels"][own]
-    regions = torch.cat([proposals, boxes])
-    ignored = ignored_by(regions, target["boxes"][crowd]) if crowd.any() else None
-    matches = match(box_iou(boxes, regions), foreground_iou, background_iou, ignored=ignored)
-    positive, negative = balanced_sample(matches, samples, positive_fraction, generator)
-    found = matches[positive]
-    return (
-        regions[torch.cat([positive, negative])],
-        torch.cat([labels[found], labels.new_full((len(negative),), num_classes)]),
-        torch.cat([own[found], own.new_full((len(negative),), -1)]),
-    )
+    regions = torch.cat([proposals, objects.boxes], 1)  # (B, P + G, 4)
+    there = torch.cat([valid, objects.own], 1)
+    matches = assign(regions, objects, foreground_iou, background_iou)
+    matches = matches.where(there, IGNORED)
+    (_, first), (_, last) = proposals.shape[:2], objects.own.shape
+    order = torch.cat([order[:, :first], order[:, order.shape[1] - last :]], 1)
+    index, filled = balanced_sample(matches, order, samples, positive_fraction)  # (B, S)
+    matches = matches.gather(1, index)
+    boxes, labels = objects.of(matches)
+    labels = labels.where(matches >= 0, num_classes)
+    picture = torch.arange(len(index), device=index.device)[:, None].expand_as(index)
+    sampled = Sampled(take(regions, index), picture, labels, matches, boxes, filled)
+    chosen = counting(filled.flatten())
+    return Sampled(*(part.flatten(0, 1)[chosen] for part in sampled))
 
 
 def region_losses(
     logits: Tensor,
     deltas: Tensor,
-    regions: Tensor,
-    labels: Tensor,
-    objects: Tensor,
+    sampled: Sampled,
     weights: tuple[float, float, float, float],
     beta: float,
 ) -> dict[str, Tensor]:
-    """Fast R-CNN's multi-task loss (eq. 1 to 3) over R sampled regions of a batch.
+    """Fast R-CNN's multi-task loss (eq. 1 to 3) over the sampled regions of a batch.
 
-    Logits (R, K + 1), deltas (R, K, 4); regions, labels and objects as in `Sampled`.
-    Cross-entropy is a mean; smooth L1 sees the deltas of the true class only, and its sum is
-    divided by R as well.
+    Logits (R, K + 1), deltas (R, K, 4). Cross-entropy is a mean; smooth L1 sees the deltas of the
+    true class only, and its sum is divided by R as well.
     """
-    found = (labels < logits.shape[1] - 1).nonzero()[:, 0]
-    wanted = encode(objects[found], regions[found], weights)
-    box = smooth_l1(deltas[found, labels[found]], wanted, beta, reduction="sum")
-    total = max(1, len(labels))
-    cross_entropy = F.cross_entropy(logits, labels, reduction="sum")
-    return {"classification": cross_entropy / total, "box": box / total}
+    regions, _, labels, _, objects, counts = sampled
+    background = logits.shape[1] - 1
+    positive = counts & (labels < background)
+    own = take(deltas, labels.clamp(max=background - 1)[:, None])[:, 0]  # (R, 4)
+    # What is no object wants no other box than the one it has.
+    wanted = encode(objects, regions, weights).where(positive[:, None], own.detach())
+    box = smooth_l1(own, wanted, beta, reduction="sum")
+    cross_entropy = F.cross_entropy(logits, labels, reduction="none") * counts
+    total = counts.sum().clamp(min=1)
+    return {"classification": cross_entropy.sum() / total, "box": box / total}
 
 
 def detect(

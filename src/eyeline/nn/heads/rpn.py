@@ -10,6 +10,7 @@ Departs   The loss of the boxes is divided by the number of sampled anchors. Eq.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -19,16 +20,15 @@ from eyeline.errors import EyelineError
 from eyeline.losses.smooth_l1 import smooth_l1
 from eyeline.nn.anchors import AnchorPyramid, flatten_cells
 from eyeline.nn.fused import fused
-from eyeline.nn.heads.sampling import generator_for
+from eyeline.nn.heads.sampling import random_order
 from eyeline.nn.lineage import best_of_levels, every_box, of_proposals
 from eyeline.note import note
 from eyeline.ops.boxes import clip
 from eyeline.ops.deltas import decode, encode
-from eyeline.ops.iou import box_iou
-from eyeline.ops.matching import ignored_by, match
+from eyeline.ops.matching import assign, pad_objects
 from eyeline.ops.nms import nms_padded
 from eyeline.ops.sampling import balanced_sample
-from eyeline.ops.select import highest, slots, take
+from eyeline.ops.select import counting, highest, numbers, slots, take
 from eyeline.structures import Assignment, Sample, Target
 
 
@@ -146,24 +146,31 @@ class RPN(nn.Module):
     ) -> dict[str, Tensor]:
         """Eq. 1 over the sampled anchors of the batch: logistic loss and smooth L1."""
         all_anchors = torch.cat(anchors)  # (N, 4)
-        pictures, samples, truths, wanted = [], [], [], []
-        for i, target in enumerate(targets):
-            matches = self.assign(all_anchors, target)
-            positive, negative = balanced_sample(
-                matches, self.samples, self.positive_fraction, generator_for(self, target)
-            )
-            note("sampled anchors, sec. 3.1.3", positive, Sample, positive, negative)
-            samples.append(torch.cat([positive, negative]))
-            pictures.append(torch.full_like(samples[-1], i))
-            truths.append(matches[samples[-1]] >= 0)
-            objects = target["boxes"][~target["iscrowd"]][matches[positive]]
-            wanted.append(encode(objects, all_anchors[positive]))
-        truth = torch.cat(truths)
-        logits, deltas = self.at(levels, torch.cat(pictures), torch.cat(samples))
-        objectness = F.binary_cross_entropy_with_logits(logits, truth.float(), reduction="sum")
-        box = smooth_l1(deltas[truth], torch.cat(wanted), self.beta, reduction="sum")
-        total = max(1, len(truth))
-        return {"rpn_objectness": objectness / total, "rpn_box": box / total}
+        objects = pad_objects(targets)
+        limits = (self.foreground_iou, self.background_iou)
+        matches = assign(all_anchors, objects, *limits, force_match=True)
+        note(
+            "anchors matched to objects, sec. 3.1.2", matches,
+            Assignment, objects.boxes, objects.labels, matches, *limits,
+        )  # fmt: skip
+        order = random_order(self, targets, len(all_anchors))
+        index, filled = balanced_sample(matches, order, self.samples, self.positive_fraction)
+        note("sampled anchors, sec. 3.1.3", index, Sample, index, filled)
+        matches = matches.gather(1, index)
+        boxes, _ = objects.of(matches)  # (B, S, 4)
+        picture = torch.arange(len(targets), device=index.device)[:, None].expand_as(index)
+        chosen = counting(filled.flatten())
+        counts, matches, boxes, picture, index = (
+            part.flatten(0, 1)[chosen] for part in (filled, matches, boxes, picture, index)
+        )
+        truth = counts & (matches >= 0)
+        logits, deltas = self.at(levels, picture, index)
+        objectness = F.binary_cross_entropy_with_logits(logits, truth.float(), reduction="none")
+        # What is no object wants no other box than the one it has.
+        wanted = encode(boxes, all_anchors[index]).where(truth[:, None], deltas.detach())
+        box = smooth_l1(deltas, wanted, self.beta, reduction="sum")
+        total = counts.sum().clamp(min=1)
+        return {"rpn_objectness": (objectness * counts).sum() / total, "rpn_box": box / total}
 
     def at(self, levels: list[Tensor], picture: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
         """What `forward` says of S single anchors: logits (S,) and deltas (S, 4).
@@ -175,28 +182,28 @@ class RPN(nn.Module):
             picture, anchor: (S,) index into the batch, and into the anchors of all levels.
         """
         shapes = [level.shape[2:] for level in levels]
-        ends = torch.tensor([h * w * self.anchors.per_cell for h, w in shapes]).cumsum(0)
-        level_index = torch.bucketize(anchor, ends.to(anchor.device), right=True)
+        ends = list(accumulate(h * w * self.anchors.per_cell for h, w in shapes))
+
+        def of_level(values: Sequence[int]) -> Tensor:  # for each anchor, ready to broadcast
+            return numbers(values, anchor, torch.int64)[level_index][:, None, None]
+
+        level_index = torch.bucketize(anchor, numbers(ends, anchor, torch.int64), right=True)
+        height, width = (of_level([shape[axis] for shape in shapes]) for axis in (0, 1))
         *earlier, last = (self.conv, *self.deeper)
         reach = 1 + len(earlier)  # cells that the convolutions see around one
-        side = 2 * reach + 1
         step = torch.arange(-reach, reach + 1, device=anchor.device)
-        patches, insides, order = [], [], []
-        for i, (level, (height, width)) in enumerate(zip(levels, shapes, strict=True)):
-            chosen = (level_index == i).nonzero()[:, 0]
-            first = int(ends[i - 1]) if i else 0
-            cell = (anchor[chosen] - first) // self.anchors.per_cell
-            rows = (cell // width)[:, None, None] + step[:, None]  # (s, side, 1)
-            columns = (cell % width)[:, None, None] + step  # (s, 1, side)
-            inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-            index = (picture[chosen][:, None, None] * height + rows) * width + columns
+        cell = (anchor[:, None, None] - of_level([0, *ends[:-1]])) // self.anchors.per_cell
+        rows, columns = cell // width + step[:, None], cell % width + step  # (S, side, 1 or side)
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        index = (picture[:, None, None] * height + rows) * width + columns
+        inputs = levels[0].new_zeros(*index.shape, levels[0].shape[1])  # (S, side, side, C)
+        for i, level in enumerate(levels):
+            chosen = counting(level_index == i)
+            here = inside[chosen] & (level_index[chosen] == i)[:, None, None]
             table = level.permute(0, 2, 3, 1).flatten(0, 2)  # (B H W, C)
-            values = table.index_select(0, index.where(inside, 0).flatten())
-            patches.append(values.view(len(chosen), side, side, table.shape[1]) * inside[..., None])
-            insides.append(inside)
-            order.append(chosen)
-        back = torch.cat(order).argsort()
-        inputs, inside = torch.cat(patches)[back], torch.cat(insides)[back]  # (S, side, side, C)
+            near = index[chosen].clamp(0, len(table) - 1)  # a row that exists
+            values = table.index_select(0, near.flatten()).view(*near.shape, table.shape[1])
+            inputs = inputs.index_add(0, chosen, values * here[..., None])
         for conv in earlier:  # each takes a cell from every side; outside lies 0 for the next
             around = F.conv2d(inputs.permute(0, 3, 1, 2), conv.weight, conv.bias)  # type: ignore[arg-type]
             inside = inside[:, 1:-1, 1:-1]
@@ -213,18 +220,3 @@ class RPN(nn.Module):
     def as_logits(self, scores: Tensor) -> Tensor:
         """One or two scores an anchor (..., 1 or 2) to logits of "object" (...)."""
         return scores[..., 1] - scores[..., 0] if scores.shape[-1] == 2 else scores[..., 0]
-
-    def assign(self, anchors: Tensor, target: Target) -> Tensor:
-        """For each anchor (N,): its object among those that are not crowds, -1 for background,
-        -2 for ignored (sec. 3.1.2); anchors that lie in a crowd are ignored too."""
-        crowd = target["iscrowd"]
-        objects, labels = target["boxes"][~crowd], target["labels"][~crowd]
-        iou = box_iou(objects, anchors)  # (G, N)
-        ignored = ignored_by(anchors, target["boxes"][crowd]) if crowd.any() else None
-        matches = match(
-            iou, self.foreground_iou, self.background_iou, force_match=True, ignored=ignored
-        )
-        return note(
-            "anchors matched to objects, sec. 3.1.2", matches,
-            Assignment, objects, labels, matches, self.foreground_iou, self.background_iou,
-        )  # fmt: skip
