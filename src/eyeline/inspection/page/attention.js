@@ -28,21 +28,22 @@ function buildAttention(view, maps) {
   });
   const choose = (key) => (value) => {
     wanted[key] = value;
+    const map = chosen();
+    Object.assign(wanted, { method: map.method, layer: map.layer });
+    methods.select(map.method);
+    layers.select(map.layer);
     scene.redraw();
-    const { detection } = chosen();
-    if (key === "title" && detection !== null) set("detection", detection);
+    if (key === "title" && map.detection !== null) set("detection", map.detection);
   };
   const titles = radios(right, "What for", unique("title").map((title) => [title, title]),
     wanted.title, choose("title"), true);
-  for (const [key, name] of [["method", "Method"], ["layer", "Layer"]]) {
-    radios(right, name, unique(key).map((value) => [value, value]), wanted[key], choose(key));
-  }
+  const [methods, layers] = [["method", "Method"], ["layer", "Layer"]].map(([key, name]) =>
+    radios(right, name, unique(key).map((value) => [value, value]), wanted[key], choose(key)));
   on("detection", (detection) => {
     const map = maps.find((one) => one.detection === detection);
     if (!map || map.title === wanted.title) return;
-    wanted.title = map.title;
     titles.select(map.title);
-    scene.redraw();
+    choose("title")(map.title);
   });
 
   // Classes have fewer maps than detections: the nearest to what is wanted.

@@ -13,6 +13,7 @@ from eyeline.inspection.page.packing import packed
 from eyeline.inspection.page.seen import level_names
 from eyeline.inspection.xray import XRay
 
+OF_BOXES = "hires-cam"  # is shown first: it tells one box from another
 OF_CLASSES = "grad-cam"  # which speaks of all places that look like the class
 LAYERS = 2  # the last stages of the backbone
 
@@ -32,6 +33,7 @@ def attention(x: XRay, names: Sequence[str], count: int) -> list[Attention]:
 
     One forward and one backward pass a class, and one backward pass a detection.
     """
+    methods = sorted(METHODS, key=lambda method: method != OF_BOXES)
     name, stages = next(iter(x.maps.items()))
     layers = level_names(name, len(stages))[-LAYERS:][::-1]
     labels, scores = x.prediction["labels"][:count].tolist(), x.prediction["scores"]
@@ -40,7 +42,7 @@ def attention(x: XRay, names: Sequence[str], count: int) -> list[Attention]:
             f"#{one.detection} {names[labels[one.detection]]} {scores[one.detection]:.2f}",
             one.method, one.layer, one.map, one.detection,
         )
-        for one in activations(x.model, x.batch, range(len(labels)), tuple(METHODS), layers)
+        for one in activations(x.model, x.batch, range(len(labels)), methods, layers)
     ]  # fmt: skip
     for label in dict.fromkeys(labels):
         cam = class_activation(x.model, x.batch, class_score(label), OF_CLASSES, layers[0])
