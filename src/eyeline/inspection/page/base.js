@@ -16,7 +16,7 @@ const DATA = JSON.parse(document.getElementById("data").textContent);
 const WIDTH = DATA.picture.width;
 const HEIGHT = DATA.picture.height; // of the resized picture, in whose pixels all boxes are
 
-const ARRAYS = { Float32Array, Uint16Array, Uint8Array, Int16Array, Int32Array };
+const ARRAYS = { Float32Array, Uint16Array, Uint8Array, Int16Array };
 
 // A typed array of what Python packed; shares come back as numbers from 0 to 1.
 function unpack(packed) {
@@ -57,4 +57,5 @@ function chosenByAddress() {
 const share = (value) => value.toFixed(value < 0.0995 ? 3 : 2);
 const percent = (value) => `${(100 * value).toFixed(value < 0.0995 ? 1 : 0)} %`;
 const size = ([x1, y1, x2, y2]) => `${(x2 - x1).toFixed(0)} × ${(y2 - y1).toFixed(0)}`;
-const plural = (count, one) => `${count.toLocaleString("en")} ${one}${count === 1 ? "" : "s"}`;
+const plural = (count, one, many = `${one}s`) =>
+  `${count.toLocaleString("en")} ${count === 1 ? one : many}`;

@@ -115,7 +115,7 @@ function buildBoxes(view, data) {
     drawBox(context, unit, one.box, COLOURS.found, { width: 3 });
     drawTag(context, unit, one.box, `${one.label} ${share(one.score)}`, COLOURS.found);
     scene.caption.textContent = `Detection ${state.detection}: its anchor and that anchor's cell in `
-      + `violet, ${plural(one.suppressed.length, "suppressed box").replace("boxs", "boxes")} in orange.`;
+      + `violet, ${plural(one.suppressed.length, "suppressed box", "suppressed boxes")} in orange.`;
   }
 
   function drawFate(context, unit, fate) {

@@ -117,7 +117,6 @@ def masks(x: XRay) -> dict[str, Any] | str:
         "side": small.shape[-1],
         "values": packed((small[:PASTED] * 255).round(), "uint8"),
         "masks": entries,
-        "threshold": getattr(getattr(x.model, "config", None), "mask_threshold", None),
     }
 
 

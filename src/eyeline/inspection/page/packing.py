@@ -12,7 +12,7 @@ from torch import Tensor
 
 # The script's typed arrays.
 ARRAYS = {"float32": "Float32Array", "uint16": "Uint16Array", "uint8": "Uint8Array",
-          "int16": "Int16Array", "int32": "Int32Array"}  # fmt: skip
+          "int16": "Int16Array"}  # fmt: skip
 SHARE = 65535  # what stands for 1
 
 

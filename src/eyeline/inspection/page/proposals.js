@@ -26,7 +26,7 @@ function buildProposals(view, data) {
       }
       const last = drawn ? `, scores down to ${share(scores[drawn - 1])}` : "";
       scene.caption.textContent = `${side}: ${drawn.toLocaleString("en")} of `
-        + `${plural(data[side].count, "box").replace("boxs", "boxes")}${last} (${data.names[i]})`;
+        + `${plural(data[side].count, "box", "boxes")}${last} (${data.names[i]})`;
     });
     return scene;
   });
