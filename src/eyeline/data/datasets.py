@@ -176,7 +176,7 @@ def open_dataset(
     """
     annotations = open_annotations(path, split, classes, one_based)
     if classes is not None:
-        annotations = _with_classes(annotations, list(classes))
+        annotations = with_classes(annotations, list(classes))
     return DetectionDataset(annotations, transforms, masks, bad_boxes, seed, draft)
 
 
@@ -219,8 +219,11 @@ def _select(record: Record, boxes: np.ndarray, keep: np.ndarray) -> Record:
     )
 
 
-def _with_classes(annotations: Annotations, classes: list[str]) -> Annotations:
-    """The same objects with the labels that `classes` gives their names."""
+def with_classes(annotations: Annotations, classes: list[str]) -> Annotations:
+    """The same objects with the labels that `classes` gives their names.
+
+    Raises EyelineError where an object's class is not one of them.
+    """
     if classes == annotations.classes:
         return annotations
     label_of = np.array([classes.index(n) if n in classes else -1 for n in annotations.classes])

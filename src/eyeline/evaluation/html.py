@@ -14,7 +14,7 @@ LONGEST = 480  # pixels of a picture's longer side on a page
 
 
 def document(title: str, body: str, style: str = "") -> str:
-    """A page that needs no other file and runs no script; `style` is added to all pages' own."""
+    """A page that needs no other file; `style` is added to all pages' own."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -41,10 +41,19 @@ def read_voc(
             roots = [_parse(path)[0] for path in _split_files(root, "train")]
         classes = sorted({_text(o, "name") for tree in roots for o in tree.findall("object")})
     records = [
-        _record(root, path, tree, lines, list(classes), i, one_based)
+        _record(_picture(root, path.stem, tree), path, tree, lines, list(classes), i, one_based)
         for i, (path, tree, lines) in enumerate(parsed)
     ]
     return Annotations(list(classes), records, f"{root}, {split}")
+
+
+def read_voc_file(path: str | Path, picture: str | Path) -> Annotations:
+    """Read the XML of one picture, wherever both lie; its classes are the names in it, sorted."""
+    path = Path(path)
+    tree, lines = _parse(path)
+    classes = sorted({_text(element, "name") for element in tree.findall("object")})
+    record = _record(Path(picture), path, tree, lines, classes, 0, one_based=False)
+    return Annotations(classes, [record], str(path))
 
 
 def find_voc(path: Path, patterns: Sequence[str]) -> Path | None:
@@ -120,7 +129,7 @@ def _parse(path: Path) -> tuple[Element, dict[Element, int]]:
 
 
 def _record(
-    root: Path,
+    picture: Path,
     path: Path,
     tree: Element,
     lines: dict[Element, int],
@@ -145,7 +154,6 @@ def _record(
                 f"{where[i]}: {', '.join(CORNERS)} should be numbers, not {values}"
             ) from None
     boxes[:, :2] -= one_based
-    picture = _picture(root, path.stem, _text(tree, "filename"))
     height, width = (_integer(_text(tree, f"size/{side}")) for side in ("height", "width"))
     if not (height and width):
         height, width = image_size(picture)
@@ -162,9 +170,9 @@ def _record(
     )
 
 
-def _picture(root: Path, stem: str, filename: str) -> Path:
+def _picture(root: Path, stem: str, tree: Element) -> Path:
     """The picture of the XML's name; only where there is none, the one that the XML names."""
-    folder = root / "JPEGImages"
+    folder, filename = root / "JPEGImages", _text(tree, "filename")
     for name in (*(stem + s for s in (".jpg", *sorted(SUFFIXES))), f"{stem}.JPG", filename):
         if name and (folder / name).is_file():
             return folder / name
