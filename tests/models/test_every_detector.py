@@ -225,7 +225,7 @@ class TestDetector:
 
         def look(stage, value):
             if "matched" in stage:
-                seen.append(value)
+                seen.append(value.matches)
             elif "labels" in stage:
                 regions.append(value[1])
 

@@ -26,6 +26,7 @@ from eyeline.nn.fused import FusedLayer, PackedConv2d
 
 TILES = 256  # of a strip
 LEAST = 64  # tiles of all pictures; below that the direct sum is faster
+ONE_BY_ONE = ([0, 0], [1, 1], [1, 1], 16)  # padding, stride, dilation, groups
 G = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))  # sec. 4.1
 
 
@@ -37,20 +38,18 @@ class WinogradConv2d(FusedLayer):
         self.direct = PackedConv2d(conv)
         self.bias, self.outputs = conv.bias, conv.out_channels
         g, kernel = torch.tensor(G, dtype=torch.float64), conv.weight.detach().double()
-        parts = torch.einsum("ai,ocij,bj->aboc", g, kernel, g)  # (4, 4, O, C)
-        self.parts = nn.Parameter(parts.float().flatten(0, 2)[..., None, None], requires_grad=False)
-
-    def pack(self, shape: list[int]) -> Tensor:
-        packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
-            self.parts, [0, 0], [1, 1], [1, 1], 16, shape
-        )
-        return packed
+        kernels = torch.einsum("ai,ocij,bj->aboc", g, kernel, g)  # (4, 4, O, C)
+        # Packed once: one order is the best for all strips of 64 tiles and more.
+        self.kernels: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
+            kernels.float().flatten(0, 2)[..., None, None], *ONE_BY_ONE,
+            [1, 16 * conv.in_channels, 1, TILES],
+        )  # fmt: skip
 
     def products(self, tiles: Tensor) -> Tensor:
         """Transformed tiles (T, 4, 4, C) to (T, 4, 4, O)."""
         x = tiles.view(1, 1, len(tiles), -1).permute(0, 3, 1, 2)
         out = torch.ops.mkldnn._convolution_pointwise(
-            x, self.packed_for(x), None, [0, 0], [1, 1], [1, 1], 16, "none", [], ""
+            x, self.kernels, None, *ONE_BY_ONE, "none", [], ""
         )
         return out.permute(0, 2, 3, 1).view(len(tiles), 4, 4, self.outputs)  # type: ignore[no-any-return]
 
@@ -59,16 +58,20 @@ class WinogradConv2d(FusedLayer):
         down, across = -(-height // 2), -(-width // 2)
         if batch * down * across < LEAST or x.dtype != torch.float32:
             return self.direct(x, add, relu)  # type: ignore[no-any-return]
-        border = (0, 0, 1, 1 + width % 2, 1, 1 + height % 2)
-        padded = F.pad(x.permute(0, 2, 3, 1), border)  # (B, 2 th + 2, 2 tw + 2, C)
+        cells = x.permute(0, 2, 3, 1)
         out = x.new_empty(batch, 2 * down, 2 * across, outputs)
         pictures, rows = strip_size(batch, down, across)
         shape = (pictures, rows, across)
+        lines = x.new_zeros(pictures, 2 * rows + 2, 2 * across + 2, channels)  # with its border
         half = x.new_empty(4, pictures, rows, 2 * across + 2, channels)
         tiles = x.new_empty(*shape, 4, 4, channels)
         left = x.new_empty(2, *shape, 4, outputs)
         for b, r in strips(batch, down, pictures, rows):
-            lines = padded[b : b + pictures, 2 * r : 2 * (r + rows) + 2]
+            top = 2 * r - 1  # the line above the strip
+            first, last = max(top, 0), min(2 * (r + rows) + 1, height)
+            lines[:, : first - top] = 0
+            lines[:, first - top : last - top, 1 : width + 1] = cells[b : b + pictures, first:last]
+            lines[:, last - top :] = 0
             transform([lines[:, i : i + 2 * rows - 1 : 2] for i in range(4)], half)
             columns = [half[..., i : i + 2 * across - 1 : 2, :] for i in range(4)]
             # The axes (row of a tile, picture, strip, ...) to where they belong.
@@ -115,8 +118,7 @@ def strip_size(batch: int, down: int, across: int) -> tuple[int, int]:
 
 
 def strips(batch: int, down: int, pictures: int, rows: int) -> Iterator[tuple[int, int]]:
-    """Where each begins. All are of one size, for which the weights are packed: the last overlaps
-    the one before."""
+    """Where each begins. All are of one size: the last overlaps the one before."""
     for b in range(0, batch, pictures):
         for r in range(0, down, rows):
             yield min(b, batch - pictures), min(r, down - rows)
