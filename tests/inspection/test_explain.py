@@ -23,7 +23,7 @@ from eyeline.inspection.cam import METHODS, activations
 from eyeline.inspection.explain import class_names, explain
 from eyeline.inspection.page import found, pictures, seen, source
 from eyeline.inspection.page.attention import attention
-from eyeline.inspection.xray import Line, Stage, XRay, xray
+from eyeline.inspection.xray import BoxStage, Line, XRay, xray
 from eyeline.ops.roi_align import pool_edges, roi_align, roi_pool, sample_positions
 from eyeline.registry import find, list_models
 
@@ -180,7 +180,7 @@ def test_maps_of_attention(xrays: dict[str, XRay], pages: dict[str, str], name: 
 def test_recall_is_counted_over_the_best() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [50, 50, 70, 70], [200, 200, 210, 210]])
     candidates = torch.tensor([[50.0, 50, 70, 66], [0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 10]])
-    stage = Stage(
+    stage = BoxStage(
         "candidates", candidates, torch.tensor([0.3, 0.2, 0.9, 1.0]),
         torch.tensor([True, True, True, False]), *[None] * 3, {}, {}, None, None,
     )  # fmt: skip

@@ -44,7 +44,7 @@ class Line(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stage:
+class BoxStage:
     """The boxes of one stage; a `Candidates` of one picture, without its batch axis."""
 
     name: str
@@ -301,13 +301,13 @@ def _is_list_of(value: Any, dims: int) -> bool:
     )
 
 
-def _stage(name: str, value: Candidates) -> Stage:
+def _stage(name: str, value: Candidates) -> BoxStage:
     """Of the first picture."""
 
     def first(part: Any) -> Any:
         return None if part is None else part[0]
 
-    return Stage(
+    return BoxStage(
         name,
         value.boxes[0],
         value.scores[0],

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from eyeline.inspection.fate import RULES, Step, fates, origin, scores_of, story
+from eyeline.inspection.fate import RULES, Candidate, fates, origin, scores_of, story
 from eyeline.inspection.page.packing import numbers, packed, picture_uri
 from eyeline.inspection.page.seen import level_names, ranked
 from eyeline.inspection.xray import XRay
@@ -156,7 +156,7 @@ def _box_of(x: XRay, stage: int, row: int, names: list[str]) -> dict[str, Any]:
     }
 
 
-def _step(x: XRay, steps: list[Step], i: int, label: int, names: list[str]) -> dict[str, Any]:
+def _step(x: XRay, steps: list[Candidate], i: int, label: int, names: list[str]) -> dict[str, Any]:
     """A detection at one stage; its score there is of its own class, where classes are scored."""
     step, stage, suppressed = steps[i], x.stages[i], None
     if i and stage.suppressor is not None:

@@ -22,7 +22,7 @@ from eyeline.inspection.page.pictures import (
     photograph,
     strongest,
 )
-from eyeline.inspection.xray import Stage, XRay
+from eyeline.inspection.xray import BoxStage, XRay
 from eyeline.ops.iou import box_iou
 
 CHANNELS = 9  # of a map that are shown
@@ -200,7 +200,7 @@ def proposals(x: XRay) -> dict[str, Any] | str:
     return found
 
 
-def _best_first(stage: Stage) -> dict[str, Any]:
+def _best_first(stage: BoxStage) -> dict[str, Any]:
     rows = ranked(stage)
     return {
         "count": len(rows),
@@ -209,13 +209,13 @@ def _best_first(stage: Stage) -> dict[str, Any]:
     }
 
 
-def ranked(stage: Stage) -> Tensor:
+def ranked(stage: BoxStage) -> Tensor:
     """The rows of a stage that are meant, best first."""
     rows = stage.valid.nonzero()[:, 0]
     return rows[stage.scores[rows].argsort(descending=True, stable=True)]
 
 
-def found_at(boxes: Tensor, stage: Stage, iou: float) -> list[int]:
+def found_at(boxes: Tensor, stage: BoxStage, iou: float) -> list[int]:
     """How many of a stage's best it takes until each object of `boxes` (G, 4) is overlapped by
     `iou`, ascending; objects that none overlaps are left out. Classes do not count."""
     rows = ranked(stage)
