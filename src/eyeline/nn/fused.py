@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.nn.layers import FrozenBatchNorm2d
+from eyeline.ops import winograd
 
 # Called instead of the plain steps while a calibration watches: (x, layer, add, relu) -> result.
 watcher: Callable[[Any, nn.Module, Any, bool], Any] | None = None
@@ -106,6 +107,26 @@ class PackedConv2d(FusedLayer):
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, self.packed_for(x), self.bias, *self.shape, then, [], ""
         )
+        if add is None:
+            return out
+        out += add
+        return F.relu(out, inplace=True) if relu else out
+
+
+class WinogradConv2d(FusedLayer):
+    """A 3x3 convolution of many channels in float32, its ReLU included: see `eyeline.ops.winograd`,
+    whose `suits` says which. Small maps go the direct way."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.direct = PackedConv2d(conv)
+        self.bias, self.outputs = conv.bias, conv.out_channels
+        self.kernels = winograd.kernels_of(conv.weight)
+
+    def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:
+        if not winograd.enough(x):
+            return self.direct(x, add, relu)  # type: ignore[no-any-return]
+        out = winograd.convolve(x, self.kernels, self.outputs, self.bias, relu and add is None)
         if add is None:
             return out
         out += add

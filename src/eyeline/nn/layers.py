@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
+from eyeline.ops import winograd
 
 NORMS = ("frozen", "batch", "group")
 OPTIONAL_NORMS = ("none", *NORMS)  # where a paper has none
@@ -42,7 +43,7 @@ class FrozenBatchNorm2d(nn.Module):
         weight = conv.weight * scale[:, None, None, None].to(conv.weight.dtype)
         if conv.bias is not None:
             shift = shift + conv.bias * scale
-        return conv._conv_forward(x, weight, shift.to(weight.dtype))
+        return convolved(conv, x, weight, shift.to(weight.dtype), self.training)
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps}"
@@ -82,5 +83,16 @@ class ConvNorm(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H, W)
         if isinstance(self.norm, FrozenBatchNorm2d):
             return self.norm(x, self)  # type: ignore[no-any-return]
-        x = super().forward(x)
+        x = convolved(self, x, self.weight, self.bias, self.training)
         return x if self.norm is None else self.norm(x)
+
+
+def convolved(
+    conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None, training: bool
+) -> Tensor:
+    """A convolution with other weights than its own. In training it may go Winograd's way; else a
+    model computes what is written, and `optimize` makes it fast."""
+    eager = not (torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type))
+    if training and eager and winograd.suits(conv) and winograd.enough(x):
+        return winograd.Convolve.apply(x, weight, bias)  # type: ignore[no-any-return]
+    return conv._conv_forward(x, weight, bias)
