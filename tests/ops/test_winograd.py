@@ -91,12 +91,12 @@ def test_optimize_takes_it_where_channels_are_many() -> None:
         torch.testing.assert_close(found, plain, rtol=0, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("size", [(17, 18), (18, 20)])
+@pytest.mark.parametrize("size", [(2, 17, 18), (2, 18, 20), (1, 17, 18), (1, 18, 17)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_gradients_are_the_direct_sums(size: tuple[int, int], bias: bool) -> None:
+def test_gradients_are_the_direct_sums(size: tuple[int, int, int], bias: bool) -> None:
     conv = nn.Conv2d(20, 12, 3, padding=1, bias=bias)
-    x = torch.randn(2, 20, *size).to(memory_format=torch.channels_last).requires_grad_()
-    grad = torch.randn(2, 12, *size)
+    (batch, *sides), grad = size, torch.randn(size[0], 12, *size[1:])
+    x = torch.randn(batch, 20, *sides).to(memory_format=torch.channels_last).requires_grad_()
     given = [x, conv.weight] + ([conv.bias] if bias else [])
     wanted = torch.autograd.grad(F.relu(conv(x) + 1), given, grad)
     out = Convolve.apply(x, conv.weight, conv.bias)

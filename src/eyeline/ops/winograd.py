@@ -125,7 +125,7 @@ def convolve(
         if relu:
             F.relu(squares, inplace=True)
     if (height, width) != (2 * down, 2 * across):
-        out = out[:, :, :height, :width].contiguous(memory_format=torch.channels_last)
+        out = out[:, :, :height, :width].clone(memory_format=torch.channels_last)
     return out
 
 
