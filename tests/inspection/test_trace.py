@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import eyeline
 from eyeline.inspection import Limits, Step, Trace, profile_inference, trace
+from eyeline.inspection.lines import origin_of, origin_of_caller
 from eyeline.inspection.memory import MemoryMeter
-from eyeline.inspection.origin import origin_of, origin_of_caller
 from eyeline.inspection.profile import fixed_size, infer, objects, picture, wake
 from eyeline.inspection.trace_text import count, first_shape, fitting_depth, rows
 from eyeline.note import note, watch

@@ -44,7 +44,8 @@ def test_equals_the_direct_sum(shape: tuple[int, ...], bias: bool) -> None:
     wanted = exact(conv, x)
     error = (layer(x) - wanted).abs().max()
     assert error < 1e-5
-    assert error <= 2 * (conv(x) - wanted).abs().max()
+    if shape[0] * -(-shape[2] // 2) * -(-shape[3] // 2) >= winograd.LEAST:
+        assert (layer(x) - wanted).std() <= 1.05 * (conv(x) - wanted).std()
     assert torch.equal(x, before)
     assert layer(x).is_contiguous(memory_format=torch.channels_last)
 

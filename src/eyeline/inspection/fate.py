@@ -29,7 +29,7 @@ RULES = {
     "score": "below the score threshold",
     "class": "taken for another class",
     "moved": "moved off the object",
-    "limit": "beyond the limit of detections",
+    "limit": "beyond the limit",
     "taken": "shared with another object",
 }
 

@@ -15,9 +15,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from eyeline.inference.sources import Picture, read_picture
+from eyeline.inspection.lines import Origin, origin_of, origin_of_caller, paper_of
 from eyeline.inspection.memory import MemoryMeter
 from eyeline.inspection.meters import WorkMeter, size, tensors
-from eyeline.inspection.origin import Origin, origin_of, origin_of_caller, paper_of
 from eyeline.inspection.profile import (
     default_size,
     fixed_size,

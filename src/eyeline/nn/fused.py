@@ -45,7 +45,7 @@ def plain(
     x: Tensor, layer: nn.Module, norm: nn.Module | None, add: Tensor | None, relu: bool
 ) -> Tensor:
     """The steps of `fused` one by one."""
-    if isinstance(norm, FrozenBatchNorm2d) and isinstance(layer, nn.Conv2d):
+    if isinstance(norm, FrozenBatchNorm2d) and norm.joins(layer, x):
         x = norm(x, layer)
     else:
         x = layer(x)
@@ -57,11 +57,15 @@ def plain(
 
 
 class FusedLayer(nn.Module):
-    """A layer for inference that adds and cuts off at zero by itself: layer(x, add, relu).
+    """A layer for inference that adds and cuts off at zero by itself: layer(x, add, relu)."""
 
-    Its weights are packed in the order that oneDNN wants for the size of the last input: one that
-    is best for one size was seen to be twenty times slower than the best for another.
-    """
+    def __deepcopy__(self, memo: dict[int, Any]) -> FusedLayer:
+        return self  # what it computes never changes, and torch cannot copy packed weights
+
+
+class PackedLayer(FusedLayer):
+    """Its weights are packed in the order that oneDNN wants for the size of the last input: one
+    that is best for one size was seen to be twenty times slower than the best for another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,11 +82,8 @@ class FusedLayer(nn.Module):
             self.last = (x.shape, packed)  # at once, so that threads may share the layer
         return packed
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> FusedLayer:
-        return self  # what it computes never changes, and torch cannot copy packed weights
 
-
-class PackedConv2d(FusedLayer):
+class PackedConv2d(PackedLayer):
     """A convolution on a CPU through oneDNN, its ReLU included. Input and output have the dtype of
     the weights.
 
@@ -120,7 +121,7 @@ class WinogradConv2d(FusedLayer):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.direct = PackedConv2d(conv)
-        self.bias, self.outputs = conv.bias, conv.out_channels
+        self.weight, self.bias, self.outputs = conv.weight, conv.bias, conv.out_channels
         self.kernels = winograd.kernels_of(conv.weight)
 
     def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:

@@ -18,7 +18,7 @@ class FrozenBatchNorm2d(nn.Module):
 
     Its four buffers are named as those of `nn.BatchNorm2d`, so either kind's weights load. Given
     the convolution before it too, both are one: the kernels are scaled instead of their results,
-    which are far larger, and the gradient passes them once less.
+    and the gradient passes those once less. The convolution itself is then not called.
     """
 
     weight: Tensor
@@ -44,6 +44,14 @@ class FrozenBatchNorm2d(nn.Module):
         if conv.bias is not None:
             shift = shift + conv.bias * scale
         return convolved(conv, x, weight, shift.to(weight.dtype), self.training)
+
+    def joins(self, layer: nn.Module, x: Tensor) -> bool:
+        """Whether it may be one with a layer before it, and gains: where the results are more than
+        the kernels, and no hook waits for the layer's own."""
+        if type(layer) is not nn.Conv2d or layer._forward_hooks or layer._forward_pre_hooks:
+            return False
+        cells = len(x) * x.shape[2] * x.shape[3] // (layer.stride[0] * layer.stride[1])
+        return cells > layer.weight[0].numel()
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps}"

@@ -153,15 +153,20 @@ def untransform(m: Sequence[Tensor], out: Tensor) -> None:
 
 
 def strip_size(batch: int, down: int, across: int) -> tuple[int, int]:
-    """Pictures and rows of tiles that a strip has: part of a picture, or several whole ones."""
-    rows = max(1, min(down, round(TILES / across)))
-    if rows < down:
-        return 1, rows
-    return max(1, min(batch, round(TILES / (down * across)))), down
+    """Pictures and rows of tiles that a strip has: part of a picture, or several whole ones. All
+    strips are of one size, and overlap as little as can be."""
+    rows = evenly(down, TILES / across)
+    return (1, rows) if rows < down else (evenly(batch, TILES / (down * across)), down)
+
+
+def evenly(count: int, most: float) -> int:
+    """How many of `count` go into each part where about `most` would fit."""
+    parts = -(-count // max(1, min(count, round(most))))
+    return -(-count // parts)
 
 
 def strips(batch: int, down: int, pictures: int, rows: int) -> Iterator[tuple[int, int]]:
-    """Where each begins. All are of one size: the last overlaps the one before."""
+    """Where each begins; the last overlaps the one before."""
     for b in range(0, batch, pictures):
         for r in range(0, down, rows):
             yield min(b, batch - pictures), min(r, down - rows)
