@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
 from eyeline.ops import winograd
+from eyeline.ops.select import may_look
 
 NORMS = ("frozen", "batch", "group")
 OPTIONAL_NORMS = ("none", *NORMS)  # where a paper has none
@@ -100,7 +101,7 @@ def convolved(
 ) -> Tensor:
     """A convolution with other weights than its own. In training it may go Winograd's way; else a
     model computes what is written, and `optimize` makes it fast."""
-    eager = not (torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type))
+    eager = may_look(x) and not torch.is_autocast_enabled("cpu")
     if training and eager and winograd.suits(conv) and winograd.enough(x):
         return winograd.Convolve.apply(x, weight, bias)  # type: ignore[no-any-return]
     return conv._conv_forward(x, weight, bias)
