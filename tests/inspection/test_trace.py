@@ -118,6 +118,7 @@ def test_where_it_is_written() -> None:
     assert (conv.type, conv.file) == ("Conv2d", "torch/nn/modules/conv.py")
     assert conv.settings == "3, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1)"
     assert conv.source == "" and conv.foreign
+    assert origin_of(note).file == "eyeline/note.py"
     with pytest.raises(KeyError, match="forward has no part 'second'"):
         forward.find("second")
 
@@ -256,7 +257,9 @@ def test_text() -> None:
     assert "1152×3" not in anchors and anchors.split()[-1].startswith("faster_rcnn.py:")
     wide = found.table(width=180, depth=2).splitlines()
     assert max(map(len, wide)) <= 180
-    assert any("nn/necks/fpn.py" in line and "Feature maps of a backbone" in line for line in wide)
+    assert any(
+        "eyeline/nn/necks/fpn.py" in line and "Feature maps of a backbone" in line for line in wide
+    )
     narrow = found.table(width=60).splitlines()
     assert max(map(len, narrow)) <= 60 and "where" not in next(x for x in narrow if "step " in x)
     assert fitting_depth(found.root) == 2
