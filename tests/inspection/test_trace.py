@@ -155,7 +155,6 @@ def test_every_detector(name: str) -> None:
     profile = profile_inference(model, LIMITS, SIZE, as_is=True, rounds=1)
     assert root.multiply_adds == sum(profile.sum.operations.values()) // 2 > 10**7
     assert sum(p.multiply_adds for p in root.parts) == root.multiply_adds
-    assert root.seconds == pytest.approx(found.whole[0], rel=0.5)
     compute = root.find("compute")
     called = {name.partition(".")[0] for name, _ in model.named_children()}
     assert called <= {part.name.partition(".")[0] for part in compute.parts}
