@@ -226,6 +226,8 @@ def test_the_function_about_a_line_is_shown() -> None:
     plain = html.unescape(re.sub("<[^>]+>", "", shown))
     assert "def source_of(" in plain and "def place_of(" not in plain
     assert source.place_of(Line(Path("/somewhere/mine.py"), 3)) == "mine.py:3"
+    rpn = Path(eyeline.__file__).parent / "nn" / "heads" / "rpn.py"
+    assert source.place_of(Line(rpn, 120)) == "eyeline/nn/heads/rpn.py:120"
 
 
 @pytest.mark.parametrize(("ratio", "aligned"), [(2, True), (2, False), (0, True), (0, False)])

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from PIL import Image
 
+from eyeline.evaluation.html import picture_uri
 from eyeline.inspection.fate import RULES, Candidate, fates, origin, scores_of, story
-from eyeline.inspection.page.packing import numbers, packed, picture_uri
+from eyeline.inspection.page.packing import numbers, packed
 from eyeline.inspection.page.seen import level_names, ranked
 from eyeline.inspection.xray import XRay
 from eyeline.ops.roi_align import pool_edges, sample_positions

@@ -1,13 +1,11 @@
-"""Numbers and pictures in a form that a page can hold."""
+"""Numbers in a form that a page can hold."""
 
 from __future__ import annotations
 
 import base64
-import io
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 # The script's typed arrays.
@@ -32,10 +30,3 @@ def shares(values: Tensor) -> dict[str, Any]:
 def numbers(values: Tensor, digits: int = 2) -> Any:
     """A small tensor as nested lists, rounded."""
     return np.round(values.detach().cpu().double().numpy(), digits).tolist()
-
-
-def picture_uri(image: Image.Image, kind: str = "PNG") -> str:
-    """A picture that the page carries; JPEG for photographs."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {"optimize": True}))
-    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eyeline.inspection.page.packing import numbers, packed, picture_uri, shares
+from eyeline.evaluation.html import picture_uri
+from eyeline.inspection.page.packing import numbers, packed, shares
 from eyeline.inspection.page.pictures import (
     components,
     in_colours,

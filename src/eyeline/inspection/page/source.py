@@ -8,10 +8,8 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
-import eyeline
+from eyeline.inspection.lines import shown_path
 from eyeline.inspection.xray import Line
-
-PACKAGE = Path(eyeline.__file__).parent
 
 
 def source_of(names: Iterable[str], lines: dict[str, Line]) -> str:
@@ -29,10 +27,8 @@ def beginning_of(function: Callable[..., object]) -> Line:
 
 
 def place_of(line: Line) -> str:
-    """File and line, from the package on; of other files the name alone."""
-    own = line.path.is_relative_to(PACKAGE)
-    path = line.path.relative_to(PACKAGE.parent) if own else Path(line.path.name)
-    return f"{path.as_posix()}:{line.number}"
+    """File and line."""
+    return f"{shown_path(line.path)}:{line.number}"
 
 
 def _shown(path: Path, first: int, last: int, marked: list[int]) -> str:
