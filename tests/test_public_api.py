@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -42,6 +45,21 @@ def test_submodules_do_not_hide_functions() -> None:
     import eyeline.training.loop
 
     assert callable(eyeline.evaluate) and callable(eyeline.train)
+
+
+def test_no_package_offers_a_module() -> None:
+    """Every submodule imported: one that is called as what its package offers would hide it."""
+    found = [info for info in pkgutil.walk_packages(eyeline.__path__, "eyeline.")]
+    modules = {f.name: importlib.import_module(f.name) for f in found if "__main__" not in f.name}
+    modules["eyeline"] = eyeline
+    offered = [
+        (module, name)
+        for module, package in modules.items()
+        for name in getattr(package, "__all__", [])
+    ]
+    assert {"eyeline", "eyeline.inspection", "eyeline.ops"} <= {module for module, _ in offered}
+    wrong = [at for at in offered if isinstance(getattr(modules[at[0]], at[1]), ModuleType)]
+    assert wrong == []
 
 
 def test_unknown_name() -> None:

@@ -1,5 +1,5 @@
 """Classifiers: one paper, one file. Importing the package registers them."""
 
-from eyeline.classifiers import resnet
+from eyeline.classifiers.resnet import ResNet
 
-__all__ = ["resnet"]
+__all__ = ["ResNet"]
