@@ -47,7 +47,7 @@ def xrays(shared_data: Path) -> dict[str, XRay]:
     (photograph,) = (image for image in content["images"] if image["file_name"] == PICTURE)
     there = {a["category_id"] for a in content["annotations"] if a["image_id"] == photograph["id"]}
     classes = ["none of these", *(c["name"] for c in content["categories"] if c["id"] in there)]
-    image, target = annotated_picture(coco, coco / "val2017" / PICTURE, classes, masks=True)
+    image, target, _ = annotated_picture(coco, coco / "val2017" / PICTURE, classes, masks=True)
     assert len(target["boxes"]) and target["labels"].min() > 0
     return {
         name: xray(eyeline.create_model(name, classes=classes, **known(name)), image, target)
