@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -162,12 +163,15 @@ def test_masks_are_those_of_the_network(xrays: dict[str, XRay], pages: dict[str,
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_maps_of_attention(xrays: dict[str, XRay], pages: dict[str, str], name: str) -> None:
-    """Of two detections by every method at two layers, and of each of their classes."""
+    """Of two detections, of each one's mask, and of all detected classes, by every method at two
+    layers."""
     x, maps = xrays[name], data_of(pages[name])["attention"]
-    classes = len(set(x.prediction["labels"][:2].tolist()))
-    assert len(maps) == 2 * len(METHODS) * 2 + classes
+    classes = len(set(x.prediction["labels"].tolist()))
+    masks = 2 * (name == "mask_rcnn")
+    assert set(Counter(one["title"] for one in maps).values()) == {2 * len(METHODS)}
+    assert len(maps) == (2 + masks + classes) * len(METHODS) * 2
     assert {one["layer"] for one in maps} == {"C4", "C5"}
-    assert [one["detection"] for one in maps[-classes:]] == [None] * classes
+    assert sum(one["detection"] is None for one in maps) == classes * len(METHODS) * 2
     first = next(one for one in maps if one["method"] == "hires-cam" and one["layer"] == "C5")
     (wanted,) = activations(x.model, x.batch, [0], ["hires-cam"], ["C5"])
     assert (first["height"], first["width"]) == wanted.map.shape

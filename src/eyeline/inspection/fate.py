@@ -64,7 +64,7 @@ class Fate:
     rules: dict[str, int] = field(default_factory=dict)
     by: Candidate | None = None  # for "nms": the box that suppressed it; for "class": itself
     by_iou: float = 0.0
-    score: float = 0.0  # of the object's class, where classes are scored
+    score: float | None = None  # the candidate's, of the object's class where classes are scored
 
 
 def origin(x: XRay, detection: int) -> list[Candidate]:
@@ -193,12 +193,16 @@ def story(x: XRay, fate: Fate, names: list[str]) -> str:
         other = names[fate.by.label]
         text = f"{near} is {other} with {fate.by.score:.2f}, {name} with {fate.score:.3f}."
     elif fate.rule == "nms" and fate.by is not None:
+        better = "better box of any class" if "all classes" in limits else "better box"
         text = (
-            f"{near}, scored {fate.score:.2f}, was suppressed: it overlaps a better box "
+            f"{near}, scored {fate.score:.2f}, was suppressed: it overlaps a {better} "
             f"({fate.by.score:.2f}) by {fate.by_iou:.2f}, and {limits['nms']:g} is allowed."
         )
     elif fate.rule == "nms":
-        text = f"{near} was lowered by its neighbours until it was below the floor."
+        text = (
+            f"{near}, scored {fate.score:.2f}, was lowered by soft NMS for each better box that "
+            f"it overlaps, until it was below the floor of {limits.get('floor', 0.0):g}."
+        )
     elif fate.rule == "limit":
         text = f"{near}, scored {fate.score:.2f}, came after the best {limit:.0f}."
     elif fate.rule == "moved":

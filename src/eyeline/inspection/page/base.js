@@ -54,6 +54,27 @@ function chosenByAddress() {
   return { section, ...Object.fromEntries(pairs.map(([key, value]) => [key, Number(value)])) };
 }
 
+// What a stage's limits say of its NMS: which boxes it drops, and sentences on what else it does.
+function aboutNms(limits) {
+  const { nms, floor, sigma, vote } = limits;
+  const whose = limits["all classes"] ? "of any class" : "of its class";
+  const notes = [];
+  if (floor !== undefined) {
+    notes.push("This is soft NMS: no box is dropped outright. Each one's score is lowered for every "
+      + `better box ${whose} that it overlaps, `
+      + (sigma === undefined ? `times 1 − IoU where the IoU is above ${nms}, `
+        : `times exp(−IoU² / ${sigma}), `)
+      + `and a box is dropped once its score is below ${floor}.`);
+  }
+  if (vote !== undefined) {
+    notes.push(`Box voting: each box kept is moved to the mean, weighted by score, of the boxes ${whose} `
+      + `that overlap it by ${vote} or more.`);
+  }
+  return { soft: floor !== undefined, whose, notes,
+    dropped: floor === undefined ? `suppressed at an IoU above ${nms}`
+      : `lowered by soft NMS until below ${floor}` };
+}
+
 const share = (value) => value.toFixed(value < 0.0995 ? 3 : 2);
 const percent = (value) => `${(100 * value).toFixed(value < 0.0995 ? 1 : 0)} %`;
 const size = ([x1, y1, x2, y2]) => `${(x2 - x1).toFixed(0)} × ${(y2 - y1).toFixed(0)}`;

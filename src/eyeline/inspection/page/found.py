@@ -98,7 +98,12 @@ def masks(x: XRay) -> dict[str, Any] | str:
     small = x.padded.masks[0][x.padded.valid[0]]
     entries = []
     height, width = x.image.shape[1:]
-    for pasted in (x.prediction["masks"][:PASTED] >= 0.5).cpu():
+    threshold = getattr(x.model.config, "mask_threshold", None)
+    level = 0.5 if threshold is None else threshold  # None: the prediction has probabilities
+    pasted_masks = x.prediction["masks"][:PASTED]
+    if pasted_masks.dtype != torch.bool:
+        pasted_masks = pasted_masks >= level
+    for pasted in pasted_masks.cpu():
         inside = pasted.nonzero()
         if not len(inside):
             entries.append({"box": [0, 0, 0, 0], "pasted": None})
@@ -115,6 +120,7 @@ def masks(x: XRay) -> dict[str, Any] | str:
         })  # fmt: skip
     return {
         "side": small.shape[-1],
+        "threshold": level,
         "values": packed((small[:PASTED] * 255).round(), "uint8"),
         "masks": entries,
     }
@@ -140,7 +146,7 @@ def boxes(x: XRay, names: list[str]) -> dict[str, Any]:
         })  # fmt: skip
     return {
         "stages": [stage.name for stage in x.stages],
-        "nms": last.limits.get("nms"),
+        "limits": last.limits,
         "detections": found,
         "fates": [] if x.target is None else _fates(x, names),
     }
@@ -159,7 +165,7 @@ def _box_of(x: XRay, stage: int, row: int, names: list[str]) -> dict[str, Any]:
 def _step(x: XRay, steps: list[Candidate], i: int, label: int, names: list[str]) -> dict[str, Any]:
     """A detection at one stage; its score there is of its own class, where classes are scored."""
     step, stage, suppressed = steps[i], x.stages[i], None
-    if i and stage.suppressor is not None:
+    if i and stage.suppressor is not None and "floor" not in stage.limits:  # soft NMS has none
         suppressed = int((stage.suppressor == steps[i - 1].row).sum())
     scored = stage.labels is not None or stage.class_scores is not None
     return {
@@ -182,7 +188,7 @@ def _fates(x: XRay, names: list[str]) -> list[dict[str, Any]]:
         }  # fmt: skip
         if fate.detection is None and fate.step is not None and fate.stage is not None:
             assert fate.rule is not None
-            score = fate.score or fate.step.score
+            score = fate.step.score if fate.score is None else fate.score
             entry |= {
                 "key": fate.rule,
                 "rule": RULES[fate.rule],

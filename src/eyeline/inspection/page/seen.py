@@ -186,7 +186,7 @@ def proposals(x: XRay) -> dict[str, Any] | str:
     found: dict[str, Any] = {
         "before": _best_first(before), "after": _best_first(after),
         "names": [before.name, after.name],
-        "nms": after.limits["nms"],
+        "limits": after.limits,
         "dropped": {rule: int(mask.sum()) for rule, mask in after.dropped.items()},
     }  # fmt: skip
     if x.target is not None:
