@@ -64,7 +64,10 @@ def explain(
     data["colours"] = colours(64).tolist()
     nav = "".join(f'<li><a href="#{s.id}">{escape(s.title)}</a></li>' for s in sections)
     body = (
-        f"<header><h1>{escape(title)}</h1><p>{escape(picture)}. {escape(subtitle)}</p></header>\n"
+        f"<header><h1>{escape(title)}</h1><p>{escape(picture)}. {escape(subtitle)}</p>"
+        '<p id="error" class="reason" role="alert" hidden></p><noscript><p class="reason">The '
+        "pictures of this page are drawn by its script; allow it to run.</p></noscript>"
+        "</header>\n"
         f'<nav aria-label="Sections"><ul>{nav}</ul></nav>\n<main>'
         + "".join(_html(section, x) for section in sections)
         + '</main>\n<script type="application/json" id="data">'

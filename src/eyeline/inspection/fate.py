@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from eyeline.errors import EyelineError
@@ -19,6 +18,10 @@ from eyeline.inspection.xray import BoxStage, XRay
 from eyeline.ops.iou import box_iou
 
 GOOD = 0.5  # IoU
+UNLINKED = (
+    "this model's file does not note from which row of the stage before each box comes (`parent`, "
+    "and `labels` of the last), so that no box can be followed"
+)
 
 # What can have happened, in the words of the page.
 RULES = {
@@ -85,12 +88,14 @@ def fates(x: XRay) -> list[Fate]:
     Detections find objects as in COCO's metric: the best first, each the object of its class that
     it overlaps most among those not yet found, by an IoU of 0.5 or more.
 
-    Raises EyelineError where the x-ray was made without an annotation.
+    Raises EyelineError where the x-ray was made without an annotation, or the model's stages do not
+    lead from one to the next.
     """
     if x.target is None:
         raise EyelineError("the x-ray has no annotation: give xray(model, image, target)")
-    crowd = x.target.get("iscrowd", torch.zeros(len(x.target["labels"]))).bool()
-    objects = x.to_network(x.target["boxes"])
+    if not x.linked:
+        raise EyelineError(UNLINKED)
+    crowd, objects = x.crowd, x.to_network(x.target["boxes"])
     labels = x.target["labels"]
     last = x.stages[-1]
     found = last.valid.nonzero()[:, 0]

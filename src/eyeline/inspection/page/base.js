@@ -8,6 +8,9 @@ root.dataset.errors = "[]";
 function report(message) {
   errors.push(String(message));
   root.dataset.errors = JSON.stringify(errors);
+  const line = document.getElementById("error");
+  line.hidden = false;
+  line.textContent = `Parts of this page do not work: ${errors[0]}`;
 }
 addEventListener("error", (event) => report(event.message));
 addEventListener("unhandledrejection", (event) => report(event.reason));
@@ -49,7 +52,13 @@ function set(key, value) {
 
 // "#boxes:detection=3,object=1" -> { section: "boxes", detection: 3, object: 1 }
 function chosenByAddress() {
-  const [section, rest = ""] = decodeURIComponent(location.hash.slice(1)).split(":");
+  let hash = location.hash.slice(1);
+  try {
+    hash = decodeURIComponent(hash);
+  } catch {
+    hash = ""; // such as "#100%"
+  }
+  const [section, rest = ""] = hash.split(":");
   const pairs = rest.split(",").filter(Boolean).map((pair) => pair.split("="));
   return { section, ...Object.fromEntries(pairs.map(([key, value]) => [key, Number(value)])) };
 }

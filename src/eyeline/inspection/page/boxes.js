@@ -30,6 +30,9 @@ function buildBoxes(view, data) {
   } else {
     right.append(el("p", { className: "reason", textContent: "Nothing was found in this picture." }));
   }
+  if (data.missing) {
+    view.append(el("p", { className: "reason", textContent: `Boxes alone: ${data.missing}.` }));
+  }
   if (data.fates.length) {
     const missed = data.fates.filter((f) => f.detection === null).length;
     objects = radios(right, `${plural(data.fates.length, "object")}, ${missed} missed`,
@@ -116,6 +119,7 @@ function buildBoxes(view, data) {
     }
     drawBox(context, unit, one.box, COLOURS.found, { width: 3 });
     drawTag(context, unit, one.box, `${one.label} ${share(one.score)}`, COLOURS.found);
+    if (data.missing) return;
     scene.caption.textContent = `Detection ${state.detection}: its anchor and that anchor's cell in violet`
       + (nms.soft ? "."
         : `, ${plural(one.suppressed.length, "suppressed box", "suppressed boxes")} in orange.`);
@@ -145,7 +149,7 @@ function buildBoxes(view, data) {
     scene.redraw();
     if (object !== null) return tellObject(data.fates[object]);
     const one = data.detections[state.detection];
-    if (!one) return;
+    if (!one || data.missing) return;
     const { anchor } = one;
     const name = DATA.anchors && anchor ? DATA.anchors.levels[anchor.level].name : null;
     const rows = one.steps.map((s) => [data.stages[s.stage], `${s.row.toLocaleString("en")}`, s.rows,

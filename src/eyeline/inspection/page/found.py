@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from eyeline.inspection.fate import RULES, Candidate, fates, origin, scores_of, story
+from eyeline.inspection.fate import RULES, UNLINKED, Candidate, fates, origin, scores_of, story
 from eyeline.inspection.page.packing import numbers, packed, picture_uri
 from eyeline.inspection.page.seen import level_names, ranked
 from eyeline.inspection.xray import XRay
@@ -29,14 +29,21 @@ def regions(x: XRay, names: list[str]) -> list[dict[str, Any]] | str:
             "Does not apply: this model has one stage. Classes and boxes are read from the feature "
             "maps cell by cell, and no region is cut out of them."
         )
+    if not x.linked:
+        return f"Not shown: {UNLINKED}."
+    if not x.maps:
+        return "This model's file notes no feature maps, out of which the regions are cut."
     cut_from = [(cut, stage) for cut in x.cuts if (stage := _stage_of(x, cut)) is not None]
     return [_cut(x, cut, stage, names) for cut, stage in cut_from] or (
-        "The regions that this model cuts out are not the boxes of one of its stages."
+        "The regions that this model cuts out are not the boxes of one of its stages, or not cut "
+        "out of the maps that it notes last."
     )
 
 
 def _stage_of(x: XRay, cut: Cut) -> int | None:
-    """The stage whose boxes are the regions of a cut."""
+    """The stage whose boxes are the regions of a cut; None too where the maps are not its own."""
+    if len(list(x.maps.values())[-1]) < len(cut.scales):
+        return None
     rows = (i for i, s in enumerate(x.stages) if s.boxes.shape == cut.boxes.shape)
     return next((i for i in rows if torch.equal(x.stages[i].boxes, cut.boxes)), None)
 
@@ -128,10 +135,22 @@ def masks(x: XRay) -> dict[str, Any] | str:
 
 def boxes(x: XRay, names: list[str]) -> dict[str, Any]:
     last = x.stages[-1]
+    if not x.linked:
+        return {
+            "stages": [stage.name for stage in x.stages], "limits": last.limits, "fates": [],
+            "missing": UNLINKED,
+            "detections": [
+                {"box": numbers(box), "label": names[label], "score": round(score, 4),
+                 "steps": [], "anchor": None, "suppressed": []}
+                for box, (label, score) in zip(
+                    x.to_network(x.prediction["boxes"]), _detections(x), strict=True
+                )
+            ],
+        }  # fmt: skip
     found = []
     for d, (label, score) in enumerate(_detections(x)):
         steps = origin(x, d)
-        anchor = x.anchor(steps[0].row) if x.anchors else None
+        anchor = x.anchor(steps[0].row) if x.pyramid else None
         found.append({
             "box": numbers(steps[-1].box), "label": names[label], "score": round(score, 4),
             "steps": [_step(x, steps, i, label, names) for i in range(len(steps))],
