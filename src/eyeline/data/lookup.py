@@ -5,29 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
 from eyeline.data.datasets import DetectionDataset, with_classes
-from eyeline.data.formats import Annotations, open_annotations
+from eyeline.data.formats import Annotations, Record, open_annotations
 from eyeline.data.formats.coco import coco_splits, read_coco
 from eyeline.data.formats.voc import find_voc, read_voc_file
+from eyeline.data.images import image_size, is_rotated
 from eyeline.errors import EyelineError
 from eyeline.structures import Target
 
 
+class AnnotatedPicture(NamedTuple):
+    """A picture and its annotation."""
+
+    image: Tensor  # (3, H, W) uint8
+    target: Target
+    left_out: int  # boxes without an area, or that stick out of the picture
+
+
 def annotated_picture(
     source: str | Path, picture: str | Path, classes: Sequence[str], masks: bool = False
-) -> tuple[Tensor, Target]:
-    """A picture (3, H, W) uint8 and its target, with the labels that `classes` gives the names.
+) -> AnnotatedPicture:
+    """A picture and its target, with the labels that `classes` gives the names.
 
     Args:
         source: a COCO .json, a Pascal VOC .xml, or a folder of either form, all splits of it.
         picture: found there by its file name; it may lie elsewhere.
         masks: decode them where they are annotated.
 
-    Raises EyelineError where the picture is not annotated there, or an object's class is not one
-    of `classes`. Boxes that cannot be meant are left out.
+    Boxes that cannot be meant are left out, and counted.
+
+    Raises EyelineError where the picture is not annotated there, its annotation is of another
+    size, or an object's class is not one of `classes`.
     """
     source, picture = Path(source), Path(picture)
     if not picture.is_file():
@@ -44,10 +56,26 @@ def annotated_picture(
     if len(found) != 1:
         count = f"{len(found)} pictures are" if found else "no picture is"
         raise EyelineError(f"{source}: {count} named {picture.name}; give its own annotation")
+    given = found[0].records[0]
+    _check_size(given, source)
     data = DetectionDataset(with_classes(found[0], list(classes)), bad_boxes="drop")
     if masks and data.has_masks:
         data.use_masks()
-    return data[0]
+    image, target = data[0]
+    return AnnotatedPicture(image, target, len(given.boxes) - len(target["boxes"]))
+
+
+def _check_size(given: Record, source: Path) -> None:
+    """Boxes that were drawn on a picture of another size say nothing about this one."""
+    height, width = image_size(given.path)
+    if (height, width) == (given.height, given.width):
+        return
+    if (height, width) == (given.width, given.height) and is_rotated(given.path):
+        return  # the dataset says what is to be done
+    raise EyelineError(
+        f"{source}: the annotation of {given.path.name} is of {given.width}x{given.height} pixels, "
+        f"and {given.path} has {width}x{height}; give the picture that was annotated"
+    )
 
 
 def _read(source: Path, picture: Path) -> list[Annotations]:
@@ -58,10 +86,12 @@ def _read(source: Path, picture: Path) -> list[Annotations]:
         if root := find_voc(source, (".",)):
             return [_voc_file(root, picture)]
         if splits := coco_splits(source):
-            return [read_coco(path) for path in splits.values()]
+            return [read_coco(path, picture=picture) for path in splits.values()]
         if root := find_voc(source, ("*", "*/*")):
             return [_voc_file(root, picture)]
-    return [open_annotations(source, "train")]  # a COCO file; a folder, only for what is wrong
+    if source.suffix.lower() == ".json" and source.is_file():
+        return [read_coco(source, picture=picture)]
+    return [open_annotations(source, "train")]  # which says what is wrong
 
 
 def _voc_file(root: Path, picture: Path) -> Annotations:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
 from eyeline.evaluation.html import picture_uri
-from eyeline.inspection.fate import RULES, Candidate, fates, origin, scores_of, story
+from eyeline.inspection.fate import RULES, UNLINKED, Candidate, fates, origin, scores_of, story
 from eyeline.inspection.page.packing import numbers, packed
+from eyeline.inspection.page.pictures import components
 from eyeline.inspection.page.seen import level_names, ranked
 from eyeline.inspection.xray import XRay
-from eyeline.ops.roi_align import pool_edges, sample_positions
+from eyeline.ops.roi_align import pool_edges, roi_align, roi_pool, sample_positions
 from eyeline.structures import Cut
 
 PROPOSALS = 40  # regions shown besides those of detections
@@ -30,14 +32,21 @@ def regions(x: XRay, names: list[str]) -> list[dict[str, Any]] | str:
             "Does not apply: this model has one stage. Classes and boxes are read from the feature "
             "maps cell by cell, and no region is cut out of them."
         )
+    if not x.linked:
+        return f"Not shown: {UNLINKED}."
+    if not x.maps:
+        return "This model's file notes no feature maps, out of which the regions are cut."
     cut_from = [(cut, stage) for cut in x.cuts if (stage := _stage_of(x, cut)) is not None]
     return [_cut(x, cut, stage, names) for cut, stage in cut_from] or (
-        "The regions that this model cuts out are not the boxes of one of its stages."
+        "The regions that this model cuts out are not the boxes of one of its stages, or not cut "
+        "out of the maps that it notes last."
     )
 
 
 def _stage_of(x: XRay, cut: Cut) -> int | None:
-    """The stage whose boxes are the regions of a cut."""
+    """The stage whose boxes are the regions of a cut; None too where the maps are not its own."""
+    if len(list(x.maps.values())[-1]) < len(cut.scales):
+        return None
     rows = (i for i, s in enumerate(x.stages) if s.boxes.shape == cut.boxes.shape)
     return next((i for i in rows if torch.equal(x.stages[i].boxes, cut.boxes)), None)
 
@@ -47,7 +56,8 @@ def _cut(x: XRay, cut: Cut, stage: int, names: list[str]) -> dict[str, Any]:
     entries: dict[int, str] = {}
     for d, (label, score) in enumerate(_detections(x)):
         row = x.rows(d)[stage]
-        entries.setdefault(row, f"detection #{d}: {names[label]} {score:.2f}")
+        title = f"#{d}: {names[label]} {score:.2f}"  # one proposal may give several
+        entries[row] = f"{entries[row]}, {title}" if row in entries else f"detection {title}"
     if stage < len(x.stages) - 1:
         for row in ranked(x.stages[stage]).tolist():
             if len(entries) >= len(_detections(x)) + PROPOSALS:
@@ -77,7 +87,19 @@ def _cut(x: XRay, cut: Cut, stage: int, names: list[str]) -> dict[str, Any]:
             "left": left[0].tolist(), "right": right[0].tolist(),
             "off": [round(float(off.mean()), 1), round(float(off.max()), 1)],
         })  # fmt: skip
+    of_colours = [
+        torch.from_numpy(np.array(components(level)[0])).permute(2, 0, 1)[None].float()
+        for level in maps[: len(cut.scales)]
+    ]
+    where = torch.zeros_like(level)
+    aligned = roi_align(
+        of_colours, boxes, where, level, cut.size, cut.scales, cut.sampling_ratio, cut.aligned
+    )
+    pooled = roi_pool(of_colours, boxes, where, level, cut.size, cut.scales)
     return {
+        # (R, 3, bins, bins): what becomes of the colours in which the maps are shown
+        "aligned_crops": packed(aligned.round(), "uint8"),
+        "pooled_crops": packed(pooled.round(), "uint8"),
         "size": cut.size, "kind": cut.kind, "aligned": cut.aligned,
         "detections": [x.rows(d)[stage] for d in range(len(_detections(x)))],
         "levels": level_names(list(x.maps)[-1], len(maps)), "group": list(x.maps)[-1],
@@ -99,7 +121,12 @@ def masks(x: XRay) -> dict[str, Any] | str:
     small = x.padded.masks[0][x.padded.valid[0]]
     entries = []
     height, width = x.image.shape[1:]
-    for pasted in (x.prediction["masks"][:PASTED] >= 0.5).cpu():
+    threshold = getattr(x.model.config, "mask_threshold", None)
+    level = 0.5 if threshold is None else threshold  # None: the prediction has probabilities
+    pasted_masks = x.prediction["masks"][:PASTED]
+    if pasted_masks.dtype != torch.bool:
+        pasted_masks = pasted_masks >= level
+    for pasted in pasted_masks.cpu():
         inside = pasted.nonzero()
         if not len(inside):
             entries.append({"box": [0, 0, 0, 0], "pasted": None})
@@ -116,6 +143,7 @@ def masks(x: XRay) -> dict[str, Any] | str:
         })  # fmt: skip
     return {
         "side": small.shape[-1],
+        "threshold": level,
         "values": packed((small[:PASTED] * 255).round(), "uint8"),
         "masks": entries,
     }
@@ -123,10 +151,22 @@ def masks(x: XRay) -> dict[str, Any] | str:
 
 def boxes(x: XRay, names: list[str]) -> dict[str, Any]:
     last = x.stages[-1]
+    if not x.linked:
+        return {
+            "stages": [stage.name for stage in x.stages], "limits": last.limits, "fates": [],
+            "missing": UNLINKED,
+            "detections": [
+                {"box": numbers(box), "label": names[label], "score": round(score, 4),
+                 "steps": [], "anchor": None, "suppressed": []}
+                for box, (label, score) in zip(
+                    x.to_network(x.prediction["boxes"]), _detections(x), strict=True
+                )
+            ],
+        }  # fmt: skip
     found = []
     for d, (label, score) in enumerate(_detections(x)):
         steps = origin(x, d)
-        anchor = x.anchor(steps[0].row) if x.anchors else None
+        anchor = x.anchor(steps[0].row) if x.pyramid else None
         found.append({
             "box": numbers(steps[-1].box), "label": names[label], "score": round(score, 4),
             "steps": [_step(x, steps, i, label, names) for i in range(len(steps))],
@@ -141,7 +181,7 @@ def boxes(x: XRay, names: list[str]) -> dict[str, Any]:
         })  # fmt: skip
     return {
         "stages": [stage.name for stage in x.stages],
-        "nms": last.limits.get("nms"),
+        "limits": last.limits,
         "detections": found,
         "fates": [] if x.target is None else _fates(x, names),
     }
@@ -160,7 +200,7 @@ def _box_of(x: XRay, stage: int, row: int, names: list[str]) -> dict[str, Any]:
 def _step(x: XRay, steps: list[Candidate], i: int, label: int, names: list[str]) -> dict[str, Any]:
     """A detection at one stage; its score there is of its own class, where classes are scored."""
     step, stage, suppressed = steps[i], x.stages[i], None
-    if i and stage.suppressor is not None:
+    if i and stage.suppressor is not None and "floor" not in stage.limits:  # soft NMS has none
         suppressed = int((stage.suppressor == steps[i - 1].row).sum())
     scored = stage.labels is not None or stage.class_scores is not None
     return {
@@ -183,7 +223,7 @@ def _fates(x: XRay, names: list[str]) -> list[dict[str, Any]]:
         }  # fmt: skip
         if fate.detection is None and fate.step is not None and fate.stage is not None:
             assert fate.rule is not None
-            score = fate.score or fate.step.score
+            score = fate.step.score if fate.score is None else fate.score
             entry |= {
                 "key": fate.rule,
                 "rule": RULES[fate.rule],
