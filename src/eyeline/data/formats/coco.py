@@ -4,15 +4,38 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eyeline.data.formats.annotations import Annotations, Record
+from eyeline.data.formats.numbers import decimal, shortest
+from eyeline.data.formats.pictures import place_picture
 from eyeline.data.images import image_size
 from eyeline.errors import EyelineError
+from eyeline.ops.segmentations import decode_masks
 
+NAME = "coco"
+TITLE = "COCO"
+LAYOUT = "annotations/instances_*.json, *.json or */_annotations.coco.json"
+HOLDS = frozenset(
+    (
+        "boxes",
+        "polygons",
+        "digits",
+        "parts",
+        "masks",
+        "crowd",
+        "areas",
+        "sizes",
+        "empty",
+        "ids",
+        "blanks",
+    )
+)
+KEYS = (b'"images"', b'"annotations"', b'"categories"', b'"info"', b'"licenses"')
 OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 
 
@@ -82,7 +105,16 @@ def read_coco(json_path: str | Path, images_dir: str | Path | None = None) -> An
                 areas=_areas(own, boxes),
             )
         )
-    return Annotations(classes, records, str(json_path), [c["id"] for c in categories])
+    ids = [category["id"] for category in categories]
+    return Annotations(classes, records, str(json_path), ids, _unread(content))
+
+
+def _unread(content: dict[str, Any]) -> list[str]:
+    """What only some people want of COCO."""
+    keypoints = sum(bool(a.get("num_keypoints")) for a in content["annotations"])
+    above = len({c["supercategory"] for c in content["categories"] if c.get("supercategory")})
+    found = {"keypoints of {} objects": keypoints, "{} supercategories": above}
+    return [text.format(number) for text, number in found.items() if number]
 
 
 def _areas(annotations: list[dict[str, Any]], boxes: np.ndarray) -> np.ndarray:
@@ -96,27 +128,95 @@ def _areas(annotations: list[dict[str, Any]], boxes: np.ndarray) -> np.ndarray:
     return np.array(known, np.float32)
 
 
-def coco_splits(root: Path) -> dict[str, Path]:
-    """The splits of a COCO folder: {"train2017": Path(".../instances_train2017.json"), ...}."""
-    splits: dict[str, Path] = {}
-    for folder in (root / "annotations", root):
-        for path in sorted(folder.glob("*.json")):
-            if not path.name.startswith(OTHER_TASKS):
-                splits.setdefault(path.stem.removeprefix("instances_"), path)
-    for path in sorted(root.glob("*/_annotations.coco.json")):
-        splits.setdefault(path.parent.name, path)
-    return splits
+def splits(path: Path) -> list[str] | None:
+    return list(_files(path)) or None
 
 
-def find_coco(root: Path, split: str, splits: dict[str, Path]) -> Path:
-    """The file of a split; the year may be left out where there is only one ("val")."""
-    if split in splits:
-        return splits[split]
-    dated = [name for name in splits if re.fullmatch(re.escape(split) + r"_?\d{4}", name)]
-    if len(dated) == 1:
-        return splits[dated[0]]
-    found = f"which of {', '.join(dated)}?" if dated else f"there are: {', '.join(splits)}"
-    raise EyelineError(f"{root}: no split {split!r}; {found}")
+def _files(path: Path) -> dict[str, Path]:
+    """The files by their splits: {"train2017": Path(".../instances_train2017.json"), ...}."""
+    if path.is_file():
+        return {_split(path): path} if _is_coco(path) else {}
+    files: dict[str, Path] = {}
+    for folder in (path / "annotations", path):
+        for file in sorted(folder.glob("*.json")):
+            if not file.name.startswith(OTHER_TASKS) and _is_coco(file):
+                files.setdefault(_split(file), file)
+    for file in sorted(path.glob("*/_annotations.coco.json")):
+        files.setdefault(file.parent.name, file)
+    return files
+
+
+def _split(json_path: Path) -> str:
+    return json_path.stem.removeprefix("instances_")
+
+
+def _is_coco(path: Path) -> bool:
+    """Other formats are JSON, too: one of COCO's lists stands near the beginning."""
+    if path.suffix.lower() != ".json":
+        return False
+    with path.open("rb") as file:
+        return (
+            re.search(rb'"(images|annotations|categories|info|licenses)"', file.read(4096))
+            is not None
+        )
+
+
+def read(
+    path: Path, split: str, classes: Sequence[str] | None = None, **options: Any
+) -> Annotations:
+    return read_coco(_files(path)[split])
+
+
+def write(
+    splits: Mapping[str, Annotations], folder: Path, names: Mapping[Path, str], link: bool
+) -> None:
+    """annotations/instances_SPLIT.json, and the pictures in SPLIT/."""
+    (folder / "annotations").mkdir()
+    for split, data in splits.items():
+        (folder / split).mkdir()
+        ids = data.category_ids or list(range(1, len(data.classes) + 1))
+        content: dict[str, list[dict[str, Any]]] = {
+            "images": [],
+            "categories": [
+                {"id": k, "name": name} for k, name in zip(ids, data.classes, strict=True)
+            ],
+            "annotations": [],
+        }
+        for record in data.records:
+            name = names[record.path]
+            place_picture(record.path, folder / split / name, link)
+            size = {"width": record.width, "height": record.height}
+            content["images"].append({"id": record.image_id, "file_name": name, **size})
+            for i in range(len(record.boxes)):
+                number = len(content["annotations"]) + 1
+                category = {"category_id": ids[record.labels[i]]}
+                content["annotations"].append(
+                    {"id": number, "image_id": record.image_id, **category, **_object(record, i)}
+                )
+        target = folder / "annotations" / f"instances_{split}.json"
+        target.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def _object(record: Record, i: int) -> dict[str, Any]:
+    """The fields of an annotation that tell where the object is."""
+    x1, y1, x2, y2 = (decimal(value) for value in record.boxes[i])
+    side = {
+        "width": shortest(x2 - x1, lambda w: np.float32(x1 + w) == record.boxes[i, 2]),
+        "height": shortest(y2 - y1, lambda h: np.float32(y1 + h) == record.boxes[i, 3]),
+    }
+    segmentation = record.segmentations[i] if record.segmentations else []
+    if record.areas is not None:
+        area = decimal(record.areas[i])
+    elif segmentation:
+        area = int(decode_masks([segmentation], record.height, record.width).sum())
+    else:
+        area = side["width"] * side["height"]
+    return {
+        "bbox": [x1, y1, side["width"], side["height"]],
+        "area": area,
+        "iscrowd": int(record.iscrowd[i]),
+        "segmentation": segmentation,
+    }
 
 
 def _find_pictures(json_path: Path, images: list[dict[str, Any]]) -> Path:
