@@ -43,9 +43,10 @@ def segmentation(draw: Callable, width: int, height: int) -> Segmentation:
     if kind == "mask":
         bits = draw(st.integers(0, 2**32 - 1))
         mask = np.random.default_rng(bits).random((1, height, width)) < 0.4
+        mask[:, 12:] = mask[:, :, 14:] = False  # dust all over takes long to outline
         return encode_rle(mask, compressed=draw(st.booleans()))[0]
     corner = st.tuples(hundredths(0, width), hundredths(0, height))
-    polygons = draw(st.lists(st.lists(corner, min_size=2, max_size=5), min_size=1, max_size=3))
+    polygons = draw(st.lists(st.lists(corner, min_size=2, max_size=4), min_size=1, max_size=2))
     return [[value for point in polygon for value in point] for polygon in polygons]
 
 
@@ -53,7 +54,7 @@ def segmentation(draw: Callable, width: int, height: int) -> Segmentation:
 def records(draw: Callable, path: Path, number: int, num_classes: int) -> Record:
     with Image.open(path) as image:
         width, height = image.size
-    count = draw(st.integers(0, 4))
+    count = draw(st.integers(0, 3))
     corner = st.tuples(hundredths(-3, width + 3), hundredths(-3, height + 3))
     two = st.tuples(corner, corner).map(lambda p: np.sort(np.array(p), axis=0).ravel())
 
@@ -88,8 +89,8 @@ def records(draw: Callable, path: Path, number: int, num_classes: int) -> Record
 @st.composite
 def annotations(draw: Callable, pictures: list[Path]) -> Annotations:
     classes = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=5, unique=True))
-    paths = draw(st.lists(st.sampled_from(pictures), min_size=1, max_size=4, unique=True))
-    ids = draw(st.lists(st.integers(0, 99), min_size=9, max_size=9, unique=True))
+    paths = draw(st.lists(st.sampled_from(pictures), min_size=1, max_size=3, unique=True))
+    ids = draw(st.permutations(range(1, 10)))
     return Annotations(
         classes,
         [draw(records(path, i, len(classes))) for path, i in zip(paths, ids, strict=False)],
@@ -109,6 +110,8 @@ def assert_same(ours: Annotations, other: Annotations, renamed: dict[Path, str])
         theirs = found[renamed[mine.path]]
         assert theirs.path.read_bytes() == mine.path.read_bytes()
         assert (theirs.width, theirs.height) == (mine.width, mine.height)
+        if ours.category_ids:
+            assert theirs.image_id == mine.image_id
         assert theirs.boxes.dtype == np.float32 and theirs.boxes.shape == (len(mine.boxes), 4)
         assert theirs.boxes.tolist() == mine.boxes.tolist()
         assert theirs.labels.tolist() == mine.labels.tolist()

@@ -13,8 +13,7 @@ from made import annotations, assert_same, make_pictures
 
 from eyeline.data.formats import FORMATS, Annotations, Format, open_annotations, recognise
 from eyeline.data.formats.fitting import FEATURES, fitted
-from eyeline.data.formats.pictures import picture_names
-from eyeline.data.formats.writing import write_annotations
+from eyeline.data.formats.writing import plan, write
 
 ALL = pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.NAME)
 
@@ -32,21 +31,33 @@ def test_what_a_format_says_of_itself(format: Format) -> None:
 
 
 @ALL
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_read_gives_back_what_was_written(
     format: Format, pictures: list[Path], data: st.DataObject
 ) -> None:
+    round_trip(format, pictures, data)
+
+
+@pytest.mark.slow
+@ALL
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_many_round_trips(format: Format, pictures: list[Path], data: st.DataObject) -> None:
+    round_trip(format, pictures, data)
+
+
+def round_trip(format: Format, pictures: list[Path], data: st.DataObject) -> None:
     made = data.draw(annotations(pictures))
     kept, lost = fitted(made, format.HOLDS)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "new"
-        said = write_annotations({"train": made}, target, format)
-        names = picture_names({"train": kept})
-        assert said[: len(lost)] == [f"train: {text}" for text in lost]
+        planned = plan({"train": made}, format)
+        write(planned, target)
+        assert planned.lost == [f"train: {text}" for text in lost]
         assert recognise(target)[0] is format
         read = open_annotations(target, "train")
-        assert_same(kept, read, names)
+        assert_same(kept, read, planned.names)
         # And once more: nothing is lost of what came from the format itself.
         again, lost = fitted(replace(read, unread=[]), format.HOLDS)
         assert lost == []
@@ -55,7 +66,7 @@ def test_read_gives_back_what_was_written(
 
 
 @ALL
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(data=st.data())
 def test_two_splits(format: Format, pictures: list[Path], data: st.DataObject) -> None:
     first = data.draw(annotations(pictures[:2]))
@@ -68,11 +79,11 @@ def test_two_splits(format: Format, pictures: list[Path], data: st.DataObject) -
     kept = {split: fitted(own, format.HOLDS)[0] for split, own in splits.items()}
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "new"
-        write_annotations(splits, target, format, link=True)
-        names = picture_names(kept)
+        planned = plan(splits, format)
+        write(planned, target, link=True)
         for split in splits:
             read = open_annotations(target, split)
-            assert_same(kept[split], read, names)
+            assert_same(kept[split], read, planned.names)
             assert all(record.path.is_symlink() for record in read.records)
         assert sorted(format.splits(target) or []) == ["train", "val"]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
-from eyeline.data.formats import coco, voc
+from eyeline.data.formats import coco, kitti, voc, yolo
 from eyeline.data.formats.annotations import REGION, Annotations, Record, with_classes
 from eyeline.data.formats.coco import read_coco
 from eyeline.data.formats.voc import read_voc
@@ -64,7 +64,8 @@ class Format(Protocol):
         """
 
 
-FORMATS = cast(tuple[Format, ...], (coco, voc))
+FORMATS = cast(tuple[Format, ...], (coco, voc, yolo, kitti))
+LISTS = (".yaml", ".yml")  # files that name several splits; any other file is one
 
 
 def open_annotations(
@@ -93,7 +94,8 @@ def open_annotations(
     found, folder = recognise(path, format)
     names = found.splits(folder) or []
     options = {"one_based": True} if one_based and found.NAME == "voc" else {}
-    chosen = names[0] if folder.is_file() and names else _split_of(folder, split, names, found)
+    alone = folder.is_file() and folder.suffix.lower() not in LISTS
+    chosen = names[0] if alone else _split_of(folder, split, names, found)
     annotations = found.read(folder, chosen, classes, **options)
     return annotations if classes is None else with_classes(annotations, classes, unknown)
 

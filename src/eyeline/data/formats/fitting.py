@@ -47,7 +47,7 @@ def fitted(annotations: Annotations, holds: Collection[str]) -> tuple[Annotation
     """
     lost: Counter[str] = Counter()
     records = []
-    for i, record in enumerate(annotations.records):
+    for record in annotations.records:
         record = _ignored(record, len(annotations.classes), holds, lost)
         record = _with_attributes(record, holds, lost)
         record = _outlined(record, holds, lost)
@@ -56,13 +56,11 @@ def fitted(annotations: Annotations, holds: Collection[str]) -> tuple[Annotation
             record = replace(record, areas=None)
         if "sizes" not in holds:
             height, width = image_size(record.path)
-            lost["{} annotated size(s) that are not the picture's"] += (height, width) != (
-                record.height,
-                record.width,
-            )
+            other = (height, width) != (record.height, record.width)
+            lost["{} annotated size(s) that are not the picture's"] += other
             record = replace(record, height=height, width=width)
         if "ids" not in holds:
-            record = replace(record, image_id=i)
+            record = replace(record, image_id=len(records))
         if len(record.boxes) or "empty" in holds:
             records.append(record)
         else:
@@ -73,12 +71,8 @@ def fitted(annotations: Annotations, holds: Collection[str]) -> tuple[Annotation
         words.append("the ids of pictures and classes")
         category_ids = None
     classes = annotations.classes if "blanks" in holds else _without_blanks(annotations, words)
-    return (
-        replace(
-            annotations, classes=classes, records=records, category_ids=category_ids, unread=[]
-        ),
-        words + annotations.unread,
-    )
+    kept = Annotations(classes, records, annotations.source, category_ids)
+    return kept, words + annotations.unread
 
 
 def lost(annotations: Annotations, holds: Collection[str]) -> list[str]:
@@ -100,9 +94,8 @@ def _ignored(
     """Whatever the format calls objects that are to be ignored, they stay so, or are left out."""
     region = record.labels == REGION
     if region.any() and "regions" not in holds and {"crowd", "difficult"} & set(holds):
-        lost["{} region(s) without a class become an ignored object of each class"] += int(
-            region.sum()
-        )
+        text = "{} region(s) without a class become an ignored object of each class"
+        lost[text] += int(region.sum())
         record = spread(record, num_classes)
         region = record.labels == REGION
     difficult = (record.attribute("difficult") > 0) & ~region
@@ -126,11 +119,10 @@ def _ignored(
 def _with_attributes(record: Record, holds: Collection[str], lost: Counter[str]) -> Record:
     attributes = {}
     for name, values in record.attributes.items():
-        told = int((values != 0).sum())
-        if not told:
-            continue
-        if name not in holds:
-            lost[f"{name} of {{}} object(s)"] += told
+        kept = np.where(record.labels == REGION, 0, values) if name in holds else values * 0
+        lost[f"{name} of {{}} object(s)"] += int((kept != values).sum())
+        values = kept
+        if not values.any():  # what is not there is 0
             continue
         if name in ("difficult", "truncated", "occluded") and "degrees" not in holds:
             between = (values != 0) & (values != 1)

@@ -12,6 +12,11 @@ def decimal(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def shortest(value: float, same: Callable[[float], bool]) -> float:
-    """`value` with the fewest digits behind the point that are still the `same`."""
-    return next((r for digits in range(16) if same(r := round(value, digits))), value)
+def shortest(value: float, same: Callable[[float], bool], digits: int = 0) -> float:
+    """`value` with the fewest digits behind the point, `digits` at least, that are the `same`."""
+    return next((r for d in range(digits, 17) if same(r := round(value, d))), value)
+
+
+def plain(value: float) -> str:
+    """The shortest text of this float64 without an exponent; "3", not "3.0"."""
+    return np.format_float_positional(value, trim="-")

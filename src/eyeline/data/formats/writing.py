@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,42 +17,58 @@ from eyeline.data.formats.pictures import picture_names
 from eyeline.errors import EyelineError
 
 
-def write_annotations(
-    splits: Mapping[str, Annotations], folder: str | Path, format: Format, link: bool = False
-) -> list[str]:
-    """Write a data set; nothing is there until all of it is.
+@dataclass
+class Plan:
+    """A data set as a format can hold it, before anything is written."""
+
+    format: Format
+    splits: dict[str, Annotations]
+    names: dict[Path, str]  # the file names that the pictures get
+    lost: list[str]  # in words, what the format cannot hold
+    renamed: list[str]  # in words, which pictures get another name
+
+
+def plan(splits: Mapping[str, Annotations], format: Format) -> Plan:
+    """What would be written.
 
     Args:
         splits: all with the same classes.
-        folder: new, or empty.
-        link: make symbolic links to the pictures instead of copies.
-
-    Returns:
-        In words, what the format could not hold and which pictures have a new name.
 
     Raises:
-        EyelineError: the folder holds something, a name or a box that no file could hold.
+        EyelineError: a name or a box that no file could hold.
     """
-    folder = Path(folder)
-    refuse_existing(folder)
     _check(splits)
-    words, kept = [], {}
+    kept, words = {}, []
     for split, data in splits.items():
         kept[split], lost = fitted(data, format.HOLDS)
         words += [f"{split}: {text}" for text in lost]
     names = picture_names(kept)
-    words += [f"{path} becomes {name}" for path, name in names.items() if name != path.name]
+    renamed = [f"{path} becomes {name}" for path, name in names.items() if name != path.name]
+    return Plan(format, kept, names, words, renamed)
+
+
+def write(planned: Plan, folder: str | Path, link: bool = False) -> None:
+    """Write a data set; nothing is there until all of it is.
+
+    Args:
+        folder: new, or empty.
+        link: make symbolic links to the pictures instead of copies.
+
+    Raises:
+        EyelineError: the folder holds something.
+    """
+    folder = Path(folder)
+    refuse_existing(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         part.mkdir()
-        format.write(kept, part, names, link)
+        planned.format.write(planned.splits, part, planned.names, link)
         if folder.is_dir():
             folder.rmdir()  # it is empty
         os.rename(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return words
 
 
 def refuse_existing(folder: Path) -> None:
