@@ -29,6 +29,7 @@ __all__ = [
     "read_coco",
     "read_voc",
     "recognise",
+    "with_classes",
 ]
 
 

@@ -237,7 +237,7 @@ def _find_pictures(json_path: Path, images: list[dict[str, Any]]) -> Path:
 def _load(json_path: Path) -> dict[str, Any]:
     """The content, with its three lists and the keys that everything else hangs on."""
     try:
-        content = json.loads(json_path.read_bytes())
+        content: dict[str, Any] = json.loads(json_path.read_bytes())
     except json.JSONDecodeError as error:
         raise EyelineError(
             f"{json_path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}"

@@ -46,18 +46,20 @@ def fitted(annotations: Annotations, holds: Collection[str]) -> tuple[Annotation
         EyelineError: two names of classes differ in nothing but blanks.
     """
     lost: Counter[str] = Counter()
-    records = []
+    records: list[Record] = []
     for record in annotations.records:
         record = _ignored(record, len(annotations.classes), holds, lost)
         record = _with_attributes(record, holds, lost)
         record = _outlined(record, holds, lost)
         if record.areas is not None and "areas" not in holds:
-            lost["{} annotated area(s) of objects"] += len(record.areas)
+            of_boxes = (record.boxes[:, 2:] - record.boxes[:, :2]).prod(1)
+            other = ~np.isclose(record.areas, of_boxes, rtol=1e-4, atol=1e-2)
+            lost["{} annotated area(s), other than the box's"] += int(other.sum())
             record = replace(record, areas=None)
         if "sizes" not in holds:
             height, width = image_size(record.path)
             other = (height, width) != (record.height, record.width)
-            lost["{} annotated size(s) that are not the picture's"] += other
+            lost["{} annotated size(s), other than the picture's"] += other
             record = replace(record, height=height, width=width)
         if "ids" not in holds:
             record = replace(record, image_id=len(records))
@@ -146,7 +148,7 @@ def _outlined(record: Record, holds: Collection[str], lost: Counter[str]) -> Rec
         _check(record, i)
         segmentations[i] = kept = _converted(given, record, holds, lost)
         if kept and "boxes" not in holds:
-            boxes[i] = extent(kept, record)
+            boxes[i] = extent(kept, record.height, record.width)
             other = bool((boxes[i] != record.boxes[i]).any())
             lost["{} box(es) become the extent of the outline"] += other
     return replace(record, boxes=boxes, segmentations=segmentations)
@@ -199,12 +201,12 @@ def joined(polygons: list[list[float]]) -> list[float]:
     return path + first[:2] if others else path
 
 
-def extent(segmentation: Segmentation, record: Record) -> np.ndarray:
+def extent(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
     """(4,) float32 xyxy: the box around polygons or a mask."""
     if isinstance(segmentation, list):
         points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in segmentation])
         return np.concatenate([points.min(0), points.max(0)]).astype(np.float32)
-    [mask] = decode_masks([segmentation], record.height, record.width)
+    [mask] = decode_masks([segmentation], height, width)
     y, x = np.nonzero(mask)
     if not len(x):
         return np.zeros(4, np.float32)

@@ -135,7 +135,8 @@ def _record(
             raise EyelineError(f"{where}: should be numbers, not {' '.join(words[1:])}") from None
     region = labels == REGION
     # Where the three sizes are no sizes, nothing of the solid is known.
-    solid = np.where((values[:, 7:10] > 0).all(1)[:, None], values[:, [2, *range(7, 14)]], 0)
+    known = np.all(values[:, 7:10] > 0, axis=1, keepdims=True)
+    solid = np.where(known, values[:, [2, *range(7, 14)]], 0)
     attributes = dict(zip(ATTRIBUTES, solid.T, strict=True))
     attributes["truncated"], attributes["occluded"] = values[:, :2].T.clip(0)
     return Record(

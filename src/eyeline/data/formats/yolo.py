@@ -31,6 +31,7 @@ from eyeline.data.formats.numbers import plain, shortest
 from eyeline.data.formats.pictures import place_picture
 from eyeline.data.images import SUFFIXES, image_size
 from eyeline.errors import EyelineError
+from eyeline.ops.segmentations import Segmentation
 
 NAME = "yolo"
 TITLE = "YOLO"
@@ -111,61 +112,63 @@ def write(
 
 def _line(record: Record, i: int) -> str:
     """One object, with so few digits that it is read again as it was."""
-    segmentation = record.segmentations[i] if record.segmentations else []
+    outline: Any = record.segmentations[i] if record.segmentations else []
     sides = np.array([record.width, record.height], np.float64)
-    if segmentation:
-        [polygon] = segmentation
-        values = [
-            shortest(
-                value / side,
-                lambda v, value=value, side=side: round(v * side, DIGITS) == value,
-                DIGITS,
-            )
-            for value, side in zip(polygon, np.tile(sides, len(polygon) // 2), strict=True)
-        ]
+    if outline:
+        values = [_share(v, sides[k % 2]) for k, v in enumerate(outline[0])]
     else:
-        first, last = record.boxes[i, :2].astype(np.float64), record.boxes[i, 2:].astype(np.float64)
-        exact = np.concatenate([(first + last) / 2 / sides, (last - first) / sides])
+        box = record.boxes[i].astype(np.float64)
+        centre, size = (box[:2] + box[2:]) / 2 / sides, (box[2:] - box[:2]) / sides
+        exact = np.concatenate([centre, size])
         tries = (exact.round(digits) for digits in range(DIGITS, 17))
         same = (t for t in tries if (_box(t, sides) == record.boxes[i]).all())
         values = next(same, exact).tolist()
     return " ".join([str(record.labels[i]), *map(plain, values)])
 
 
+def _share(value: float, side: float) -> float:
+    return shortest(value / side, lambda share: round(share * side, DIGITS) == value, DIGITS)
+
+
 def _box(values: np.ndarray, sides: np.ndarray) -> np.ndarray:
     """(4,) centre and size, relative -> float32 corners in pixels."""
     centre, size = values[:2], values[2:]
     corners = np.concatenate([centre - size / 2, centre + size / 2])
-    return (corners * np.tile(sides, 2)).astype(np.float32)
+    corners *= np.tile(sides, 2)
+    return corners.astype(np.float32)
 
 
 def _record(picture: Path, file: Path, classes: list[str], image_id: int) -> Record:
     height, width = image_size(picture)
     sides = np.array([width, height], np.float64)
-    record = Record(
-        picture, width, height, np.zeros((0, 4)), np.zeros(0), np.zeros(0), None, image_id, []
-    )
-    boxes, labels, outlines = [], [], []
+    boxes, labels, where = [], [], []
+    outlines: list[Segmentation] = []
     text = read_text(file) if file.is_file() else ""
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
-        where = f"{file}:{number}"
-        label, values = _parsed(line, where, classes)
+        where.append(f"{file}:{number}")
+        label, values = _parsed(line, where[-1], classes)
+        outline: Segmentation = []
         if len(values) == 4:
             boxes.append(_box(values, sides))
-            outlines.append([])
         else:
             corners = (values.reshape(-1, 2) * sides).ravel().tolist()
-            outlines.append([[round(value, DIGITS) for value in corners]])
-            boxes.append(extent(outlines[-1], record))
+            outline = [[round(value, DIGITS) for value in corners]]
+            boxes.append(extent(outline, height, width))
         labels.append(label)
-        record.where.append(where)
-    record.boxes = np.array(boxes, np.float32).reshape(-1, 4)
-    record.labels = np.array(labels, np.int64)
-    record.iscrowd = np.zeros(len(labels), bool)
-    record.segmentations = outlines
-    return record
+        outlines.append(outline)
+    return Record(
+        path=picture,
+        width=width,
+        height=height,
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        labels=np.array(labels, np.int64),
+        iscrowd=np.zeros(len(labels), bool),
+        segmentations=outlines,
+        image_id=image_id,
+        where=where,
+    )
 
 
 def _parsed(line: str, where: str, classes: list[str]) -> tuple[int, np.ndarray]:
@@ -237,11 +240,9 @@ def _described(path: Path) -> Description | None:
 
 
 def _from_yaml(file: Path) -> Description | None:
-    """What a YAML file with names and a training split tells; None of any other."""
+    """What a YAML file with names and splits tells; None of any other."""
     text = read_text(file)
-    if not all(
-        re.search(rf"^[\"']?{key}[\"']?\s*:", text, re.MULTILINE) for key in ("names", "train")
-    ):
+    if not re.search(r"^[\"']?names[\"']?\s*:", text, re.MULTILINE):
         return None
     try:
         content = YAML(typ="base", pure=True).load(text)  # every scalar is a string
@@ -267,7 +268,7 @@ def _from_yaml(file: Path) -> Description | None:
         elif key in ("train", "val", "test"):
             missing = values[places.index(None)]
             raise EyelineError(f"{_at(file, text, key)}: there is no {root / missing}")
-    return Description(_names(file, text, content), pictures, root)
+    return Description(_names(file, text, content), pictures, root) if pictures else None
 
 
 def _place(root: Path, name: str) -> Path | None:
