@@ -21,9 +21,8 @@ def record(path: Path, labels: list[int], number: int = 0) -> Record:
 
 
 def data(names: list[str], classes: list[str], labels: list[list[int]]) -> Annotations:
-    records = [
-        record(Path(n), own, i) for i, (n, own) in enumerate(zip(names, labels, strict=True))
-    ]
+    pairs = zip(names, labels, strict=True)
+    records = [record(Path(name), own, i) for i, (name, own) in enumerate(pairs)]
     return Annotations(classes, records, "here")
 
 
@@ -98,7 +97,7 @@ def test_wrong_splits_are_explained() -> None:
         split(given, THREE, group="q")
     with pytest.raises(EyelineError, match="no regular expression"):
         split(given, THREE, group="(")
-    with pytest.raises(EyelineError, match="test would have no picture: there are 10 in 2 groups"):
+    with pytest.raises(EyelineError, match="val would have no picture: there are 10 in 2 groups"):
         split(given, THREE, group=r"p\d+")
 
 

@@ -39,10 +39,11 @@ def sample(
 
 @app.command()
 def check(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="COCO or Pascal VOC")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="annotated pictures")],
     split: Annotated[
         list[str] | None, typer.Option(help="repeat for several; default train and val")
     ] = None,
+    format: Annotated[str | None, typer.Option(help="of PATH, where it looks like two")] = None,
 ) -> None:
     """Read every annotation and every picture, and count the objects of each class.
 
@@ -64,7 +65,7 @@ def check(
     faults = 0
     console = Console(stderr=True)
     for name in split or ["train", "val"]:
-        dataset = open_dataset(path, name, classes=classes)
+        dataset = open_dataset(path, name, classes=classes, format=format)
         classes = dataset.classes
         records = dataset.annotations.records
         for record in track(records, name, console=console, disable=not console.is_terminal):

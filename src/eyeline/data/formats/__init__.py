@@ -19,6 +19,7 @@ from eyeline.ops.segmentations import Segmentation
 
 __all__ = [
     "FORMATS",
+    "LISTS",
     "REGION",
     "Annotations",
     "Format",

@@ -33,6 +33,7 @@ HOLDS = frozenset(
         "empty",
         "ids",
         "blanks",
+        "folders",
     )
 )
 KEYS = (b'"images"', b'"annotations"', b'"categories"', b'"info"', b'"licenses"')

@@ -28,6 +28,7 @@ FEATURES = {
     "empty": "pictures without objects",
     "ids": "numbers of pictures and classes",
     "blanks": "blanks in names of classes",
+    "folders": "pictures of one name in two splits, each split having its folder",
     # and every name of `Record.attributes`
 }
 IGNORED = {

@@ -20,14 +20,21 @@ def place_picture(source: Path, target: Path, link: bool) -> None:
         shutil.copyfile(source, target)
 
 
-def picture_names(splits: Mapping[str, Annotations]) -> dict[Path, str]:
+def picture_names(splits: Mapping[str, Annotations], folders: bool) -> dict[Path, str]:
     """A file name for each picture: its own, or that with a number where the stem is taken.
 
     Stems are told apart without regard to case, as some file systems do.
+
+    Args:
+        folders: each split has its own folder, in which names may be those of another's.
     """
+    paths = [record.path for data in splits.values() for record in data.records]
+    shared = len(set(paths)) < len(paths)  # a picture in two folders needs a name free in both
     names: dict[Path, str] = {}
     stems: set[str] = set()
     for data in splits.values():
+        if folders and not shared:
+            stems = set()
         for record in data.records:
             if record.path in names:
                 continue

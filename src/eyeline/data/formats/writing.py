@@ -42,7 +42,7 @@ def plan(splits: Mapping[str, Annotations], format: Format) -> Plan:
     for split, data in splits.items():
         kept[split], lost = fitted(data, format.HOLDS)
         words += [f"{split}: {text}" for text in lost]
-    names = picture_names(kept)
+    names = picture_names(kept, "folders" in format.HOLDS)
     renamed = [f"{path} becomes {name}" for path, name in names.items() if name != path.name]
     return Plan(format, kept, names, words, renamed)
 

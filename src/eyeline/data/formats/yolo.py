@@ -36,7 +36,7 @@ from eyeline.ops.segmentations import Segmentation
 NAME = "yolo"
 TITLE = "YOLO"
 LAYOUT = "data.yaml with names and train, or images/ and labels/*.txt"
-HOLDS = frozenset(("polygons", "empty", "blanks"))
+HOLDS = frozenset(("polygons", "empty", "blanks", "folders"))
 
 FARTHEST = 10.0  # a coordinate beyond it is in pixels, not relative
 DIGITS = 6  # behind the point of an outline's corner in pixels
@@ -241,9 +241,9 @@ def _described(path: Path) -> Description | None:
 
 def _from_yaml(file: Path) -> Description | None:
     """What a YAML file with names and splits tells; None of any other."""
-    text = read_text(file)
-    if not re.search(r"^[\"']?names[\"']?\s*:", text, re.MULTILINE):
+    if not re.search(rb"^[\"']?names[\"']?\s*:", file.read_bytes(), re.MULTILINE):
         return None
+    text = read_text(file)
     try:
         content = YAML(typ="base", pure=True).load(text)  # every scalar is a string
     except MarkedYAMLError as error:
@@ -251,7 +251,9 @@ def _from_yaml(file: Path) -> Description | None:
         raise EyelineError(f"{file}:{line}: not valid YAML: {error.problem}") from None
     except YAMLError as error:
         raise EyelineError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
-    root = file.parent / (content.get("path") or ".")
+    if not isinstance(content, dict):
+        return None
+    root = file.parent / str(content.get("path") or ".")
     root = root if root.is_dir() else file.parent  # where the files lay when it was written
     pictures = {}
     for key, value in content.items():
@@ -280,9 +282,9 @@ def _place(root: Path, name: str) -> Path | None:
 
 
 def _names(file: Path, text: str, content: dict[str, Any]) -> list[str]:
-    names, where = content["names"], _at(file, text, "names")
+    names, where = content.get("names"), _at(file, text, "names")
     if isinstance(names, dict):
-        numbers = list(names)
+        numbers = list(map(str, names))
         if sorted(numbers, key=lambda n: (len(n), n)) != [str(k) for k in range(len(numbers))]:
             raise EyelineError(
                 f"{where}: should number the classes 0, 1, 2 ..., not {', '.join(numbers[:9])}"
