@@ -54,7 +54,7 @@ def broken(content: bytes, rng: np.random.Generator) -> bytes:
         return content[:at] + bytes(new) + content[at + 1 :]
     array = np.frombuffer(content, np.uint8).copy()
     if len(array):
-        array[rng.integers(len(array), size=3)] ^= 1 << rng.integers(8)
+        array[rng.integers(len(array), size=3)] ^= np.uint8(1 << rng.integers(8))
     return array.tobytes()
 
 

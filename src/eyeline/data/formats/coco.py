@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from os.path import isfile  # False for names that no file can have, where Path raises
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ HOLDS = frozenset(
     )
 )
 KEYS = (b'"images"', b'"annotations"', b'"categories"', b'"info"', b'"licenses"')
+FARTHEST = 1e6  # no picture is wider or higher
 OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 
 
@@ -81,7 +83,7 @@ def read_coco(json_path: str | Path, images_dir: str | Path | None = None) -> An
     records = []
     for image in content["images"]:
         path = images_dir / image["file_name"]
-        if not path.is_file():
+        if not isfile(path):
             raise EyelineError(f"{path}: no such picture; {json_path} lists it")
         own = [annotation for _, annotation in objects[image["id"]]]
         boxes = np.array([a["bbox"] for a in own], np.float64).reshape(-1, 4)
@@ -89,6 +91,11 @@ def read_coco(json_path: str | Path, images_dir: str | Path | None = None) -> An
         height, width = image.get("height"), image.get("width")
         if not (height and width):
             height, width = image_size(path)
+        elif not all(_is_number(side) and 0 < side < FARTHEST for side in (height, width)):
+            raise EyelineError(
+                f"{json_path}: the size of {image['file_name']} should be two numbers, "
+                f"not {width!r} and {height!r}"
+            )
         records.append(
             Record(
                 path=path,
@@ -122,10 +129,7 @@ def _areas(annotations: list[dict[str, Any]], boxes: np.ndarray) -> np.ndarray:
     """By which COCO's metric tells small from large; the box's where none is annotated."""
     sides = boxes[:, 2:] - boxes[:, :2]
     areas = [a.get("area") for a in annotations]
-    known = [
-        area if type(area) in (int, float) else w * h
-        for area, (w, h) in zip(areas, sides, strict=True)
-    ]
+    known = [area if _is_number(area) else w * h for area, (w, h) in zip(areas, sides, strict=True)]
     return np.array(known, np.float32)
 
 
@@ -227,7 +231,7 @@ def _find_pictures(json_path: Path, images: list[dict[str, Any]]) -> Path:
     roots = dict.fromkeys([json_path.parent.parent, json_path.parent])
     folders = [root / sub / name for root in roots for sub in ("images", ".") for name in names]
     for folder in folders:
-        if not images or (folder / images[0]["file_name"]).is_file():
+        if not images or isfile(folder / images[0]["file_name"]):
             return folder
     looked = ", ".join(dict.fromkeys(str(folder) for folder in folders))
     raise EyelineError(
@@ -245,6 +249,8 @@ def _load(json_path: Path) -> dict[str, Any]:
         ) from None
     except UnicodeDecodeError as error:
         raise EyelineError(f"{json_path}: not UTF-8 at byte {error.start}") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets
+        raise EyelineError(f"{json_path}: not sensible JSON: {error}") from None
     for key, name in (("images", "file_name"), ("categories", "name"), ("annotations", None)):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list):
@@ -259,13 +265,15 @@ def _load(json_path: Path) -> dict[str, Any]:
 
 def _id(entry: dict[str, Any], key: str) -> int | None:
     value = entry.get(key)
-    return value if type(value) is int else None
+    return value if type(value) is int and abs(value) < 2**63 else None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def _is_box(value: Any) -> bool:
-    return (
-        isinstance(value, list) and len(value) == 4 and all(type(v) in (int, float) for v in value)
-    )
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
 
 
 def _first_repeated(values: list[Any]) -> list[Any]:

@@ -11,6 +11,7 @@ image_2/ and label_2/ lie in the folder or in its training/, beside that ImageSe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os.path import isfile  # False for names that no file can have, where Path raises
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def _label_files(path: Path, folder: Path, split: str) -> list[Path]:
     for number, line in enumerate(read_text(listed).splitlines(), 1):
         if name := line.strip():
             files.append(folder / "label_2" / f"{name}.txt")
-            if not files[-1].is_file():
+            if not isfile(files[-1]):
                 raise EyelineError(f"{listed}:{number}: {files[-1]} is not there")
     return files
 

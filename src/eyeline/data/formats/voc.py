@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os.path import isfile  # False for names that no file can have, where Path raises
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, TreeBuilder, indent, tostring
 from xml.parsers import expat
@@ -145,7 +146,7 @@ def _split_files(root: Path, split: str) -> list[Path]:
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if name := line.strip():
             file = root / "Annotations" / f"{name}.xml"
-            if not file.is_file():
+            if not isfile(file):
                 raise EyelineError(f"{path}:{number}: {file} is not there")
             files.append(file)
     return files
@@ -225,7 +226,7 @@ def _picture(root: Path, stem: str, filename: str) -> Path:
     """The picture of the XML's name; only where there is none, the one that the XML names."""
     folder = root / "JPEGImages"
     for name in (*(stem + s for s in (".jpg", *sorted(SUFFIXES))), f"{stem}.JPG", filename):
-        if name and (folder / name).is_file():
+        if name and isfile(folder / name):
             return folder / name
     raise EyelineError(f"{folder / stem}.jpg: no such picture, but it has annotations")
 
@@ -235,4 +236,4 @@ def _text(element: Element, path: str) -> str:
 
 
 def _integer(text: str) -> int:
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and len(text) < 7 else 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from os.path import isdir, isfile  # False for names that no file can have, where Path raises
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -216,7 +217,7 @@ def _pictures(place: Path, root: Path) -> list[Path]:
         if not (name := line.strip()):
             continue
         near = [folder / name for folder in (root, place.parent)]
-        picture = next((file for file in near if file.is_file()), None)
+        picture = next((file for file in near if isfile(file)), None)
         if picture is None:
             raise EyelineError(f"{place}:{number}: no such picture: {near[0]}")
         found.append(picture)
@@ -254,7 +255,7 @@ def _from_yaml(file: Path) -> Description | None:
     if not isinstance(content, dict):
         return None
     root = file.parent / str(content.get("path") or ".")
-    root = root if root.is_dir() else file.parent  # where the files lay when it was written
+    root = root if isdir(root) else file.parent  # where the files lay when it was written
     pictures = {}
     for key, value in content.items():
         values = value if isinstance(value, list) else [value]
@@ -276,7 +277,7 @@ def _from_yaml(file: Path) -> Description | None:
 def _place(root: Path, name: str) -> Path | None:
     """A folder or a list; "../train/images", as some tools write it, may mean "train/images"."""
     for candidate in (root / name, root / name.removeprefix("../")):
-        if candidate.is_dir() or (candidate.suffix == ".txt" and candidate.is_file()):
+        if isdir(candidate) or (candidate.suffix == ".txt" and isfile(candidate)):
             return candidate
     return None
 
