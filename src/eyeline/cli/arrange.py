@@ -36,7 +36,7 @@ Rename = Annotated[
 def convert(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="annotated pictures")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="a new folder")],
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="coco, voc, yolo, kitti")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="of what is written")],
     split: Names = None,
     format: From = None,
     rename: Rename = None,

@@ -62,7 +62,8 @@ class Format(Protocol):
         """All splits into an empty folder, for `eyeline.data.formats.writing` to put into place.
 
         The annotations hold what HOLDS says, no more, and all have the same classes. `names` are
-        the pictures' file names by `record.path`, no two with the same stem.
+        the pictures' file names by `record.path`; no two of a split have the same stem, nor any
+        two at all unless HOLDS has "folders".
         """
 
 
