@@ -161,6 +161,12 @@ def child(name: str, weights: str, threads: str, side: str, what: str) -> None:
         model = eyeline_model(name, weights)
     if what == "training":
         call = training_step(model, targets)
+    elif what == "Predictor" and side == "eyeline":
+        from eyeline import Predictor
+
+        predictor, image = Predictor(model, device="cpu"), picture(SIZE, 0)
+        del model
+        call = lambda: predictor(image)  # noqa: E731
     else:
         call = torch.inference_mode()(lambda: model([picture(SIZE, 0) / 255]))
     for _ in range(3):
@@ -258,7 +264,7 @@ def bench(table: Table, name: str, weights: str | None, threads: int, quick: boo
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "weights.pth"))
         torch.save(theirs.state_dict(), path)
-        for what in ("inference", "training"):
+        for what in ("inference", "Predictor", "training"):
             peaks = [
                 [peak_memory(name, path, threads, side, what)]
                 for side in ("torchvision", "eyeline")

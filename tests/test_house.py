@@ -21,12 +21,13 @@ PAPERS = [
     if path.name != "__init__.py"
 ]
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
-EXAMPLES = [
-    pytest.param(code, id=f"{page.relative_to(ROOT)}:{number}")
-    for page in PAGES
-    for number, code in enumerate(
-        re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
-    )
+BLOCKS = {
+    page: re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S) for page in PAGES
+}
+EXAMPLES = [  # each block with those before it, for a page's blocks share their names
+    pytest.param("".join(blocks[: number + 1]), id=f"{page.relative_to(ROOT)}:{number}")
+    for page, blocks in BLOCKS.items()
+    for number in range(len(blocks))
 ]
 
 

@@ -64,6 +64,9 @@ def test_forms_and_files(cli: Run, tmp_path: Path) -> None:
         assert cli(*model, "-o", name)[0] == 0
     assert json.loads((tmp_path / "t.json").read_text())["schema"] == 1
     assert (tmp_path / "t.txt").read_text().startswith("resnet18: a picture of 3×32×32")
+    for name in ("same.htm", "of.another"):
+        assert cli(*model, "--format", "html", "-o", name)[0] == 0
+        assert (tmp_path / name).read_text().startswith("<!DOCTYPE html>")
     status, _, err = cli(*model, "-o", "t.txt")
     assert status == 1 and err == "error: t.txt exists already; choose another --out\n"
 
@@ -95,6 +98,8 @@ def test_weights_own_file_and_picture(cli: Run, tmp_path: Path) -> None:
         (["retinanet", "model.backbon=resnet18"], "unknown model option 'backbon'"),
         (["resnet18", "-o", "text.png"], "text.png exists already; choose another --out"),
         (["resnet18", "-o", "folder"], "folder is a folder; give --out a file"),
+        (["resnet18", "--format", "html", "-o", "x.json"], "x.json ends as json does, not html"),
+        (["resnet18", "--format", "json", "-o", "x.txt"], "x.txt ends as text does, not json"),
     ],
 )
 def test_mistakes(cli: Run, arguments: list[str], message: str) -> None:

@@ -153,8 +153,10 @@ def test_the_mode_and_weights_stay(woken: Any) -> None:
     model, image, _ = woken
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
+    model.backbone.eval()  # as frozen parts are
+    modes = {name: module.training for name, module in model.named_modules()}
     xray(model, image)
-    assert model.training
+    assert modes == {name: module.training for name, module in model.named_modules()}
     model.eval()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 

@@ -225,7 +225,7 @@ class TestDetector:
 
         def look(stage, value):
             if "matched" in stage:
-                seen.append(value)
+                seen.append(value.matches)
             elif "labels" in stage:
                 regions.append(value[1])
 
@@ -320,6 +320,15 @@ class TestDetector:
             ours, theirs = model.compute(batch), fast.compute(batch)
         assert ours.valid.sum() > 10
         torch.testing.assert_close(theirs.scores, ours.scores, atol=1e-4, rtol=0)
+
+    def test_an_optimized_model_gives_the_same_losses(self, name):
+        model = build(name, fpn_channels=128).eval()  # wide enough for every kind of layer
+        targets = [random_target(3) for _ in IMAGES[:1]]
+        with torch.no_grad():
+            plain, fast = model(IMAGES[:1], targets), optimize(model)(IMAGES[:1], targets)
+        assert plain.keys() == fast.keys()
+        for key, loss in plain.items():
+            torch.testing.assert_close(fast[key], loss, rtol=1e-3, atol=1e-4)
 
     def test_optimize_in_bf16_gives_no_nan(self, name):
         fast = optimize(build(name).eval(), "bf16")

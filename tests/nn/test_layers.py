@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
+from eyeline.nn.fused import fused
 from eyeline.nn.heads.roi import BoxHead
-from eyeline.nn.layers import ConvNorm
+from eyeline.nn.layers import ConvNorm, FrozenBatchNorm2d
 from eyeline.nn.necks.fpn import FPN
 from eyeline.registry import create_model
 
@@ -72,3 +73,38 @@ def test_a_map_of_one_cell_has_whole_gradients_in_bf16() -> None:
         assert out.shape == (1, 64, 1, 1) and layer.weight.grad is not None
         assert torch.isfinite(layer.weight.grad).all()
         assert (layer.weight.grad[:, :, 1, 1] == 1).all() and layer.weight.grad.sum() == 64 * 64
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_frozen_norm_joins_the_convolution_before_it(bias: bool) -> None:
+    conv, norm = nn.Conv2d(6, 8, 3, 2, padding=1, bias=bias), FrozenBatchNorm2d(8)
+    for buffer in norm.buffers():
+        buffer.uniform_(0.5, 2)
+    x = torch.randn(2, 6, 33, 30)
+    given = [conv.weight] + ([conv.bias] if bias else [])
+    wanted, found = norm(conv(x)), fused(x, conv, norm)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    grad = torch.randn_like(wanted)
+    for one, other in zip(
+        torch.autograd.grad(found, given, grad), torch.autograd.grad(wanted, given, grad),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_frozen_norm_leaves_a_convolution_alone_where_that_is_better() -> None:
+    class Doubled(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    conv, norm, x = nn.Conv2d(6, 8, 3), FrozenBatchNorm2d(8), torch.randn(2, 6, 33, 30)
+    assert norm.joins(conv, x)
+    assert not norm.joins(conv, x[..., :5, :5])  # fewer results than kernels
+    assert not norm.joins(Doubled(6, 8, 3), x)  # computes what only it knows
+    seen: list[int] = []
+    handle = conv.register_forward_hook(lambda *_: seen.append(1))
+    assert not norm.joins(conv, x)
+    fused(x, conv, norm)
+    assert seen == [1]
+    handle.remove()
+    assert norm.joins(conv, x)

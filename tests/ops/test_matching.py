@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import eyeline.ops.matching
 from eyeline.errors import EyelineError
 from eyeline.ops.iou import box_iou
 from eyeline.ops.matching import BACKGROUND, IGNORED, assign, ignored_by, match, pad_objects
@@ -218,3 +219,44 @@ def test_a_batch_is_assigned_as_its_pictures_are_alone(context):
 def random_boxes(count):
     corner = torch.rand(count, 2) * 80
     return torch.cat([corner, corner + 10 + torch.rand(count, 2) * 30], 1)
+
+
+def test_a_crowded_picture_costs_only_itself(monkeypatch):
+    """On a CPU each picture is matched with its own objects, not with rows of padding."""
+    sizes = []
+    iou = eyeline.ops.matching.box_iou
+
+    def counted(a, b):
+        sizes.append(len(a))
+        return iou(a, b)
+
+    monkeypatch.setattr(eyeline.ops.matching, "box_iou", counted)
+    boxes = torch.rand(9, 2).repeat(1, 2) + torch.tensor([0, 0, 1, 1])
+    targets = [
+        {
+            "boxes": boxes[:n],
+            "labels": torch.zeros(n, dtype=torch.int64),
+            "iscrowd": torch.arange(n) == 1,
+        }
+        for n in (9, 0, 2)
+    ]
+    assign(boxes, pad_objects(targets), 0.5, 0.4)
+    assert sizes == [9, 0, 2]
+
+
+def test_off_the_cpu_memory_is_held_for_some_pictures_at_once(monkeypatch):
+    boxes = torch.rand(50, 2).repeat(1, 2) + torch.tensor([0, 0, 1, 1])
+    targets = [
+        {
+            "boxes": boxes[:n],
+            "labels": torch.zeros(n, dtype=torch.int64),
+            "iscrowd": torch.zeros(n, dtype=torch.bool),
+        }
+        for n in (3, 1, 4, 2, 2)
+    ]
+    objects = pad_objects(targets)
+    with fixed_shapes():
+        whole = assign(boxes, objects, 0.5, 0.4)
+        monkeypatch.setattr(eyeline.ops.matching, "PAIRS", 2 * 4 * 50)
+        assert torch.equal(assign(boxes, objects, 0.5, 0.4), whole)
+    assert torch.equal(assign(boxes, objects, 0.5, 0.4), whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -157,3 +158,17 @@ def test_what_cannot_be_compiled_is_refused_before_anything_is_written(tmp_path,
     assert "\n" not in message and not out.exists()
     with pytest.raises(EyelineError, match="exclude each other"):
         load_recipe({"compile": True, "checkpoint_activations": True})
+
+
+def test_a_copy_of_the_model_is_its_own():
+    """Else it would run, and change the statistics of, the model it was copied from."""
+    model = small("retinanet").train()
+    images = torch.rand(1, 3, 64, 64)
+    with compiling(model, CPU, backend="aot_eager"):
+        copy = deepcopy(model).eval()
+        for parameter in copy.parameters():
+            torch.nn.init.zeros_(parameter)
+        before = model.backbone.bn1.running_mean.clone()
+        logits, _, _ = copy.heads(images)
+        assert not any(level.any() for level in logits)
+        assert torch.equal(model.backbone.bn1.running_mean, before)

@@ -22,6 +22,7 @@ from toys import ToyData, ToyDetector
 from eyeline.errors import EyelineError
 from eyeline.training import Run, load_recipe, load_run, train
 from eyeline.training.saving import STATE, RunFolder
+from eyeline.training.step import backward, loss_scaler
 
 QUICK = {
     "batch_size": 3,
@@ -544,3 +545,24 @@ def test_two_processes_equal_one(tmp_path):
     assert state["position"]["step"] == 4
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(state["model"][name], value, rtol=1e-5, atol=1e-6)
+
+
+class Moody(nn.Module):
+    """Its losses come in another order, or under other names, from one batch to the next."""
+
+    def __init__(self, *names):
+        super().__init__()
+        self.weight, self.names = nn.Parameter(torch.zeros(())), list(names)
+
+    def forward(self, images, targets):
+        return {name: self.weight + ord(name) for name in self.names.pop(0)}
+
+
+def test_losses_of_accumulated_batches_go_by_their_names():
+    group = [([torch.zeros(3, 4, 4)], [{}])] * 2
+    scaler = loss_scaler(torch.device("cpu"), "float32")
+    names, values = backward(Moody("ab", "ba"), group, torch.device("cpu"), "float32", scaler)
+    assert names == ["a", "b"]
+    assert [row.tolist() for row in values] == [[97, 98], [97, 98]]
+    with pytest.raises(EyelineError, match="losses are a, b for one batch and a, c for another"):
+        backward(Moody("ab", "ac"), group, torch.device("cpu"), "float32", scaler)

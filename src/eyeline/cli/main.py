@@ -17,6 +17,7 @@ from eyeline.cli import (
     data,
     demo,
     eval,
+    explain,
     export,
     lr_find,
     models,
@@ -41,6 +42,7 @@ app.command("predict")(predict.predict)
 app.command("calibrate")(calibrate.calibrate)
 app.command("export")(export.export)
 app.command("profile")(profile.profile)
+app.command("explain")(explain.explain)
 app.command("trace")(trace.trace)
 app.command("cp")(cp.cp)
 app.command("models")(models.models)

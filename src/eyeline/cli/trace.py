@@ -68,7 +68,7 @@ def trace(
     from eyeline.device import find_device
     from eyeline.inspection import trace as follow
 
-    form = form or form_of(out)
+    form = form_of(out, form)
     if out is not None and out.is_dir():
         raise EyelineError(f"{out} is a folder; give --out a file, such as {out}/trace.html")
     if out is not None or form == Form.html:
@@ -85,10 +85,17 @@ def trace(
     print(f"trace: {out}")
 
 
-def form_of(out: Path | None) -> Form:
-    """What the ending of a file asks for."""
-    endings = {".html": Form.html, ".htm": Form.html, ".json": Form.json}
-    return Form.text if out is None else endings.get(out.suffix.lower(), Form.text)
+def form_of(out: Path | None, wanted: Form | None) -> Form:
+    """The form that is wanted, else what the ending of a file asks for."""
+    endings = {
+        ".html": Form.html, ".htm": Form.html, ".json": Form.json, ".txt": Form.text,
+    }  # fmt: skip
+    ending = None if out is None else endings.get(out.suffix.lower())
+    if wanted is not None and ending not in (None, wanted):
+        raise EyelineError(
+            f"{out} ends as {ending} does, not {wanted}; leave out --format, or give another --out"
+        )
+    return wanted or ending or Form.text
 
 
 def show(found: Trace, form: Form, depth: int | None) -> None:

@@ -192,7 +192,8 @@ class RetinaNet(Detector):
         """A prepared batch to detections in fixed shapes, in the resized pictures' pixels."""
         c = self.config
         t = c.score_threshold
-        threshold = math.log(t / (1 - t)) - 1e-4 if 0 < t < 1 else -math.inf  # `valid` decides
+        # As a logit, a little low so that rounding loses nobody; `valid` below decides.
+        threshold = math.log(t / (1 - t)) - 1e-4 if 0 < t < 1 else -math.inf
         heads = self.heads(batch.images)
         note("boxes of all anchors, sec. 4", heads, every_box, *heads, batch.sizes)
         parts, rows = [], []
@@ -208,14 +209,16 @@ class RetinaNet(Detector):
         boxes, top, labels = (torch.cat(part, 1) for part in zip(*parts, strict=True))
         scores = top.sigmoid()
         valid = scores > c.score_threshold
-        candidates = (boxes, scores, labels, valid)
         note(
             "candidates over the threshold, sec. 4.1", valid, of_levels,
-            *candidates, rows, heads[0], c.score_threshold, c.candidates,
+            boxes, scores, labels, valid, rows, heads[0], c.score_threshold, c.candidates,
         )  # fmt: skip
-        last, limits = suppression(c), (c.nms_iou, c.max_detections)
-        found = last(*candidates, *limits)  # (B, D)
-        return note("detections, sec. 4.1", found, last.shown, *candidates, *limits)
+        thin_out = suppression(c)
+        found = thin_out(boxes, scores, labels, valid, c.nms_iou, c.max_detections)  # (B, D)
+        return note(
+            "detections, sec. 4.1", found, thin_out.shown,
+            boxes, scores, labels, valid, c.nms_iou, c.max_detections,
+        )  # fmt: skip
 
     def losses(self, batch: Batch, targets: list[Target]) -> dict[str, Tensor]:
         """Focal loss of all anchors but the ignored, the box loss of those with an object; each
@@ -239,6 +242,8 @@ class RetinaNet(Detector):
         truth = torch.zeros_like(logits).scatter(2, labels[..., None], present)  # (B, N, K)
         focal = sigmoid_focal_loss(logits, truth, c.alpha, c.gamma)
         focal = focal * (matches != IGNORED)[..., None]
+        # The positive ones; on a GPU all anchors, for its host must not look (ops/select.py), and
+        # `counts` says which are positive. What is no object wants no other box than it has.
         picture, anchor = indices(positive)  # (P,) both
         counts, moves, moved = positive[picture, anchor], deltas[picture, anchor], anchors[anchor]
         found = boxes[picture, anchor].where(counts[:, None], moved)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from eyeline.evaluation.charts import histogram_svg
-from eyeline.evaluation.html import LONGEST, bar, data_uri
+from eyeline.evaluation.html import LONGEST, bar, picture_uri
 from eyeline.inference.draw import to_pil
 from eyeline.metrics.analysis import Best, verdicts
 
@@ -191,7 +191,7 @@ def _shot(report: Report, i: int) -> str:
     said = f"{score.right} right, {score.false} false, {score.missed} missed"
     return (
         f'<figure><svg viewBox="0 0 {image.width} {image.height}" role="img" '
-        f'aria-label="{escape(name)}: {said}"><image href="{data_uri(image)}" '
+        f'aria-label="{escape(name)}: {said}"><image href="{picture_uri(image, "JPEG")}" '
         f'width="{image.width}" height="{image.height}"/>{"".join(marks + tags)}</svg>'
         f"<figcaption><b>{escape(name)}</b> F1 {score.f1:.2f}: {said}</figcaption></figure>"
     )

@@ -14,7 +14,7 @@ LONGEST = 480  # pixels of a picture's longer side on a page
 
 
 def document(title: str, body: str, style: str = "") -> str:
-    """A page that needs no other file and runs no script; `style` is added to all pages' own."""
+    """A page that needs no other file; `style` is added to all pages' own."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -36,10 +36,11 @@ def facts(rows: dict[str, str]) -> str:
     return f'<dl class="facts">{"".join(items)}</dl>'
 
 
-def data_uri(image: Image.Image) -> str:
+def picture_uri(image: Image.Image, kind: str = "PNG") -> str:
+    """A picture that the page carries; JPEG for photographs."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {"optimize": True}))
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def bar(value: float | None) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from eyeline.evaluation import diagnosis
 from eyeline.evaluation.charts import COLOURS, THRESHOLD, colour, curve_svg
 from eyeline.evaluation.evaluate import rate, show
-from eyeline.evaluation.html import bar, counted, data_uri, document, facts
+from eyeline.evaluation.html import bar, counted, document, facts, picture_uri
 from eyeline.inference.draw import draw_boxes
 from eyeline.metrics.detection import Curve
 from eyeline.ops.segmentations import decode_masks
@@ -203,7 +203,7 @@ def _figure(report: Report, i: int) -> str:
         ),
     )
     images = "".join(
-        f'<img src="{data_uri(side)}" width="{side.width}" height="{side.height}" '
+        f'<img src="{picture_uri(side, "JPEG")}" width="{side.width}" height="{side.height}" '
         f'loading="lazy" alt="{escape(name)}, {what}">'
         for what, side in sides
     )

@@ -11,15 +11,14 @@ from torch import nn
 from eyeline.errors import EyelineError
 from eyeline.export.calibration import Ranges
 from eyeline.export.folding import folded
-from eyeline.nn.fused import PackedConv2d
+from eyeline.nn.fused import PackedConv2d, WinogradConv2d
 from eyeline.nn.int8 import Grid, Int8Conv2d, Int8Layer, Int8Linear
 from eyeline.nn.layers import ConvNorm
-from eyeline.nn.winograd import WinogradConv2d
+from eyeline.ops import winograd
 
 M = TypeVar("M", bound=nn.Module)
 
 PRECISIONS = ("float32", "bf16", "int8")
-WIDE = 128  # channels from which Winograd's way is faster, measured
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.GroupNorm)
 
 
@@ -98,13 +97,7 @@ def _packed(name: str, layer: nn.Module) -> nn.Module | None:
     if not _can_pack(layer):
         return None
     assert isinstance(layer, nn.Conv2d)
-    fewer_products = (
-        (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))
-        and (layer.dilation, layer.groups) == ((1, 1), 1)
-        and min(layer.in_channels, layer.out_channels) >= WIDE
-        and layer.weight.dtype == torch.float32
-    )
-    return WinogradConv2d(layer) if fewer_products else PackedConv2d(layer)
+    return WinogradConv2d(layer) if winograd.suits(layer) else PackedConv2d(layer)
 
 
 def _can_pack(layer: nn.Module) -> bool:

@@ -10,6 +10,7 @@ from eyeline.inspection.cam import (
     mask_score,
     pixel_score,
 )
+from eyeline.inspection.explain import explain
 from eyeline.inspection.fate import Fate, fates, origin, story
 from eyeline.inspection.heat import enlarge, heat, overlay
 from eyeline.inspection.limits import Limits, measure_limits
@@ -20,7 +21,7 @@ from eyeline.inspection.xray import XRay, xray
 
 __all__ = [
     "Activation", "Fate", "Limits", "Profile", "Stage", "Step", "Trace", "XRay", "activations",
-    "box_score", "class_activation", "class_score", "enlarge", "fates", "heat", "mask_score",
-    "measure_limits", "origin", "overlay", "pixel_score", "profile_inference", "profile_training",
-    "story", "trace", "xray",
+    "box_score", "class_activation", "class_score", "enlarge", "explain", "fates", "heat",
+    "mask_score", "measure_limits", "origin", "overlay", "pixel_score", "profile_inference",
+    "profile_training", "story", "trace", "xray",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from eyeline.errors import EyelineError
-from eyeline.inspection.xray import Stage, XRay
+from eyeline.inspection.xray import BoxStage, XRay
 from eyeline.ops.iou import box_iou
 
 GOOD = 0.5  # IoU
@@ -29,13 +29,13 @@ RULES = {
     "score": "below the score threshold",
     "class": "taken for another class",
     "moved": "moved off the object",
-    "limit": "beyond the limit of detections",
+    "limit": "beyond the limit",
     "taken": "shared with another object",
 }
 
 
 @dataclass(frozen=True)
-class Step:
+class Candidate:
     """A candidate at one stage."""
 
     stage: int
@@ -60,23 +60,23 @@ class Fate:
     iou: float  # of the detection, or of the candidate
     stage: int | None = None
     rule: str | None = None
-    step: Step | None = None
+    step: Candidate | None = None
     rules: dict[str, int] = field(default_factory=dict)
-    by: Step | None = None  # for "nms": the box that suppressed it; for "class": itself
+    by: Candidate | None = None  # for "nms": the box that suppressed it; for "class": itself
     by_iou: float = 0.0
     score: float = 0.0  # of the object's class, where classes are scored
 
 
-def origin(x: XRay, detection: int) -> list[Step]:
+def origin(x: XRay, detection: int) -> list[Candidate]:
     """A detection's way through the stages, from its anchor on."""
-    return [step_at(x, stage, row) for stage, row in enumerate(x.rows(detection))]
+    return [candidate_at(x, stage, row) for stage, row in enumerate(x.rows(detection))]
 
 
-def step_at(x: XRay, stage: int, row: int) -> Step:
+def candidate_at(x: XRay, stage: int, row: int) -> Candidate:
     """The candidate in a row of a stage."""
     s = x.stages[stage]
     label = None if s.labels is None else int(s.labels[row])
-    return Step(stage, row, s.boxes[row], float(s.scores[row]), label)
+    return Candidate(stage, row, s.boxes[row], float(s.scores[row]), label)
 
 
 def fates(x: XRay) -> list[Fate]:
@@ -121,34 +121,34 @@ def _missed(x: XRay, g: int, box: Tensor, label: int) -> Fate:
     reached = [i for i, rows in enumerate(alive) if rows.any()]
     if not reached:
         row = int(ious[0].argmax())
-        step = step_at(x, 0, row)
+        step = candidate_at(x, 0, row)
         return Fate(g, label, None, float(ious[0][row]), 0, "never", step, {"never": 1})
     s = reached[-1]
     rows = alive[s].nonzero()[:, 0]
     rows = rows[scores_of(x.stages[s], label)[rows].argsort(descending=True, stable=True)]
     if s == len(x.stages) - 1:  # a detection lies there, and has found another object
         row, rules = int(rows[0]), {"taken": len(rows)}
-        return Fate(g, label, None, float(ious[s][row]), s, "taken", step_at(x, s, row), rules)
+        return Fate(g, label, None, float(ious[s][row]), s, "taken", candidate_at(x, s, row), rules)
     ends = [_end(x, s, int(row), label) for row in rows]
     row, rule = int(rows[0]), ends[0]
     by, by_iou, after = None, 0.0, x.stages[s + 1]
     if rule == "nms" and after.suppressor is not None and after.overlap is not None:
         if after.suppressor[row] >= 0:
-            by = step_at(x, s, int(after.suppressor[row]))
+            by = candidate_at(x, s, int(after.suppressor[row]))
         by_iou = float(after.overlap[row])
     if rule == "class":
         scored = x.stages[s].class_scores
         assert scored is not None
         best = int(scored[row].argmax())
-        by = Step(s, row, x.stages[s].boxes[row], float(scored[row, best]), best)
+        by = Candidate(s, row, x.stages[s].boxes[row], float(scored[row, best]), best)
     return Fate(
-        g, label, None, float(ious[s][row]), s + 1, rule, step_at(x, s, row),
+        g, label, None, float(ious[s][row]), s + 1, rule, candidate_at(x, s, row),
         {name: ends.count(name) for name in sorted(set(ends), key=ends.count, reverse=True)},
         by, by_iou, float(scores_of(x.stages[s], label)[row]),
     )  # fmt: skip
 
 
-def scores_of(stage: Stage, label: int) -> Tensor:
+def scores_of(stage: BoxStage, label: int) -> Tensor:
     """How sure a stage is of each row (M,): of the class, where it scores classes."""
     return stage.scores if stage.class_scores is None else stage.class_scores[:, label]
 

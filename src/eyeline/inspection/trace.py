@@ -15,9 +15,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from eyeline.inference.sources import Picture, read_picture
+from eyeline.inspection.lines import Origin, origin_of, origin_of_caller, paper_of
 from eyeline.inspection.memory import MemoryMeter
 from eyeline.inspection.meters import WorkMeter, size, tensors
-from eyeline.inspection.origin import Origin, origin_of, origin_of_caller, paper_of
 from eyeline.inspection.profile import (
     default_size,
     fixed_size,
@@ -87,6 +87,7 @@ class Trace:
     paper: str  # as the model's file has it
     image: tuple[int, ...]  # shape of the picture that was given
     device: str
+    woken: bool  # weights that learned nothing: norms and threshold are set so that it finds some
     rounds: int  # times are medians of so many calls
     whole: list[float]  # seconds of each of as many calls that nobody watched
     uncounted: list[str]  # operators whose multiply-adds are not known
@@ -147,7 +148,8 @@ def trace(
         fixed_size(model, size or default_size(model))
     elif size is not None:
         pixels = resize(as_float(pixels), size)
-    if detector and not trained:
+    woken = detector and not trained
+    if woken:
         sides = (pixels.shape[1], pixels.shape[2])
         wake(model, [pixels], [objects(sides, 0, len(model.classes), model.needs_masks)])  # type: ignore[arg-type]
     device = next(model.parameters()).device
@@ -170,7 +172,7 @@ def trace(
     name = getattr(model, "name", type(model).__name__)
     root = made.root(name, model, tuple(pixels.shape), result, peak)
     return Trace(
-        name, paper_of(model), tuple(pixels.shape), str(device), rounds, whole,
+        name, paper_of(model), tuple(pixels.shape), str(device), woken, rounds, whole,
         sorted(counter.uncounted), root, result,
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ from eyeline.evaluation.html import document, facts
 from eyeline.inspection.trace import Call, Shapes, Step, Trace
 from eyeline.inspection.trace_text import (
     NOTE_MARK,
+    WOKEN,
     count,
     dimensions,
     first_shape,
@@ -29,7 +30,7 @@ body { max-width: 86rem; }
 .row { display: grid; gap: 0 .9rem; align-items: baseline; padding: .28rem 0;
   grid-template-columns: minmax(12rem, 1fr) 9.5rem 9.5rem 4.9rem 4.9rem 4.4rem 4rem 4.2rem 11rem;
   border-top: 1px solid var(--rule); font-size: .88rem; line-height: 1.4; }
-.row span { overflow-wrap: anywhere; }
+.row span { overflow-wrap: anywhere; position: relative; }
 .row .n { text-align: right; white-space: nowrap; }
 .row, .about { font-variant-numeric: tabular-nums; }
 .row .where, .row .shape { color: var(--soft); }
@@ -40,13 +41,15 @@ summary:hover { background: var(--track); }
 summary:focus-visible { outline: 2px solid var(--accent); outline-offset: -2px; }
 .row .name { padding-left: calc(var(--level) * 1.1rem + 1.1rem); text-indent: -1.1rem;
   font-weight: 600; }
-.row .name::before { content: "▸"; display: inline-block; width: 1.1rem; text-indent: 0;
-  color: var(--soft); font-weight: 400; }
-details[open] > .row .name::before { content: "▾"; }
+.row .name::before { content: "▸"; content: "▸" / ""; display: inline-block; width: 1.1rem;
+  text-indent: 0; color: var(--soft); font-weight: 400; }
+details[open] > .row .name::before { content: "▾"; content: "▾" / ""; }
 .note > .row { color: var(--accent); }
 .note > .row .name { font-weight: 400; }
 .function > .row .name { font-weight: 400; }
-.row b { display: none; font-weight: 400; color: var(--soft); }
+.row b { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
+  white-space: nowrap; }
+pre:focus-visible { outline: 2px solid var(--accent); }
 .about { margin: .1rem 0 .7rem calc(var(--level) * 1.1rem + 1.1rem); font-size: .85rem;
   line-height: 1.45; color: var(--soft); overflow-wrap: anywhere; }
 .about p { margin: 0 0 .2rem; max-width: 60rem; }
@@ -61,8 +64,8 @@ pre i { color: var(--soft); font-style: normal; user-select: none; }
     padding-left: calc(var(--level) * .7rem + 1.1rem); }
   .row .name { width: 100%; padding-left: 0; margin-left: 0; }
   .row.header, .row span:empty, .row .given { display: none; }
-  .row b { display: inline; }
-  .row .out::before { content: "→ "; }
+  .row .n b { position: static; clip-path: none; font-weight: 400; color: var(--soft); }
+  .row .out::before { content: "→ "; content: "→ " / ""; }
   .about { margin-left: calc(var(--level) * .7rem + 1.1rem); } }
 """
 
@@ -93,8 +96,10 @@ def page(trace: Trace) -> str:
 <h2>The path of a picture</h2>
 <p>In the order in which it happens. A line unfolds: what the step is, its parts, and the lines
 of the file that compute it. {NOTE_MARK} is a value that the model's file names.</p>
-<div class="row header">{header}</div>
+<div role="group" aria-label="Steps">
+<div class="row header" aria-hidden="true">{header}</div>
 {_step(root, 0)}
+</div>
 </section>
 <section>
 <h2>How it was measured</h2>
@@ -119,6 +124,8 @@ def _facts(trace: Trace) -> dict[str, str]:
         "before the step began. What a kernel takes for itself is not seen.",
         "eyeline": __version__,
     }
+    if trace.woken:
+        told["Weights"] = WOKEN
     if trace.uncounted:
         told["not counted"] = f"the multiply-adds of {', '.join(trace.uncounted)}"
     return told
@@ -134,7 +141,8 @@ def _step(step: Step, level: int) -> str:
 
 
 def _row(step: Step) -> str:
-    """The line of a step; in a narrow window numbers stand beside their names."""
+    """The line of a step. What a number is stands before it: for those who hear the line, and in a
+    narrow window, which has no columns, for all."""
     numbers = {
         "parameters": count(step.parameters),
         "mult-adds": count(step.multiply_adds),
@@ -142,17 +150,18 @@ def _row(step: Step) -> str:
         "out MB": megabytes(step.output_bytes),
         "peak MB": "" if step.kind == "note" else megabytes(step.peak_bytes),
     }
-    cells = "".join(
-        f'<span class="n{" given" if name == "out MB" else ""}">'
-        + (f"{value} <b>{name}</b></span>" if value else "</span>")
-        for name, value in numbers.items()
-    )
-    return (
-        f' class="row"><span class="name">{escape(label(step))}</span>'
-        f'<span class="shape">{first_shape([call.inputs for call in step.calls])}</span>'
-        f'<span class="shape out">{first_shape([call.outputs for call in step.calls])}</span>'
-        f'{cells}<span class="where">{escape(place(step))}</span></summary>'
-    )
+    cells = [
+        _cell("shape", "in", first_shape([call.inputs for call in step.calls])),
+        _cell("shape out", "out", first_shape([call.outputs for call in step.calls])),
+        *(_cell("n given" if key == "out MB" else "n", key, numbers[key]) for key in numbers),
+        _cell("where", "where", escape(place(step))),
+    ]
+    name = f'<span class="name">{escape(label(step))}</span>'
+    return f' class="row">{" ".join((name, *cells))}</summary>'
+
+
+def _cell(kind: str, name: str, value: str) -> str:
+    return f'<span class="{kind}">' + (f"<b>{name}</b> {value}" if value else "") + "</span>"
 
 
 def _about(step: Step) -> str:
@@ -181,7 +190,8 @@ def _about(step: Step) -> str:
         )
         lines.append(
             f"<details><summary>{escape(origin.file)}, from line {origin.source_line}</summary>"
-            f"<pre>{numbered}</pre></details>"
+            f'<pre tabindex="0" role="group" aria-label="{escape(origin.type)}, its lines">'
+            f"{numbered}</pre></details>"
         )
     return f'<div class="about">{"".join(lines)}</div>'
 

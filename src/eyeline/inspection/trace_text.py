@@ -12,6 +12,10 @@ LINES = 40  # of the tree, where no depth is asked for
 WIDE = 140  # characters from which on there are more columns
 NAME = 16  # characters that a step's name keeps at least
 NOTE_MARK = "◇"
+WOKEN = (
+    "The weights have learned nothing; norms and score threshold are set so that the model finds "
+    "something."
+)
 NOTES = (
     f"+4: and four tensors more. ×5: five calls, whose ms and mult-adds are summed up; shapes are "
     f"the first's, … where others differ. {NOTE_MARK}: a value that the model's file names.",
@@ -59,6 +63,8 @@ def facts(trace: Trace) -> list[str]:
         f"ms: {calls}; nobody watching, the whole takes {milliseconds(median(trace.whole))}. "
         f"All numbers are with the parts."
     ]
+    if trace.woken:
+        lines.append(WOKEN)
     if trace.uncounted:
         lines.append(f"mult-adds: without those of {', '.join(trace.uncounted)}.")
     return lines

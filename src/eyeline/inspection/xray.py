@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
+from eyeline.evaluation.evaluate import eval_mode
 from eyeline.nn.detector import Detector
 from eyeline.note import watch
 from eyeline.structures import (
@@ -44,7 +45,7 @@ class Line(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stage:
+class BoxStage:
     """The boxes of one stage; a `Candidates` of one picture, without its batch axis."""
 
     name: str
@@ -199,25 +200,20 @@ def xray(model: nn.Module, image: Tensor, target: Target | None = None) -> XRay:
     """
     if not isinstance(model, Detector):
         raise EyelineError(f"{type(model).__name__} is no detector; the x-ray shows detectors")
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            batch = model.prepare([image]).to(model.device)
-            with recording() as inference:
-                padded = model.compute(batch)  # type: ignore[operator]
-                prediction = model.finish(padded, batch)[0]
-            found = XRay(
-                model, image, batch, padded, prediction, target,
-                inference.values, inference.lines, inference.shown,
-            )  # fmt: skip
-            if not found.stages:
-                name = type(model).__name__
-                raise EyelineError(f"{name} notes no Candidates in `compute`: nothing to be shown")
-            if target is not None:
-                _learn(found, model, image, target)
-    finally:
-        model.train(training)
+    with eval_mode(model), torch.no_grad():
+        batch = model.prepare([image]).to(model.device)
+        with recording() as inference:
+            padded = model.compute(batch)  # type: ignore[operator]
+            prediction = model.finish(padded, batch)[0]
+        found = XRay(
+            model, image, batch.to("cpu"), on_cpu(padded), on_cpu(prediction), target,
+            inference.values, inference.lines, inference.shown,
+        )  # fmt: skip
+        if not found.stages:
+            name = type(model).__name__
+            raise EyelineError(f"{name} notes no Candidates in `compute`: nothing to be shown")
+        if target is not None:
+            _learn(found, model, image, target)
     return found
 
 
@@ -265,6 +261,7 @@ class Recording:
     lines: dict[str, Line] = field(default_factory=dict)
 
     def __call__(self, name: str, value: Any) -> None:
+        value = on_cpu(value)
         caller = sys._getframe(2)  # of `note`
         unique, count = name, 1
         while unique in self.lines:
@@ -290,6 +287,19 @@ def recording() -> Iterator[Recording]:
         yield found
 
 
+def on_cpu(value: Any) -> Any:
+    """The tensors of a value, or of what it is made of, on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, Mapping):
+        return {key: on_cpu(part) for key, part in value.items()}
+    if hasattr(value, "_asdict"):
+        return type(value)(*map(on_cpu, value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(on_cpu, value))
+    return value
+
+
 def of_kind(shown: list[tuple[str, Any]], kind: type[T]) -> list[tuple[str, T]]:
     """Those of the values that are of one kind, in order."""
     return [(name, value) for name, value in shown if isinstance(value, kind)]
@@ -301,13 +311,13 @@ def _is_list_of(value: Any, dims: int) -> bool:
     )
 
 
-def _stage(name: str, value: Candidates) -> Stage:
+def _stage(name: str, value: Candidates) -> BoxStage:
     """Of the first picture."""
 
     def first(part: Any) -> Any:
         return None if part is None else part[0]
 
-    return Stage(
+    return BoxStage(
         name,
         value.boxes[0],
         value.scores[0],

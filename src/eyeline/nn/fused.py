@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.nn.layers import FrozenBatchNorm2d
+from eyeline.ops import winograd
 
 # Called instead of the plain steps while a calibration watches: (x, layer, add, relu) -> result.
 watcher: Callable[[Any, nn.Module, Any, bool], Any] | None = None
@@ -44,7 +45,7 @@ def plain(
     x: Tensor, layer: nn.Module, norm: nn.Module | None, add: Tensor | None, relu: bool
 ) -> Tensor:
     """The steps of `fused` one by one."""
-    if isinstance(norm, FrozenBatchNorm2d) and isinstance(layer, nn.Conv2d):
+    if isinstance(norm, FrozenBatchNorm2d) and norm.joins(layer, x):
         x = norm(x, layer)
     else:
         x = layer(x)
@@ -56,11 +57,15 @@ def plain(
 
 
 class FusedLayer(nn.Module):
-    """A layer for inference that adds and cuts off at zero by itself: layer(x, add, relu).
+    """A layer for inference that adds and cuts off at zero by itself: layer(x, add, relu)."""
 
-    Its weights are packed in the order that oneDNN wants for the size of the last input: one that
-    is best for one size was seen to be twenty times slower than the best for another.
-    """
+    def __deepcopy__(self, memo: dict[int, Any]) -> FusedLayer:
+        return self  # what it computes never changes, and torch cannot copy packed weights
+
+
+class PackedLayer(FusedLayer):
+    """Its weights are packed in the order that oneDNN wants for the size of the last input: one
+    that is best for one size was seen to be twenty times slower than the best for another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,11 +82,8 @@ class FusedLayer(nn.Module):
             self.last = (x.shape, packed)  # at once, so that threads may share the layer
         return packed
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> FusedLayer:
-        return self  # what it computes never changes, and torch cannot copy packed weights
 
-
-class PackedConv2d(FusedLayer):
+class PackedConv2d(PackedLayer):
     """A convolution on a CPU through oneDNN, its ReLU included. Input and output have the dtype of
     the weights.
 
@@ -106,6 +108,26 @@ class PackedConv2d(FusedLayer):
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, self.packed_for(x), self.bias, *self.shape, then, [], ""
         )
+        if add is None:
+            return out
+        out += add
+        return F.relu(out, inplace=True) if relu else out
+
+
+class WinogradConv2d(FusedLayer):
+    """A 3x3 convolution of many channels in float32, its ReLU included: see `eyeline.ops.winograd`,
+    whose `suits` says which. Small maps go the direct way."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.direct = PackedConv2d(conv)
+        self.weight, self.bias, self.outputs = conv.weight, conv.bias, conv.out_channels
+        self.kernels = winograd.kernels_of(conv.weight)
+
+    def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:
+        if not winograd.enough(x):
+            return self.direct(x, add, relu)  # type: ignore[no-any-return]
+        out = winograd.convolve(x, self.kernels, self.outputs, self.bias, relu and add is None)
         if add is None:
             return out
         out += add

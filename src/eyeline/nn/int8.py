@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from eyeline.nn.fused import FusedLayer
+from eyeline.nn.fused import PackedLayer
 
 
 class Grid(NamedTuple):
@@ -47,7 +47,7 @@ class Quantized(NamedTuple):
         return (self.values.to(dtype) - self.grid.zero_point) * self.grid.scale
 
 
-class Int8Layer(FusedLayer):
+class Int8Layer(PackedLayer):
     """A layer whose inputs and weights have 8 bits.
 
     Args:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
+from eyeline.ops import winograd
+from eyeline.ops.select import may_look
 
 NORMS = ("frozen", "batch", "group")
 OPTIONAL_NORMS = ("none", *NORMS)  # where a paper has none
@@ -17,7 +19,7 @@ class FrozenBatchNorm2d(nn.Module):
 
     Its four buffers are named as those of `nn.BatchNorm2d`, so either kind's weights load. Given
     the convolution before it too, both are one: the kernels are scaled instead of their results,
-    which are far larger, and the gradient passes them once less.
+    and the gradient passes those once less. The convolution itself is then not called.
     """
 
     weight: Tensor
@@ -42,7 +44,15 @@ class FrozenBatchNorm2d(nn.Module):
         weight = conv.weight * scale[:, None, None, None].to(conv.weight.dtype)
         if conv.bias is not None:
             shift = shift + conv.bias * scale
-        return conv._conv_forward(x, weight, shift.to(weight.dtype))
+        return convolved(conv, x, weight, shift.to(weight.dtype), self.training)
+
+    def joins(self, layer: nn.Module, x: Tensor) -> bool:
+        """Whether it may be one with a layer before it, and gains: where the results are more than
+        the kernels, and no hook waits for the layer's own."""
+        if type(layer) is not nn.Conv2d or layer._forward_hooks or layer._forward_pre_hooks:
+            return False
+        cells = len(x) * x.shape[2] * x.shape[3] // (layer.stride[0] * layer.stride[1])
+        return cells > layer.weight[0].numel()
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps}"
@@ -82,5 +92,16 @@ class ConvNorm(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H, W)
         if isinstance(self.norm, FrozenBatchNorm2d):
             return self.norm(x, self)  # type: ignore[no-any-return]
-        x = super().forward(x)
+        x = convolved(self, x, self.weight, self.bias, self.training)
         return x if self.norm is None else self.norm(x)
+
+
+def convolved(
+    conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None, training: bool
+) -> Tensor:
+    """A convolution with other weights than its own. In training it may go Winograd's way; else a
+    model computes what is written, and `optimize` makes it fast."""
+    eager = may_look(x) and not torch.is_autocast_enabled("cpu")
+    if training and eager and winograd.suits(conv) and winograd.enough(x):
+        return winograd.Convolve.apply(x, weight, bias)  # type: ignore[no-any-return]
+    return conv._conv_forward(x, weight, bias)

@@ -21,6 +21,7 @@ from eyeline.structures import Target
 
 BACKGROUND = -1
 IGNORED = -2
+PAIRS = 2**25  # of objects and anchors, whose IoU is held at once
 
 
 def match(
@@ -111,15 +112,20 @@ def assign(
     """`match` of anchors (N, 4), or regions (B, N, 4), to each picture's objects: (B, N), of which
     those that lie in a crowd are ignored.
 
-    A GPU takes the batch at once; a CPU picture by picture, which its caches hold: several times as
-    fast there.
+    A GPU takes many pictures at once, as far as memory goes; a CPU one by one, which its caches
+    hold, and without the rows that are no objects.
     """
-    if not may_look(objects.own):
-        return _assign(anchors, objects, foreground, background, force_match)
-    rows = zip(anchors.expand(len(objects.own), -1, -1), *objects, strict=True)
-    return torch.stack(
-        [_assign(a, Objects(*row), foreground, background, force_match) for a, *row in rows]
-    )
+    how = (foreground, background, force_match)
+    anchors = anchors.expand(len(objects.own), -1, -1)
+    if may_look(objects.own):
+        found = []
+        for own_anchors, *row in zip(anchors, *objects, strict=True):
+            count = int((row[2] | row[3]).sum())  # objects and crowds come first
+            found.append(_assign(own_anchors, Objects(*(part[:count] for part in row)), *how))
+        return torch.stack(found)
+    size = max(1, PAIRS // (anchors.shape[1] * objects.own.shape[1]))
+    parts = zip(anchors.split(size), *(part.split(size) for part in objects), strict=True)
+    return torch.cat([_assign(own_anchors, Objects(*rows), *how) for own_anchors, *rows in parts])
 
 
 def _assign(

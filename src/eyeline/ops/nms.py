@@ -321,6 +321,7 @@ def _padded_rounds(
         g = groups.gather(1, order)
         over = over & (g[:, :, None] == g[:, None])
     rivals = over.to(torch.float32 if boxes.device.type == "cpu" else torch.float16)
+    del over
     open_ = valid.gather(1, order)
     kept = torch.zeros_like(open_)
 

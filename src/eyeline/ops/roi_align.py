@@ -249,6 +249,31 @@ def _ragged(count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return bag, torch.arange(len(bag), device=bag.device, dtype=torch.int32) - first[bag], first
 
 
+def sample_positions(
+    boxes: Tensor,
+    level_index: Tensor,
+    output_size: int | tuple[int, int],
+    scales: Sequence[float],
+    sampling_ratio: int = 2,
+    aligned: bool = True,
+) -> list[tuple[Tensor, Tensor]]:
+    """Where `roi_align` takes its samples, its arguments' meaning the same.
+
+    Returns of each region y (h s,) and x (w s,), in cells of its level: 0 is the centre of the
+    first cell. Each y is sampled with each x; s samples one after another belong to a bin.
+    """
+    h, w = _pair(output_size)
+    start, step = _grid(boxes, level_index, (h, w), scales, aligned)
+    found = []
+    for (y, x), (high, wide) in zip(start, step, strict=True):
+        ny, nx = (
+            sampling_ratio if sampling_ratio > 0 else max(int(torch.ceil(extent)), 0)
+            for extent in (high, wide)
+        )
+        found.append((_positions(y, high, h, ny), _positions(x, wide, w, nx)))
+    return found
+
+
 def roi_align_plain(
     levels: Sequence[Tensor],
     boxes: Tensor,
@@ -316,7 +341,7 @@ def roi_pool(
     extents, first_row = _layout(levels)
     extent = extents[level_index]
     base = first_row[level_index] + image_index * extent[:, 0] * extent[:, 1]
-    edges = _pool_edges(boxes, level_index, extent, (h, w), scales)
+    edges = pool_edges(boxes, level_index, extent, (h, w), scales)
     top, bottom, left, right = (edge.flatten() for edge in edges)  # (R*h*w,)
     width = (right - left).clamp(min=0)
     bag, cell, offsets = _ragged((bottom - top).clamp(min=0) * width)
@@ -328,14 +353,19 @@ def roi_pool(
     return out.view(len(boxes), h, w, out.shape[1]).permute(0, 3, 1, 2)
 
 
-def _pool_edges(
+def pool_edges(
     boxes: Tensor,
     level_index: Tensor,
     extent: Tensor,
     bins: tuple[int, int],
     scales: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """First row, last row + 1, first column, last column + 1 of each bin, (R, h, w) int64 each."""
+    """The cells that each bin of `roi_pool` takes its maximum of.
+
+    boxes (R, 4) and level_index (R,) as of `roi_pool`; extent (R, 2) is the height and width in
+    cells of each region's level. Returns the first row, last row + 1, first column and last column
+    + 1 of each bin, (R, h, w) int64 each.
+    """
     scale = numbers(scales, boxes, torch.float32)[level_index, None]
     corners = boxes.detach().float() * scale
     corners = (corners.abs() + 0.5).floor() * corners.sign()  # halves away from zero, as C rounds
@@ -366,7 +396,7 @@ def roi_pool_plain(
     """`roi_pool`, bin by bin: the slow twin."""
     h, w = _pair(output_size)
     extent = _layout(levels)[0][level_index]
-    edges = torch.stack(_pool_edges(boxes, level_index, extent, (h, w), scales), -1)
+    edges = torch.stack(pool_edges(boxes, level_index, extent, (h, w), scales), -1)
     out = levels[0].new_zeros(len(boxes), levels[0].shape[1], h, w)
     for r, i, j in torch.cartesian_prod(*(torch.arange(n) for n in (len(boxes), h, w))).tolist():
         top, bottom, left, right = edges[r, i, j].tolist()

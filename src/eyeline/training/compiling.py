@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from textwrap import shorten
+from types import MethodType
 from typing import Any
 
 import torch
@@ -45,13 +46,13 @@ def compiling(
         raise EyelineError(
             f"compile: torch's compiler does not work here ({reason}); set it to false"
         ) from error
-    plain = getattr(model, name)
+    plain = getattr(type(model), name)
     fast = torch.compile(plain, backend=backend)
 
-    def network(*inputs: Any) -> Any:
-        return fast(*inputs) if model.training else plain(*inputs)
+    def network(self: nn.Module, *inputs: Any) -> Any:
+        return fast(self, *inputs) if self.training else plain(self, *inputs)
 
-    setattr(model, name, network)
+    setattr(model, name, MethodType(network, model))  # a copy of the model gets its own
     try:
         yield
     finally:

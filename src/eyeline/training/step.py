@@ -151,10 +151,15 @@ def backward(
         with nullcontext() if alone else model.no_sync():  # type: ignore[operator]
             with autocast(device, precision):
                 parts: dict[str, Tensor] = model(*move(batch, device))
-            each = torch.stack([value.float() for value in parts.values()])
+            names = names or list(parts)
+            if set(parts) != set(names):
+                raise EyelineError(
+                    f"the model's losses are {', '.join(names)} for one batch and "
+                    f"{', '.join(parts)} for another; they must have the same names"
+                )
+            each = torch.stack([parts[name].float() for name in names])
             factor = torch.where(each.isfinite().all(), share, math.nan)
             scaler.scale(each.sum() * (factor if scaler.is_enabled() else share)).backward()
-        names = list(parts)
         values.append(each.detach())
     return names, values
 

@@ -59,7 +59,7 @@ def read(
     parsed = [(file, *_parse(file)) for file in _split_files(path, split)]
     found = sorted({_text(o, "name") for _, tree, _ in parsed for o in tree.findall("object")})
     records = [
-        _record(path, file, tree, lines, found, i, one_based)
+        _record(_picture(path, file.stem, tree), file, tree, lines, found, i, one_based)
         for i, (file, tree, lines) in enumerate(parsed)
     ]
     annotations = Annotations(found, records, f"{path}, {split}", unread=_unread(parsed))
@@ -72,6 +72,15 @@ def read(
         names = {_text(o, "name") for tree in trees for o in tree.findall("object")}
         return with_classes(annotations, sorted(names))
     return annotations
+
+
+def read_voc_file(path: str | Path, picture: str | Path) -> Annotations:
+    """Read the XML of one picture, wherever both lie; its classes are the names in it, sorted."""
+    path = Path(path)
+    tree, lines = _parse(path)
+    classes = sorted({_text(element, "name") for element in tree.findall("object")})
+    record = _record(Path(picture), path, tree, lines, classes, 0, one_based=False)
+    return Annotations(classes, [record], str(path))
 
 
 def splits(path: Path) -> list[str] | None:
@@ -178,7 +187,7 @@ def _parse(path: Path) -> tuple[Element, dict[Element, int]]:
 
 
 def _record(
-    root: Path,
+    picture: Path,
     path: Path,
     tree: Element,
     lines: dict[Element, int],
@@ -200,7 +209,6 @@ def _record(
                 f"{where[i]}: {', '.join(CORNERS)} should be numbers, not {values}"
             ) from None
     boxes[:, :2] -= one_based
-    picture = _picture(root, path.stem, _text(tree, "filename"))
     height, width = (_integer(_text(tree, f"size/{side}")) for side in ("height", "width"))
     if not (height and width):
         height, width = image_size(picture)
@@ -222,9 +230,9 @@ def _record(
     )
 
 
-def _picture(root: Path, stem: str, filename: str) -> Path:
+def _picture(root: Path, stem: str, tree: Element) -> Path:
     """The picture of the XML's name; only where there is none, the one that the XML names."""
-    folder = root / "JPEGImages"
+    folder, filename = root / "JPEGImages", _text(tree, "filename")
     for name in (*(stem + s for s in (".jpg", *sorted(SUFFIXES))), f"{stem}.JPG", filename):
         if name and isfile(folder / name):
             return folder / name

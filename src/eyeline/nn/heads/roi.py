@@ -165,7 +165,9 @@ def sample_batch(
     The objects themselves join the proposals (B, P, 4), of which those count that are `valid`
     (B, P). A region whose best IoU is `foreground_iou` or more is that object, below
     `background_iou` background; regions in a crowd are left out. `order` (B, P + G or more) is
-    random, see `balanced_sample`; its last columns are the objects'.
+    random, see `balanced_sample`; its last columns are the objects'. Where nobody may look (a GPU),
+    slots that no region fills pass through the head with no weight, and only a batch norm in it
+    would notice them.
     """
     regions = torch.cat([proposals, objects.boxes], 1)  # (B, P + G, 4)
     there = torch.cat([valid, objects.own], 1)

@@ -21,6 +21,7 @@ from eyeline.losses.smooth_l1 import smooth_l1
 from eyeline.nn.anchors import AnchorPyramid, flatten_cells
 from eyeline.nn.fused import fused
 from eyeline.nn.heads.sampling import random_order
+from eyeline.nn.layers import ConvNorm
 from eyeline.nn.lineage import best_of_levels, every_box, of_proposals
 from eyeline.note import note
 from eyeline.ops.boxes import clip
@@ -70,10 +71,8 @@ class RPN(nn.Module):
         self.scores_per_anchor = 2 if objectness == "softmax" else 1
         if depth < 1:
             raise EyelineError(f"rpn_depth is {depth}; it must be 1 or more")
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.deeper = nn.ModuleList(
-            nn.Conv2d(channels, channels, 3, padding=1) for _ in range(depth - 1)
-        )
+        self.conv = ConvNorm(channels, channels, 3)
+        self.deeper = nn.ModuleList(ConvNorm(channels, channels, 3) for _ in range(depth - 1))
         self.objectness = nn.Conv2d(channels, anchors.per_cell * self.scores_per_anchor, 1)
         self.deltas = nn.Conv2d(channels, anchors.per_cell * 4, 1)
         for conv in (self.conv, *self.deeper, self.objectness, self.deltas):

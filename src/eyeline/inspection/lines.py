@@ -20,7 +20,7 @@ from eyeline import note
 class Origin:
     """Which class or function it is, and what its file says of it; "" or 0 where that is unknown.
 
-    Files are told from the folder of the package on: "nn/heads/rpn.py", "torch/nn/modules/conv.py".
+    Files are told as `shown_path` has them: "eyeline/nn/heads/rpn.py".
     """
 
     type: str  # "BoxHead", "RPN.propose", "roi_align"
@@ -64,7 +64,7 @@ def origin_of_caller() -> Origin:
     frame = frame.f_back
     line = frame.f_lineno
     source = linecache.getline(frame.f_code.co_filename, line).strip()
-    file = _shown(frame.f_code.co_filename, frame.f_globals.get("__name__", ""))
+    file = shown_path(Path(frame.f_code.co_filename))
     return Origin(frame.f_code.co_qualname, file, line, source=source, source_line=line)
 
 
@@ -87,14 +87,12 @@ def _source(thing: Any) -> tuple[str, int, str]:
         file = inspect.getsourcefile(thing) or ""
     except (OSError, TypeError):  # typed into a notebook, or not written in Python
         return "", 0, ""
-    return _shown(file, thing.__module__), line, dedent("".join(lines)).rstrip()
+    return shown_path(Path(file)), line, dedent("".join(lines)).rstrip()
 
 
-def _shown(file: str, module: str) -> str:
-    """A file's path from its package's folder on; ours are told without its name."""
-    package = sys.modules.get(module.partition(".")[0])
-    if package is None or not getattr(package, "__path__", None):
-        return Path(file).name
-    folder, path = Path(package.__path__[0]), Path(file)
-    folder = folder if module.startswith("eyeline.") else folder.parent
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+def shown_path(path: Path) -> str:
+    """A file's path from its package's name on, "eyeline/nn/heads/rpn.py" or
+    "torch/nn/modules/conv.py"; of a file that is in no package the name."""
+    path = path.absolute()
+    outside = next(folder for folder in path.parents if not (folder / "__init__.py").is_file())
+    return path.relative_to(outside).as_posix()

@@ -1,0 +1,201 @@
+"""What the later sections show of an x-ray: regions, masks, final boxes, missed objects.
+
+As in `seen`, each function gives the data of one section or says why there is none.
+
+Letters   R regions of a cut, D detections, m side of a small mask.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from PIL import Image
+
+from eyeline.evaluation.html import picture_uri
+from eyeline.inspection.fate import RULES, Candidate, fates, origin, scores_of, story
+from eyeline.inspection.page.packing import numbers, packed
+from eyeline.inspection.page.seen import level_names, ranked
+from eyeline.inspection.xray import XRay
+from eyeline.ops.roi_align import pool_edges, sample_positions
+from eyeline.structures import Cut
+
+PROPOSALS = 40  # regions shown besides those of detections
+PASTED = 100  # masks at most
+
+
+def regions(x: XRay, names: list[str]) -> list[dict[str, Any]] | str:
+    if not x.cuts:
+        return (
+            "Does not apply: this model has one stage. Classes and boxes are read from the feature "
+            "maps cell by cell, and no region is cut out of them."
+        )
+    cut_from = [(cut, stage) for cut in x.cuts if (stage := _stage_of(x, cut)) is not None]
+    return [_cut(x, cut, stage, names) for cut, stage in cut_from] or (
+        "The regions that this model cuts out are not the boxes of one of its stages."
+    )
+
+
+def _stage_of(x: XRay, cut: Cut) -> int | None:
+    """The stage whose boxes are the regions of a cut."""
+    rows = (i for i, s in enumerate(x.stages) if s.boxes.shape == cut.boxes.shape)
+    return next((i for i in rows if torch.equal(x.stages[i].boxes, cut.boxes)), None)
+
+
+def _cut(x: XRay, cut: Cut, stage: int, names: list[str]) -> dict[str, Any]:
+    """Where a pooler samples the regions of the detections, and of the best others."""
+    entries: dict[int, str] = {}
+    for d, (label, score) in enumerate(_detections(x)):
+        row = x.rows(d)[stage]
+        entries.setdefault(row, f"detection #{d}: {names[label]} {score:.2f}")
+    if stage < len(x.stages) - 1:
+        for row in ranked(x.stages[stage]).tolist():
+            if len(entries) >= len(_detections(x)) + PROPOSALS:
+                break
+            entries.setdefault(row, f"proposal in row {row}")
+    index = torch.tensor(list(entries), dtype=torch.int64)
+    boxes, level = cut.boxes[index].cpu(), cut.level[index].cpu()
+    maps = list(x.maps.values())[-1]
+    extent = torch.tensor([maps[i].shape[1:] for i in level.tolist()]).view(-1, 2)
+    samples = sample_positions(boxes, level, cut.size, cut.scales, cut.sampling_ratio, cut.aligned)
+    edges = pool_edges(boxes, level, extent, (cut.size, cut.size), cut.scales)
+    found = []
+    for i, (row, title) in enumerate(entries.items()):
+        y, x_ = samples[i]
+        top, bottom, left, right = (edge[i].double() for edge in edges)
+        cell = 1 / cut.scales[int(level[i])]  # pixels
+        pooled_y, pooled_x = (top + bottom)[:, 0] / 2 * cell, (left + right)[0] / 2 * cell
+        # A sample at 0 is at the centre of the first cell, which is half a cell from the border.
+        aligned_y, aligned_x = (
+            (axis.double().view(cut.size, -1).mean(1) + 0.5) * cell for axis in (y, x_)
+        )
+        off = torch.hypot((pooled_y - aligned_y)[:, None], (pooled_x - aligned_x)[None])
+        found.append({
+            "row": row, "title": title, "level": int(level[i]), "box": numbers(boxes[i], 2),
+            "cell": cell, "y": numbers(y, 3), "x": numbers(x_, 3),
+            "top": top[:, 0].tolist(), "bottom": bottom[:, 0].tolist(),
+            "left": left[0].tolist(), "right": right[0].tolist(),
+            "off": [round(float(off.mean()), 1), round(float(off.max()), 1)],
+        })  # fmt: skip
+    return {
+        "size": cut.size, "kind": cut.kind, "aligned": cut.aligned,
+        "detections": [x.rows(d)[stage] for d in range(len(_detections(x)))],
+        "levels": level_names(list(x.maps)[-1], len(maps)), "group": list(x.maps)[-1],
+        "regions": found,
+    }  # fmt: skip
+
+
+def _detections(x: XRay) -> list[tuple[int, float]]:
+    """Label and score of each."""
+    labels, scores = x.prediction["labels"].tolist(), x.prediction["scores"].tolist()
+    return list(zip(labels, scores, strict=True))
+
+
+def masks(x: XRay) -> dict[str, Any] | str:
+    if x.padded.masks is None:
+        return "Does not apply: this model finds boxes and makes no masks."
+    if not len(x.prediction["boxes"]):
+        return "Nothing was found in this picture, so there is no mask."
+    small = x.padded.masks[0][x.padded.valid[0]]
+    entries = []
+    height, width = x.image.shape[1:]
+    for pasted in (x.prediction["masks"][:PASTED] >= 0.5).cpu():
+        inside = pasted.nonzero()
+        if not len(inside):
+            entries.append({"box": [0, 0, 0, 0], "pasted": None})
+            continue
+        (top, left), (bottom, right) = inside.amin(0).tolist(), (inside.amax(0) + 1).tolist()
+        alpha = Image.fromarray((pasted[top:bottom, left:right] * 255).to(torch.uint8).numpy())
+        shape = Image.new("LA", alpha.size, 255)
+        shape.putalpha(alpha)
+        entries.append({
+            # in shares of the picture, whatever its size on the page
+            "box": [left / width, top / height, right / width, bottom / height],
+            "pasted": picture_uri(shape),
+            "pixels": len(inside),
+        })  # fmt: skip
+    return {
+        "side": small.shape[-1],
+        "values": packed((small[:PASTED] * 255).round(), "uint8"),
+        "masks": entries,
+    }
+
+
+def boxes(x: XRay, names: list[str]) -> dict[str, Any]:
+    last = x.stages[-1]
+    found = []
+    for d, (label, score) in enumerate(_detections(x)):
+        steps = origin(x, d)
+        anchor = x.anchor(steps[0].row) if x.anchors else None
+        found.append({
+            "box": numbers(steps[-1].box), "label": names[label], "score": round(score, 4),
+            "steps": [_step(x, steps, i, label, names) for i in range(len(steps))],
+            "anchor": None if anchor is None else {
+                "level": anchor.level, "y": anchor.y, "x": anchor.x, "shape": anchor.shape,
+                "box": numbers(anchor.box),
+            },
+            "suppressed": [
+                {"iou": round(iou, 3), **_box_of(x, len(x.stages) - 2, row, names)}
+                for row, iou in x.suppressed_by(d)
+            ],
+        })  # fmt: skip
+    return {
+        "stages": [stage.name for stage in x.stages],
+        "nms": last.limits.get("nms"),
+        "detections": found,
+        "fates": [] if x.target is None else _fates(x, names),
+    }
+
+
+def _box_of(x: XRay, stage: int, row: int, names: list[str]) -> dict[str, Any]:
+    s = x.stages[stage]
+    return {
+        "row": row,
+        "box": numbers(s.boxes[row]),
+        "score": round(float(s.scores[row]), 4),
+        "label": None if s.labels is None else names[int(s.labels[row])],
+    }
+
+
+def _step(x: XRay, steps: list[Candidate], i: int, label: int, names: list[str]) -> dict[str, Any]:
+    """A detection at one stage; its score there is of its own class, where classes are scored."""
+    step, stage, suppressed = steps[i], x.stages[i], None
+    if i and stage.suppressor is not None:
+        suppressed = int((stage.suppressor == steps[i - 1].row).sum())
+    scored = stage.labels is not None or stage.class_scores is not None
+    return {
+        "stage": step.stage,
+        "row": step.row,
+        "box": numbers(step.box),
+        "score": round(float(scores_of(stage, label)[step.row]), 4),
+        "of": names[label] if scored else "object",
+        "rows": int(stage.valid.sum()),
+        "suppressed": suppressed,  # on the way into the stage
+    }
+
+
+def _fates(x: XRay, names: list[str]) -> list[dict[str, Any]]:
+    found = []
+    for fate in fates(x):
+        entry: dict[str, Any] = {
+            "object": fate.object, "label": names[fate.label], "detection": fate.detection,
+            "iou": round(fate.iou, 3), "story": story(x, fate, names),
+        }  # fmt: skip
+        if fate.detection is None and fate.step is not None and fate.stage is not None:
+            assert fate.rule is not None
+            score = fate.score or fate.step.score
+            entry |= {
+                "key": fate.rule,
+                "rule": RULES[fate.rule],
+                "stage": fate.stage,
+                "candidate": {
+                    "stage": fate.step.stage,
+                    "row": fate.step.row,
+                    "box": numbers(fate.step.box),
+                    "score": round(score, 4),
+                },
+            }
+            if fate.by is not None and fate.rule == "nms":
+                entry["by"] = _box_of(x, fate.by.stage, fate.by.row, names)
+        found.append(entry)
+    return found

@@ -1,0 +1,360 @@
+"""The page of an x-ray: whole for every detector, without a script error, and true."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import eyeline
+from eyeline.data.lookup import annotated_picture
+from eyeline.inspection.cam import METHODS, activations
+from eyeline.inspection.explain import class_names, explain
+from eyeline.inspection.page import found, pictures, seen, source
+from eyeline.inspection.page.attention import attention
+from eyeline.inspection.xray import BoxStage, Line, XRay, xray
+from eyeline.ops.roi_align import pool_edges, roi_align, roi_pool, sample_positions
+from eyeline.registry import find, list_models
+
+SECTIONS = (
+    "picture", "features", "anchors", "proposals", "regions", "masks", "boxes", "attention",
+)  # fmt: skip
+DETECTORS = list_models("detection")
+PICTURE = "000000087038.jpg"  # has a crowd
+# The threshold lies below what a fresh network says, so that there is something to look at.
+OPTIONS = {"backbone": "resnet18", "min_size": 128, "max_size": 192, "score_threshold": 0.005,
+           "fpn_channels": 32, "head_width": 64, "mask_width": 16, "proposals": (100, 60),
+           "proposals_before_nms": (200, 100), "candidates": 100}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def xrays(shared_data: Path) -> dict[str, XRay]:
+    """Of each detector, untrained, on one photograph."""
+    torch.manual_seed(0)
+    coco = shared_data / "tiny_coco"
+    content = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
+    (photograph,) = (image for image in content["images"] if image["file_name"] == PICTURE)
+    there = {a["category_id"] for a in content["annotations"] if a["image_id"] == photograph["id"]}
+    classes = ["none of these", *(c["name"] for c in content["categories"] if c["id"] in there)]
+    image, target = annotated_picture(coco, coco / "val2017" / PICTURE, classes, masks=True)
+    assert len(target["boxes"]) and target["labels"].min() > 0
+    return {
+        name: xray(eyeline.create_model(name, classes=classes, **known(name)), image, target)
+        for name in DETECTORS
+    }
+
+
+def known(name: str) -> dict[str, Any]:
+    """Of `OPTIONS` those that the detector has."""
+    fields = {f.name for f in dataclasses.fields(sys.modules[find(name).build.__module__].Config)}
+    return {key: value for key, value in OPTIONS.items() if key in fields}
+
+
+@pytest.fixture(scope="module")
+def pages(xrays: dict[str, XRay]) -> dict[str, str]:
+    return {
+        name: explain(x, name, PICTURE, attention(x, class_names(x), 2))
+        for name, x in xrays.items()
+    }
+
+
+def data_of(page: str) -> dict[str, Any]:
+    text = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert text is not None
+    return json.loads(text[1])
+
+
+def array(packed: dict[str, Any]) -> np.ndarray:
+    kind = packed["array"].removesuffix("Array").lower()
+    values = np.frombuffer(base64.b64decode(packed["data"]), kind)
+    return values * packed["scale"] if "scale" in packed else values
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_section_is_there_or_says_why_not(pages: dict[str, str], name: str) -> None:
+    page = pages[name]
+    data = data_of(page)
+    assert len(page) < 4_000_000
+    reasons = {}
+    for section in SECTIONS:
+        part = re.search(rf'<section id="{section}">.*?</section>', page, re.DOTALL)
+        assert part is not None, section
+        if data[section] is None:
+            reason = re.search(r'<p class="reason">(.+?)</p>', part[0])
+            assert reason is not None, section
+            reasons[section] = reason[1]
+        else:
+            assert '<div class="view"></div>' in part[0], section
+    one_stage = name == "retinanet"
+    assert ("regions" in reasons) == one_stage
+    assert ("masks" in reasons) == (name != "mask_rcnn")
+    assert all(len(reason.split()) > 5 for reason in reasons.values())
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_nothing_is_loaded(pages: dict[str, str], name: str) -> None:
+    without_data = re.sub(r"data:image/[a-z]+;base64,[\w+/=]+", "", pages[name])
+    assert "data:image" not in without_data
+    urls = set(re.findall(r"https?://[^\"'\s<)]+", without_data))
+    assert urls <= {"http://www.w3.org/2000/svg"}  # a name, which nobody loads
+    assert not re.findall(r'(?:src|href)="(?!#)', without_data)
+    assert "@import" not in without_data and "fetch(" not in without_data
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_the_page_has_the_x_ray_s_numbers(
+    xrays: dict[str, XRay], pages: dict[str, str], name: str
+) -> None:
+    x, data = xrays[name], data_of(pages[name])
+    anchors = data["anchors"]
+    scores = array(anchors["scores"])
+    assert np.abs(scores - x.stages[0].scores.numpy()).max() < 1e-5
+    for level, boxes in zip(anchors["levels"], x.anchors, strict=True):
+        (high, wide), shapes = level["step"], np.array(level["shapes"])
+        y, x_ = np.mgrid[: level["height"], : level["width"]]
+        corner = np.stack([x_ * wide, y * high] * 2, -1)[:, :, None]
+        assert np.abs((corner + shapes).reshape(-1, 4) - boxes.numpy()).max() < 1e-2
+    assert x.learning is not None
+    kinds = np.array(anchors["kinds"])[array(anchors["kind"])]
+    matches = x.learning.assignment.matches.numpy()
+    assert set(kinds[matches >= 0]) <= {"positive", "forced"} and (matches >= 0).any()
+    assert (kinds[matches == -2] == "ignored").all() and (
+        kinds[matches == -1] == "background"
+    ).all()
+    assert (array(anchors["iou"])[kinds == "positive"] >= anchors["foreground"] - 1e-4).all()
+    assert (array(anchors["iou"])[kinds == "forced"] < anchors["foreground"] + 1e-4).all()
+    assert sum(row["anchors"] for row in anchors["counts"]) == len(matches)
+    assert sum(row["ignored"] for row in anchors["counts"]) == (matches == -2).sum()
+    if anchors["sampler"]:
+        assert x.learning.sample is not None
+        assert array(anchors["sampled"]).sum() == sum(map(len, x.learning.sample))
+    boxes = data["boxes"]
+    assert len(boxes["detections"]) == len(x.prediction["boxes"]) > 0
+    for d, one in enumerate(boxes["detections"]):
+        assert [step["row"] for step in one["steps"]] == x.rows(d)
+        assert one["score"] == pytest.approx(float(x.prediction["scores"][d]), abs=1e-4)
+        assert [other["iou"] for other in one["suppressed"]] == pytest.approx(
+            [iou for _, iou in x.suppressed_by(d)], abs=1e-3
+        )
+    assert len(boxes["fates"]) == int((~x.target["iscrowd"].bool()).sum())  # type: ignore[index]
+    assert all(fate["story"] for fate in boxes["fates"])
+
+
+def test_masks_are_those_of_the_network(xrays: dict[str, XRay], pages: dict[str, str]) -> None:
+    x, masks = xrays["mask_rcnn"], data_of(pages["mask_rcnn"])["masks"]
+    assert x.padded.masks is not None
+    values = array(masks["values"]).reshape(-1, masks["side"], masks["side"]) / 255
+    assert np.abs(values[0] - x.padded.masks[0][x.padded.valid[0]][0].numpy()).max() < 0.003
+    pixels = x.prediction["masks"].flatten(1).sum(1).tolist()
+    assert [mask.get("pixels", 0) for mask in masks["masks"]] == pixels
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_maps_of_attention(xrays: dict[str, XRay], pages: dict[str, str], name: str) -> None:
+    """Of two detections by every method at two layers, and of each of their classes."""
+    x, maps = xrays[name], data_of(pages[name])["attention"]
+    classes = len(set(x.prediction["labels"][:2].tolist()))
+    assert len(maps) == 2 * len(METHODS) * 2 + classes
+    assert {one["layer"] for one in maps} == {"C4", "C5"}
+    assert [one["detection"] for one in maps[-classes:]] == [None] * classes
+    first = next(one for one in maps if one["method"] == "hires-cam" and one["layer"] == "C5")
+    (wanted,) = activations(x.model, x.batch, [0], ["hires-cam"], ["C5"])
+    assert (first["height"], first["width"]) == wanted.map.shape
+    assert (array(first["values"]) == wanted.map.flatten().numpy()).all()
+
+
+# ---- the parts
+
+
+def test_recall_is_counted_over_the_best() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [50, 50, 70, 70], [200, 200, 210, 210]])
+    candidates = torch.tensor([[50.0, 50, 70, 66], [0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 10]])
+    stage = BoxStage(
+        "candidates", candidates, torch.tensor([0.3, 0.2, 0.9, 1.0]),
+        torch.tensor([True, True, True, False]), *[None] * 3, {}, {}, None, None,
+    )  # fmt: skip
+    # By score: row 2 (IoU 0.8 with the first object), row 0 (0.8 with the second), row 1.
+    assert found.ranked(stage).tolist() == [2, 0, 1]
+    assert seen.found_at(boxes, stage, 0.5) == [1, 2]
+    assert seen.found_at(boxes, stage, 0.9) == [3]
+    assert seen.found_at(boxes[:0], stage, 0.5) == []
+
+
+@pytest.mark.parametrize(("channels", "side"), [(5, 12), (40, 4)])
+def test_principal_components(channels: int, side: int) -> None:
+    """A map that is a ramp along x, a weaker one along y, and nothing else, shows just that."""
+    rows, columns = torch.meshgrid(*[torch.linspace(-1, 1, side)] * 2, indexing="ij")
+    one, other = torch.linalg.qr(torch.randn(channels, 2))[0].T
+    features = 3 * columns * one[:, None, None] - rows * other[:, None, None] + 7
+    image, explained = pictures.components(features)
+    assert explained[:2] == pytest.approx([0.9, 0.1], abs=1e-5) and explained[2] < 1e-9
+    red, green, _ = np.moveaxis(np.asarray(image, np.float64), -1, 0)
+    for plane, ramp in ((red, columns), (green, rows)):
+        assert abs(np.corrcoef(plane.ravel(), ramp.numpy().ravel())[0, 1]) > 0.99
+
+
+def test_the_strongest_channels_come_first() -> None:
+    features = torch.stack([torch.full((3, 3), v) for v in (1.0, -3.0, 0.0, 2.0)])
+    index, share = pictures.strongest(features, 2)
+    assert index == [1, 3] and share == pytest.approx([9 / 14, 4 / 14])
+
+
+def test_level_names() -> None:
+    assert seen.level_names("levels P3 to P7, sec. 4", 5) == ["P3", "P4", "P5", "P6", "P7"]
+    assert seen.level_names("maps", 2) == ["1", "2"]
+
+
+def test_the_function_about_a_line_is_shown() -> None:
+    path = Path(source.__file__)
+    text = path.read_text().splitlines()
+    number = next(i for i, line in enumerate(text, 1) if "path, number = lines[name]" in line)
+    shown = source.source_of(["a"], {"a": Line(path, number)})
+    assert f"eyeline/inspection/page/source.py:{number}" in shown
+    marked = re.findall(r"<mark>(.*?)</mark>", shown)
+    assert len(marked) == 1 and "path, number = lines[name]" in html.unescape(marked[0])
+    plain = html.unescape(re.sub("<[^>]+>", "", shown))
+    assert "def source_of(" in plain and "def place_of(" not in plain
+    assert source.place_of(Line(Path("/somewhere/mine.py"), 3)) == "mine.py:3"
+    rpn = Path(eyeline.__file__).parent / "nn" / "heads" / "rpn.py"
+    assert source.place_of(Line(rpn, 120)) == "eyeline/nn/heads/rpn.py:120"
+
+
+@pytest.mark.parametrize(("ratio", "aligned"), [(2, True), (2, False), (0, True), (0, False)])
+def test_samples_lie_where_roi_align_takes_them(ratio: int, aligned: bool) -> None:
+    """On a map that tells its own column and row, a bin is the mean of its samples' places."""
+    rows, columns = torch.meshgrid(torch.arange(40.0), torch.arange(60.0), indexing="ij")
+    level = torch.stack([rows, columns])[None]
+    boxes = torch.tensor([[40.3, 21.7, 133.1, 90.2], [100.0, 50.0, 131.0, 140.0]])
+    where = torch.zeros(2, dtype=torch.int64)
+    out = roi_align([level], boxes, where, where, 7, [0.25], ratio, aligned)
+    places = sample_positions(boxes, where, 7, [0.25], ratio, aligned)
+    for region, (y, x) in zip(out, places, strict=True):
+        torch.testing.assert_close(region[0], y.view(7, -1).mean(1)[:, None].expand(7, 7))
+        torch.testing.assert_close(region[1], x.view(7, -1).mean(1)[None].expand(7, 7))
+    edges = pool_edges(boxes, where, torch.tensor([[40, 60]] * 2), (7, 7), [0.25])
+    pooled = roi_pool([level], boxes, where, where, 7, [0.25])
+    torch.testing.assert_close(pooled[:, 0], edges[1] - 1.0)  # the last row is the largest
+    torch.testing.assert_close(pooled[:, 1], edges[3] - 1.0)
+
+
+# ---- in a browser
+
+WALK = """<script>
+(async () => {
+  const wait = () => new Promise((done) => setTimeout(done, 0));
+  for (let i = 0; i < 400 && document.documentElement.dataset.ready !== "true"; i++) {
+    await new Promise((done) => setTimeout(done, 25));
+  }
+  let count = 0;
+  for (const input of document.querySelectorAll("input")) {
+    if (input.type === "radio") input.click();
+    else for (const value of [input.min, input.max]) {
+      input.value = value;
+      input.dispatchEvent(new Event("input"));
+    }
+    count++;
+    if (count % 50 === 0) await wait();
+  }
+  for (const details of document.querySelectorAll("details")) details.open = true;
+  for (const canvas of document.querySelectorAll("canvas")) {
+    const { left, top, width, height } = canvas.getBoundingClientRect();
+    for (const part of [0.1, 0.5, 0.9]) {
+      const [clientX, clientY] = [left + part * width, top + part * height];
+      canvas.dispatchEvent(new MouseEvent("click", { clientX, clientY, bubbles: true }));
+    }
+    for (const key of ["ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown", "Tab"]) {
+      canvas.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+    }
+    count++;
+    await wait();
+  }
+  location.hash = "#boxes:detection=1,object=0,level=1";
+  await new Promise((done) => setTimeout(done, 50));
+  document.documentElement.dataset.walked = count;
+})();
+</script>"""
+
+
+def walked(page: str, tmp_path: Path) -> tuple[list[str], int, str]:
+    """Errors of the page's script on a walk through all its controls, how many there were, and
+    what stands there in the end."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("chromium is not on the PATH")
+    path = tmp_path / "page.html"
+    path.write_text(page.replace("</body>", WALK + "</body>"), encoding="utf-8")
+    done = subprocess.run(
+        [
+            chromium, "--headless", "--no-sandbox", "--disable-gpu",
+            "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=60000", "--window-size=1280,900", "--dump-dom",
+            path.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    top = re.search(r"<html[^>]*>", done.stdout)
+    assert top is not None, done.stderr[-2000:]
+    given = dict(re.findall(r'data-(\w+)="(.*?)"', top[0]))
+    return json.loads(html.unescape(given["errors"])), int(given.get("walked", 0)), done.stdout
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_walk_through_all_controls(pages: dict[str, str], name: str, tmp_path: Path) -> None:
+    errors, controls, shown = walked(pages[name], tmp_path)
+    assert errors == []
+    assert controls > 60 and 'data-ready="true"' in shown
+    assert re.search(r"#0 was (missed|found)", shown)  # chosen by the address
+
+
+@pytest.mark.parametrize(
+    ("name", "annotated"), [(name, i % 2 == 0) for i, name in enumerate(DETECTORS)]
+)
+def test_nothing_found_and_nothing_there(name: str, annotated: bool, tmp_path: Path) -> None:
+    """No detection, and no annotation or an empty one: the page says so and works."""
+    options = known(name) | {"score_threshold": 0.9999}
+    model = eyeline.create_model(name, classes=["cat", "dog"], **options)
+    target = {
+        "boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64),
+        "masks": torch.zeros(0, 90, 120, dtype=torch.bool),
+    }  # fmt: skip
+    x = xray(model, torch.rand(3, 90, 120), target if annotated else None)
+    page = explain(x, name, "noise", attention(x, class_names(x), 2))
+    data = data_of(page)
+    assert data["boxes"]["detections"] == [] and data["boxes"]["fates"] == []
+    assert data["masks"] is None and ("kind" in data["anchors"]) == annotated
+    errors, controls, shown = walked(page, tmp_path)
+    assert errors == [] and controls > 20 and 'data-ready="true"' in shown
+    assert "Nothing was found in this picture." in shown
+    assert "there is no score to explain" in shown
+    wanted = "The annotation has no object" if annotated else "Give an annotation (--target)"
+    assert wanted in shown
+
+
+def test_masks_that_are_not_annotated(xrays: dict[str, XRay]) -> None:
+    """Such an annotation teaches nothing, but still tells what was found."""
+    x = xrays["mask_rcnn"]
+    assert x.target is not None
+    boxes_alone = {key: value for key, value in x.target.items() if key != "masks"}
+    data = data_of(explain(xray(x.model, x.image, boxes_alone), "mask_rcnn", PICTURE))
+    assert data["anchors"]["missing"] == "the annotation has no masks, which this model learns from"
+    assert len(data["boxes"]["fates"]) == int((~x.target["iscrowd"]).sum())
+
+
+def test_a_script_error_is_told(pages: dict[str, str], tmp_path: Path) -> None:
+    broken = pages["retinanet"].replace(
+        "function drawCell(context, unit) {", "function drawCell() {"
+    )
+    assert broken != pages["retinanet"]
+    errors, _, _ = walked(broken, tmp_path)
+    assert errors and "not defined" in errors[0]
