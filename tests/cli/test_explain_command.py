@@ -109,6 +109,50 @@ def test_another_split_s_picture_of_that_name_is_not_meant(cli: Run) -> None:
     assert status == 1 and "data: 2 pictures are named a.png; give its own annotation" in err
 
 
+def test_an_xml_may_name_its_picture(cli: Run) -> None:
+    """Its own name or that in <filename> has to be the picture's, the suffix aside."""
+    Path("other.xml").write_text(VOC.format("cat"))  # names a.png
+    status, _, err = cli("pictures/a.png", "--target", "other.xml")
+    assert status == 0, err
+    Path("b.xml").write_text(VOC.format("cat"))  # is named as b.png
+    status, _, err = cli("pictures/b.png", "--target", "b.xml")
+    assert status == 0, err
+
+
+def test_one_listed_picture_is_enough(cli: Run) -> None:
+    """The other listed pictures, and the folder of this one, need not be here."""
+    content = json.loads(Path("pictures/coco.json").read_text())
+    content["images"].insert(0, {"id": 9, "file_name": "elsewhere.png"})
+    Path("alone").mkdir()
+    Path("alone/instances_val.json").write_text(json.dumps(content))
+    status, _, err = cli("pictures/a.png", "--target", "alone/instances_val.json")
+    assert status == 0, err
+    assert [one["label"] for one in objects("a.html")] == ["cat"]
+
+
+def test_what_the_annotation_holds_is_counted(cli: Run) -> None:
+    content = json.loads(Path("pictures/coco.json").read_text())
+    content["annotations"] = [
+        {"id": i, "image_id": 0, "category_id": 0, "bbox": box, "iscrowd": crowd}
+        for i, (box, crowd) in enumerate([
+            ([5, 6, 40, 44], 0), ([5, 6, 0, 44], 0), ([70, 6, 40, 44], 0), ([1, 2, 30, 20], 1),
+        ])
+    ]  # fmt: skip
+    Path("pictures/coco.json").write_text(json.dumps(content))
+    status, _, err = cli("pictures/a.png", "--target", "pictures/coco.json")
+    assert status == 0, err
+    told = "coco.json, 1 object (2 left out: no area or outside the picture), 1 crowd."
+    assert told in Path("a.html").read_text(encoding="utf-8")
+
+
+def test_settings_make_another_model(cli: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["model.backbone=resnet18", "model.size=64", "classes=[cat,disc]"]
+    status = main.run(["explain", "retinanet", "pictures/a.png", *options, "--attention", "0"])
+    assert status == 0, capsys.readouterr().err
+    text = Path("a.html").read_text(encoding="utf-8")
+    assert "85 × 64" in text
+
+
 def test_what_exists_stays(cli: Run) -> None:
     Path("a.html").write_text("mine")
     status, _, err = cli("pictures/a.png")
@@ -130,13 +174,33 @@ def test_what_exists_stays(cli: Run) -> None:
         ),
         (["pictures/b.png", "--target", "pictures"], "the class 'dog' is not one of disc, cat"),
         (["c.png", "--target", "pictures"], "pictures: no picture is named c.png"),
-        (["pictures/a.png", "--target", "c.png"], "c.png: not a file of a known format; looked for COCO"),
+        (
+            ["pictures/a.png", "--target", "c.png"],
+            "c.png: not a file of a known format; looked for COCO",
+        ),
+        (
+            ["pictures/a.png", "--target", "pictures", "--format", "voc"],
+            "pictures: not annotations of a known format; looked for Pascal VOC",
+        ),
         (["a.xml"], "a.xml"),
-        (["pictures/a.png", "-o", "pictures"], "pictures exists already"),
+        (["pictures/a.png", "-o", "pictures"], "pictures is a folder; give --out a file"),
+        (
+            ["pictures/a.png", "-o", "pictures", "--overwrite"],
+            "pictures is a folder; give --out a file",
+        ),
+        (["pictures/a.png", "-o", "a.xml/page.html"], "a.xml: cannot be made a folder"),
+        (["pictures/b.png", "--target", "a.xml"], "a.xml: annotates a.png, not b.png"),
+        (
+            ["d/a.png", "--target", "a.xml"],
+            "a.xml: the annotation of a.png is of 80x60 pixels, and d/a.png has 40x30",
+        ),
+        (["pictures/a.png", "model.size=96"], "is trained; model.size=96 would make another"),
     ],
 )
 def test_mistakes(cli: Run, arguments: list[str], message: str) -> None:
     Image.new("RGB", (80, 60)).save("c.png")
+    Path("d").mkdir()
+    Image.new("RGB", (40, 30)).save("d/a.png")
     status, out, err = cli(*arguments)
     assert status == 1 and out == ""
     assert err.startswith("error: ") and err.count("\n") == 1

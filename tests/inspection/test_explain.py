@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 import html
 import json
 import re
-import shutil
-import subprocess
-import sys
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from page_walk import array, data_of, known, walked
 
 import eyeline
 from eyeline.data.lookup import annotated_picture
@@ -25,17 +21,13 @@ from eyeline.inspection.page import found, pictures, seen, source
 from eyeline.inspection.page.attention import attention
 from eyeline.inspection.xray import BoxStage, Line, XRay, xray
 from eyeline.ops.roi_align import pool_edges, roi_align, roi_pool, sample_positions
-from eyeline.registry import find, list_models
+from eyeline.registry import list_models
 
 SECTIONS = (
     "picture", "features", "anchors", "proposals", "regions", "masks", "boxes", "attention",
 )  # fmt: skip
 DETECTORS = list_models("detection")
 PICTURE = "000000087038.jpg"  # has a crowd
-# The threshold lies below what a fresh network says, so that there is something to look at.
-OPTIONS = {"backbone": "resnet18", "min_size": 128, "max_size": 192, "score_threshold": 0.005,
-           "fpn_channels": 32, "head_width": 64, "mask_width": 16, "proposals": (100, 60),
-           "proposals_before_nms": (200, 100), "candidates": 100}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +39,12 @@ def xrays(shared_data: Path) -> dict[str, XRay]:
     (photograph,) = (image for image in content["images"] if image["file_name"] == PICTURE)
     there = {a["category_id"] for a in content["annotations"] if a["image_id"] == photograph["id"]}
     classes = ["none of these", *(c["name"] for c in content["categories"] if c["id"] in there)]
-    image, target = annotated_picture(coco, coco / "val2017" / PICTURE, classes, masks=True)
+    image, target, _ = annotated_picture(coco, coco / "val2017" / PICTURE, classes, masks=True)
     assert len(target["boxes"]) and target["labels"].min() > 0
     return {
         name: xray(eyeline.create_model(name, classes=classes, **known(name)), image, target)
         for name in DETECTORS
     }
-
-
-def known(name: str) -> dict[str, Any]:
-    """Of `OPTIONS` those that the detector has."""
-    fields = {f.name for f in dataclasses.fields(sys.modules[find(name).build.__module__].Config)}
-    return {key: value for key, value in OPTIONS.items() if key in fields}
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +53,6 @@ def pages(xrays: dict[str, XRay]) -> dict[str, str]:
         name: explain(x, name, PICTURE, attention(x, class_names(x), 2))
         for name, x in xrays.items()
     }
-
-
-def data_of(page: str) -> dict[str, Any]:
-    text = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    assert text is not None
-    return json.loads(text[1])
-
-
-def array(packed: dict[str, Any]) -> np.ndarray:
-    kind = packed["array"].removesuffix("Array").lower()
-    values = np.frombuffer(base64.b64decode(packed["data"]), kind)
-    return values * packed["scale"] if "scale" in packed else values
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -162,12 +136,15 @@ def test_masks_are_those_of_the_network(xrays: dict[str, XRay], pages: dict[str,
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_maps_of_attention(xrays: dict[str, XRay], pages: dict[str, str], name: str) -> None:
-    """Of two detections by every method at two layers, and of each of their classes."""
+    """Of two detections, of each one's mask, and of all detected classes, by every method at two
+    layers."""
     x, maps = xrays[name], data_of(pages[name])["attention"]
-    classes = len(set(x.prediction["labels"][:2].tolist()))
-    assert len(maps) == 2 * len(METHODS) * 2 + classes
+    classes = len(set(x.prediction["labels"].tolist()))
+    masks = 2 * (name == "mask_rcnn")
+    assert set(Counter(one["title"] for one in maps).values()) == {2 * len(METHODS)}
+    assert len(maps) == (2 + masks + classes) * len(METHODS) * 2
     assert {one["layer"] for one in maps} == {"C4", "C5"}
-    assert [one["detection"] for one in maps[-classes:]] == [None] * classes
+    assert sum(one["detection"] is None for one in maps) == classes * len(METHODS) * 2
     first = next(one for one in maps if one["method"] == "hires-cam" and one["layer"] == "C5")
     (wanted,) = activations(x.model, x.batch, [0], ["hires-cam"], ["C5"])
     assert (first["height"], first["width"]) == wanted.map.shape
@@ -249,64 +226,6 @@ def test_samples_lie_where_roi_align_takes_them(ratio: int, aligned: bool) -> No
 
 
 # ---- in a browser
-
-WALK = """<script>
-(async () => {
-  const wait = () => new Promise((done) => setTimeout(done, 0));
-  for (let i = 0; i < 400 && document.documentElement.dataset.ready !== "true"; i++) {
-    await new Promise((done) => setTimeout(done, 25));
-  }
-  let count = 0;
-  for (const input of document.querySelectorAll("input")) {
-    if (input.type === "radio") input.click();
-    else for (const value of [input.min, input.max]) {
-      input.value = value;
-      input.dispatchEvent(new Event("input"));
-    }
-    count++;
-    if (count % 50 === 0) await wait();
-  }
-  for (const details of document.querySelectorAll("details")) details.open = true;
-  for (const canvas of document.querySelectorAll("canvas")) {
-    const { left, top, width, height } = canvas.getBoundingClientRect();
-    for (const part of [0.1, 0.5, 0.9]) {
-      const [clientX, clientY] = [left + part * width, top + part * height];
-      canvas.dispatchEvent(new MouseEvent("click", { clientX, clientY, bubbles: true }));
-    }
-    for (const key of ["ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown", "Tab"]) {
-      canvas.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
-    }
-    count++;
-    await wait();
-  }
-  location.hash = "#boxes:detection=1,object=0,level=1";
-  await new Promise((done) => setTimeout(done, 50));
-  document.documentElement.dataset.walked = count;
-})();
-</script>"""
-
-
-def walked(page: str, tmp_path: Path) -> tuple[list[str], int, str]:
-    """Errors of the page's script on a walk through all its controls, how many there were, and
-    what stands there in the end."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("chromium is not on the PATH")
-    path = tmp_path / "page.html"
-    path.write_text(page.replace("</body>", WALK + "</body>"), encoding="utf-8")
-    done = subprocess.run(
-        [
-            chromium, "--headless", "--no-sandbox", "--disable-gpu",
-            "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}",
-            "--virtual-time-budget=60000", "--window-size=1280,900", "--dump-dom",
-            path.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    top = re.search(r"<html[^>]*>", done.stdout)
-    assert top is not None, done.stderr[-2000:]
-    given = dict(re.findall(r'data-(\w+)="(.*?)"', top[0]))
-    return json.loads(html.unescape(given["errors"])), int(given.get("walked", 0)), done.stdout
 
 
 @pytest.mark.parametrize("name", DETECTORS)

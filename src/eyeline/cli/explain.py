@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from eyeline.errors import EyelineError
 
+if TYPE_CHECKING:
+    from eyeline.data.lookup import AnnotatedPicture
+
 
 def explain(
     run: Annotated[
         str,
-        typer.Argument(help="run folder or weights file; a model's name or .py has no weights"),
+        typer.Argument(
+            metavar="RUN|MODEL",
+            help="run folder or weights file; a model's name, a file of your own (.py) or a "
+            "recipe (.yaml) has no weights but those that it names",
+        ),
     ],
     picture: Annotated[Path, typer.Argument(help="picture file")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="keys of the recipe, such as model.backbone=resnet18"
+        ),
+    ] = None,
     target: Annotated[
         Path | None,
         typer.Option(
             metavar="ANNOTATION",
-            help="a COCO .json, a VOC .xml, or a folder of either, that has the picture",
+            help="a COCO .json, a VOC .xml, or an annotated folder, that has the picture",
         ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option("--format", metavar="FORMAT", help="of ANNOTATION, where it looks like two"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="default PICTURE.html")
@@ -46,20 +64,47 @@ def explain(
     from eyeline.inspection.xray import xray
 
     path = out or Path(f"{picture.stem}.html")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise EyelineError(f"{path} exists already; choose another --out, or give --overwrite")
     if not picture.is_file():
         raise EyelineError(f"{picture}: no such picture")
-    model = open_model(run, [], None)[0]
+    _make_room(path, overwrite)
+    model = open_model(run, settings or [], None)[0]
     if target is None:
         image, wanted, told = read_image(picture), None, "No annotation was given."
     else:
         needs_masks = getattr(model, "needs_masks", False)
-        image, wanted = annotated_picture(target, picture, model.classes, needs_masks)
-        told = f"Annotation: {target.name}, {len(wanted['boxes'])} objects."
+        annotated = annotated_picture(target, picture, model.classes, needs_masks, format)
+        image, wanted = annotated.image, annotated.target
+        told = f"Annotation: {target.name}, {_contents(annotated)}."
     found = xray(model, image, wanted)
     maps = attention_of(found, class_names(found), attention) if attention else None
     page = explain_page(found, run, picture.name, maps, f"{type(model).__name__}. {told}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     print(path)
+
+
+def _make_room(path: Path, overwrite: bool) -> None:
+    """Find out that the page cannot be written before it is made, which takes a while."""
+    if path.is_dir():
+        raise EyelineError(f"{path} is a folder; give --out a file")
+    if path.exists() and not overwrite:
+        raise EyelineError(f"{path} exists already; choose another --out, or give --overwrite")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EyelineError(
+            f"{path.parent}: cannot be made a folder ({error.strerror}); choose another --out"
+        ) from None
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise EyelineError(f"{path}: you may not write there; choose another --out")
+
+
+def _contents(annotated: AnnotatedPicture) -> str:
+    """As "1 object (2 left out: no area or outside the picture), 1 crowd"."""
+    from eyeline.evaluation.html import counted
+
+    boxes, ignored = annotated.target["boxes"], annotated.target["iscrowd"]
+    crowds = len(boxes[ignored].unique(dim=0))  # a region without a class is there for each class
+    told = counted(len(boxes[~ignored]), "object")
+    if annotated.left_out:
+        told += f" ({annotated.left_out:,} left out: no area or outside the picture)"
+    return f"{told}, {counted(crowds, 'crowd')}" if crowds else told

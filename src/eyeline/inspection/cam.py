@@ -66,6 +66,7 @@ class Activation(NamedTuple):
     method: str
     layer: str
     map: Tensor  # (h, w) uint8
+    flat: bool = False  # the score's gradient is 0, as where a probability is 1 to the last digit
 
 
 def class_activation(
@@ -121,31 +122,60 @@ def activations(
     An `XRay` has what it takes: `activations(found.model, found.batch)`. Arguments and errors are
     those of `class_activation`; a picture without detections gives an empty list.
     """
+
+    def scores(padded: Padded) -> dict[int, Score]:
+        chosen = range(int(padded.valid[0].sum())) if detections is None else detections
+        return {detection: box_score(detection) for detection in chosen}
+
+    return _activations(model, batch, scores, methods, layers, convention)
+
+
+def score_activations(
+    model: nn.Module,
+    batch: Batch,
+    scores: Sequence[Score],
+    methods: Sequence[str] = ("grad-cam",),
+    layers: Sequence[str | None] = (None,),
+    convention: str = "paper",
+) -> list[Activation]:
+    """`activations` of any scores of a detector's output; `detection` is the score's place."""
+    numbered = dict(enumerate(scores))
+    return _activations(model, batch, lambda _: numbered, methods, layers, convention)
+
+
+def _activations(
+    model: nn.Module,
+    batch: Batch,
+    scores: Callable[[Padded], dict[int, Score]],
+    methods: Sequence[str],
+    layers: Sequence[str | None],
+    convention: str,
+) -> list[Activation]:
     for method in methods:
         _check(method, METHODS, "method")
     _check(convention, CONVENTIONS, "convention")
     found = []
     with _forward(model, batch) as (padded, maps):
-        names = _layers(layers, maps)
-        chosen = range(int(padded.valid[0].sum())) if detections is None else detections
-        without = {  # the same for every detection
+        names, chosen = _layers(layers, maps), scores(padded)
+        without = {  # the same for every score
             (method, name): _map(maps[name], None, method, convention)
             for method in methods
             for name in names
-            if method not in BY_GRADIENT and len(chosen)
+            if method not in BY_GRADIENT and chosen
         }
-        for detection in chosen:
+        for key, score in chosen.items():
             gradients: list[Tensor] = []
             if len(without) < len(methods) * len(names):
-                score = box_score(detection)(padded)
-                gradients = _gradients(model, score, [maps[name] for name in names])
+                gradients = _gradients(model, score(padded), [maps[name] for name in names])
             for method in methods:
                 for i, name in enumerate(names):
+                    flat = False
                     if method in BY_GRADIENT:
                         cam = _map(maps[name], gradients[i], method, convention)
+                        flat = not gradients[i].any()
                     else:
                         cam = without[method, name]
-                    found.append(Activation(detection, method, name, _bytes(cam)))
+                    found.append(Activation(key, method, name, _bytes(cam), flat))
     return found
 
 

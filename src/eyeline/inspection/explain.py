@@ -45,7 +45,7 @@ def explain(
     x: XRay,
     title: str,
     picture: str,
-    attention: Sequence[Attention] | None = None,
+    attention: Sequence[Attention] | str | None = None,
     subtitle: str = "",
 ) -> str:
     """The page, as HTML that needs no other file.
@@ -53,7 +53,8 @@ def explain(
     Args:
         title: of the model: its name, or its run.
         picture: its name.
-        attention: what `eyeline.inspection.page.attention.attention` gives; None leaves it out.
+        attention: what `eyeline.inspection.page.attention.attention` gives, maps or
+            why there are none; None leaves it out.
         subtitle: a sentence below the title, such as where the annotation is from.
     """
     names = class_names(x)
@@ -63,7 +64,10 @@ def explain(
     data["colours"] = colours(64).tolist()
     nav = "".join(f'<li><a href="#{s.id}">{escape(s.title)}</a></li>' for s in sections)
     body = (
-        f"<header><h1>{escape(title)}</h1><p>{escape(picture)}. {escape(subtitle)}</p></header>\n"
+        f"<header><h1>{escape(title)}</h1><p>{escape(picture)}. {escape(subtitle)}</p>"
+        '<p id="error" class="reason" role="alert" hidden></p><noscript><p class="reason">The '
+        "pictures of this page are drawn by its script; allow it to run.</p></noscript>"
+        "</header>\n"
         f'<nav aria-label="Sections"><ul>{nav}</ul></nav>\n<main>'
         + "".join(_html(section, x) for section in sections)
         + '</main>\n<script type="application/json" id="data">'
@@ -96,7 +100,9 @@ def _html(section: Section, x: XRay) -> str:
     )
 
 
-def _sections(x: XRay, names: list[str], attention: Sequence[Attention] | None) -> list[Section]:
+def _sections(
+    x: XRay, names: list[str], attention: Sequence[Attention] | str | None
+) -> list[Section]:
     staged = [stage.name for stage in x.stages]
     thinned = seen.nms_stage(x) or 0
     second = staged[thinned + 1 :] if seen.two_stages(x) else staged[thinned:]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from eyeline.errors import EyelineError
@@ -19,6 +18,10 @@ from eyeline.inspection.xray import BoxStage, XRay
 from eyeline.ops.iou import box_iou
 
 GOOD = 0.5  # IoU
+UNLINKED = (
+    "this model's file does not note from which row of the stage before each box comes (`parent`, "
+    "and `labels` of the last), so that no box can be followed"
+)
 
 # What can have happened, in the words of the page.
 RULES = {
@@ -64,7 +67,7 @@ class Fate:
     rules: dict[str, int] = field(default_factory=dict)
     by: Candidate | None = None  # for "nms": the box that suppressed it; for "class": itself
     by_iou: float = 0.0
-    score: float = 0.0  # of the object's class, where classes are scored
+    score: float | None = None  # the candidate's, of the object's class where classes are scored
 
 
 def origin(x: XRay, detection: int) -> list[Candidate]:
@@ -85,12 +88,14 @@ def fates(x: XRay) -> list[Fate]:
     Detections find objects as in COCO's metric: the best first, each the object of its class that
     it overlaps most among those not yet found, by an IoU of 0.5 or more.
 
-    Raises EyelineError where the x-ray was made without an annotation.
+    Raises EyelineError where the x-ray was made without an annotation, or the model's stages do not
+    lead from one to the next.
     """
     if x.target is None:
         raise EyelineError("the x-ray has no annotation: give xray(model, image, target)")
-    crowd = x.target.get("iscrowd", torch.zeros(len(x.target["labels"]))).bool()
-    objects = x.to_network(x.target["boxes"])
+    if not x.linked:
+        raise EyelineError(UNLINKED)
+    crowd, objects = x.crowd, x.to_network(x.target["boxes"])
     labels = x.target["labels"]
     last = x.stages[-1]
     found = last.valid.nonzero()[:, 0]
@@ -193,12 +198,16 @@ def story(x: XRay, fate: Fate, names: list[str]) -> str:
         other = names[fate.by.label]
         text = f"{near} is {other} with {fate.by.score:.2f}, {name} with {fate.score:.3f}."
     elif fate.rule == "nms" and fate.by is not None:
+        better = "better box of any class" if "all classes" in limits else "better box"
         text = (
-            f"{near}, scored {fate.score:.2f}, was suppressed: it overlaps a better box "
+            f"{near}, scored {fate.score:.2f}, was suppressed: it overlaps a {better} "
             f"({fate.by.score:.2f}) by {fate.by_iou:.2f}, and {limits['nms']:g} is allowed."
         )
     elif fate.rule == "nms":
-        text = f"{near} was lowered by its neighbours until it was below the floor."
+        text = (
+            f"{near}, scored {fate.score:.2f}, was lowered by soft NMS for each better box that "
+            f"it overlaps, until it was below the floor of {limits.get('floor', 0.0):g}."
+        )
     elif fate.rule == "limit":
         text = f"{near}, scored {fate.score:.2f}, came after the best {limit:.0f}."
     elif fate.rule == "moved":

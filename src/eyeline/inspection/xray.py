@@ -137,14 +137,46 @@ class XRay:
         return [value for _, value in of_kind(self.shown, Cut)]
 
     @property
+    def crowd(self) -> Tensor:
+        """Which of the annotation's objects are crowds, (G,) bool; none without an annotation."""
+        if self.target is None:
+            return torch.zeros(0, dtype=torch.bool)
+        return self.target.get("iscrowd", torch.zeros(len(self.target["labels"]))).bool()
+
+    @property
+    def pyramid(self) -> str | None:
+        """The name of the last of the maps in whose cells the anchors stand, as many in each; None
+        where there is none such, or the first stage has not a row for each anchor."""
+        counts = [len(boxes) for boxes in self.anchors]
+        if not counts or len(self.stages[0].boxes) != sum(counts):
+            return None
+        for name, maps in reversed(self.maps.items()):
+            cells = [level[0].numel() for level in maps]
+            if len(cells) == len(counts) and not any(
+                count % cell for count, cell in zip(counts, cells, strict=True)
+            ):
+                return name
+        return None
+
+    @property
+    def linked(self) -> bool:
+        """Do the stages' rows lead from the detections back to the first stage?"""
+        last = self.stages[-1]
+        return (
+            all(stage.parent is not None for stage in self.stages[1:])
+            and last.labels is not None
+            and int(last.valid.sum()) == len(self.prediction["boxes"])
+        )
+
+    @property
     def grids(self) -> list[tuple[int, int]]:
-        """Height and width in cells of each level that has anchors."""
-        shapes = [(m.shape[1], m.shape[2]) for m in list(self.maps.values())[-1]]
-        assert len(shapes) == len(self.anchors)
-        return shapes
+        """Height and width in cells of each level that has anchors; none without a `pyramid`."""
+        if self.pyramid is None:
+            return []
+        return [(level.shape[1], level.shape[2]) for level in self.maps[self.pyramid]]
 
     def anchor(self, row: int) -> Anchor:
-        """The anchor of a row of the first stage."""
+        """The anchor of a row of the first stage; there has to be a `pyramid`."""
         first = 0
         for level, (anchors, (height, width)) in enumerate(
             zip(self.anchors, self.grids, strict=True)
@@ -209,9 +241,18 @@ def xray(model: nn.Module, image: Tensor, target: Target | None = None) -> XRay:
             model, image, batch.to("cpu"), on_cpu(padded), on_cpu(prediction), target,
             inference.values, inference.lines, inference.shown,
         )  # fmt: skip
+        name = type(model).__name__
         if not found.stages:
-            name = type(model).__name__
             raise EyelineError(f"{name} notes no Candidates in `compute`: nothing to be shown")
+        for stage in found.stages:
+            if not (
+                stage.scores[stage.valid].isfinite().all()
+                and stage.boxes[stage.valid].isfinite().all()
+            ):
+                raise EyelineError(
+                    f"{name}: scores or boxes of “{stage.name}” are not finite numbers; "
+                    "are the weights?"
+                )
         if target is not None:
             _learn(found, model, image, target)
     return found

@@ -95,7 +95,10 @@ class Suppression:
         large: Tensor | None = None,
     ) -> Candidates:
         """The same for `note`, with what dropped each of the others: "nms" (and which box did),
-        "limit", and where `large` (B, N) is False, "size". Without labels all are of one class."""
+        "limit", and where `large` (B, N) is False, "size". Without labels all are of one class.
+
+        Among the limits, "floor" tells soft NMS (and "sigma" the Gaussian), "vote" the IoU of box
+        voting, and "all classes", 1, that classes do not count."""
         small = torch.zeros_like(valid) if large is None else valid & ~large
         live = valid & ~small
         groups = torch.zeros_like(valid, dtype=torch.int64) if labels is None else labels
@@ -118,6 +121,15 @@ class Suppression:
                 boxes, scores, groups, live, iou_threshold, boxes.shape[1]
             )  # fmt: skip
             by_nms = live & ~with_child(everything[1], everything[0].valid, boxes.shape[1])
+        limits = {"nms": iou_threshold, "limit": float(max_detections)}
+        if self.kind != "hard":
+            limits["floor"] = self.floor
+        if self.kind == "soft_gaussian":
+            limits["sigma"] = self.sigma
+        if self.vote_iou is not None:
+            limits["vote"] = self.vote_iou
+        if self.class_agnostic and labels is not None:
+            limits["all classes"] = 1.0
         return Candidates(
             found.boxes,
             found.scores,
@@ -125,7 +137,7 @@ class Suppression:
             index,
             None if labels is None else found.labels,
             dropped={"size": small, "nms": by_nms, "limit": live & ~kept & ~by_nms},
-            limits={"nms": iou_threshold, "limit": max_detections},
+            limits=limits,
             suppressor=suppressor,
             overlap=overlap,
         )

@@ -42,13 +42,17 @@ FARTHEST = 1e6  # no picture is wider or higher
 OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 
 
-def read_coco(json_path: str | Path, images_dir: str | Path | None = None) -> Annotations:
+def read_coco(
+    json_path: str | Path, images_dir: str | Path | None = None, picture: Path | None = None
+) -> Annotations:
     """Read an instances file; categories become labels 0 .. K-1 in ascending order of their ids.
 
     Args:
         json_path: "annotations/instances_val2017.json", say.
         images_dir: the pictures' folder; by default looked for near the file, under its name:
             "val2017", "images/val2017", "val", "images", the file's own folder ...
+        picture: read what is listed under this picture's file name alone; no listed picture
+            needs to be there, since this one can stand in for it.
 
     Raises:
         EyelineError: the file is no JSON or no instances file, an annotation points to an image
@@ -56,7 +60,10 @@ def read_coco(json_path: str | Path, images_dir: str | Path | None = None) -> An
     """
     json_path = Path(json_path)
     content = _load(json_path)
-    images_dir = Path(images_dir) if images_dir else _find_pictures(json_path, content["images"])
+    listed = content["images"]
+    if picture is not None:
+        listed = [image for image in listed if Path(image["file_name"]).name == picture.name]
+    folder = Path(images_dir) if images_dir else _find_pictures(json_path, listed, picture is None)
     categories = sorted(content["categories"], key=lambda category: category["id"])
     classes = [category["name"] for category in categories]
     for key, values in (("name", classes), ("id", [c["id"] for c in categories])):
@@ -81,16 +88,16 @@ def read_coco(json_path: str | Path, images_dir: str | Path | None = None) -> An
         objects[annotation["image_id"]].append((i, annotation))
 
     records = []
-    for image in content["images"]:
-        path = images_dir / image["file_name"]
-        if not isfile(path):
+    for image in listed:
+        path = folder / image["file_name"]
+        if picture is None and not isfile(path):
             raise EyelineError(f"{path}: no such picture; {json_path} lists it")
         own = [annotation for _, annotation in objects[image["id"]]]
         boxes = np.array([a["bbox"] for a in own], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]  # corner and size -> two corners
         height, width = image.get("height"), image.get("width")
         if not (height and width):
-            height, width = image_size(path)
+            height, width = image_size(path if picture is None or isfile(path) else picture)
         elif not all(_is_number(side) and 0 < side < FARTHEST for side in (height, width)):
             raise EyelineError(
                 f"{json_path}: the size of {image['file_name']} should be two numbers, "
@@ -167,9 +174,9 @@ def _is_coco(path: Path) -> bool:
 
 
 def read(
-    path: Path, split: str, classes: Sequence[str] | None = None, **options: Any
+    path: Path, split: str, classes: Sequence[str] | None = None, picture: Path | None = None
 ) -> Annotations:
-    return read_coco(_files(path)[split])
+    return read_coco(_files(path)[split], picture=picture)
 
 
 def write(
@@ -224,8 +231,10 @@ def _object(record: Record, i: int) -> dict[str, Any]:
     }
 
 
-def _find_pictures(json_path: Path, images: list[dict[str, Any]]) -> Path:
-    """The folder that holds the pictures of an instances file, told by its first picture."""
+def _find_pictures(json_path: Path, images: list[dict[str, Any]], needed: bool) -> Path:
+    """The folder that holds the pictures of an instances file, told by its first picture.
+
+    Where none does, an error, or if none is needed the first that might."""
     name = json_path.stem.removeprefix("instances_")  # "train2017"
     names = dict.fromkeys([name, name.rstrip("0123456789_"), "images", "."])
     roots = dict.fromkeys([json_path.parent.parent, json_path.parent])
@@ -233,6 +242,8 @@ def _find_pictures(json_path: Path, images: list[dict[str, Any]]) -> Path:
     for folder in folders:
         if not images or isfile(folder / images[0]["file_name"]):
             return folder
+    if not needed:
+        return folders[0]
     looked = ", ".join(dict.fromkeys(str(folder) for folder in folders))
     raise EyelineError(
         f"{json_path}: its picture {images[0]['file_name']} is not there; looked in {looked}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os.path import isfile  # False for names that no file can have, where Path raises
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from xml.etree.ElementTree import Element, SubElement, TreeBuilder, indent, tostring
 from xml.parsers import expat
 
@@ -75,11 +75,21 @@ def read(
 
 
 def read_voc_file(path: str | Path, picture: str | Path) -> Annotations:
-    """Read the XML of one picture, wherever both lie; its classes are the names in it, sorted."""
-    path = Path(path)
+    """Read the XML of one picture, wherever both lie; its classes are the names in it, sorted.
+
+    Raises EyelineError where the picture has neither the XML's name nor the one that it tells,
+    whatever their suffixes.
+    """
+    path, picture = Path(path), Path(picture)
     tree, lines = _parse(path)
+    told = PureWindowsPath(_text(tree, "filename"))  # splits at / and at \
+    if picture.stem not in (path.stem, told.stem):
+        raise EyelineError(
+            f"{path}: annotates {told.name or path.stem}, not {picture.name}; give its own "
+            "annotation"
+        )
     classes = sorted({_text(element, "name") for element in tree.findall("object")})
-    record = _record(Path(picture), path, tree, lines, classes, 0, one_based=False)
+    record = _record(picture, path, tree, lines, classes, 0, one_based=False)
     return Annotations(classes, [record], str(path))
 
 

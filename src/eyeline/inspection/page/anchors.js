@@ -176,12 +176,14 @@ function buildAnchors(view, data) {
   }
 
   function countTable() {
-    const heads = ["level", "anchors", "positive", "forced", "ignored", "background"];
+    const heads = ["level", "anchors", "positive", "forced", "positive and forced together",
+      "ignored", "background"];
     const keys = heads.slice(1);
     if (data.sampler) {
       heads.push("sampled objects", "sampled background");
       keys.push("sampled", "sampled background");
     }
+    for (const of of data.counts) of["positive and forced together"] = of.positive + of.forced;
     const rows = data.counts.map((of, i) => [grid.levels[i].name, ...keys.map((key) => of[key])]);
     rows.push(["all", ...keys.map((key) => data.counts.reduce((sum, of) => sum + of[key], 0))]);
     const whole = table(`Anchors by level: positive from an IoU of ${data.foreground}, background `

@@ -20,7 +20,7 @@ function buildAttention(view, maps) {
       drawTag(context, unit, one.box, `${one.label} ${share(one.score)}`, COLOURS.found);
     }
     scene.caption.textContent = `${map.title}: ${map.method} at ${map.layer}, ${map.width} × `
-      + `${map.height} cells, the lighter the more.`;
+      + `${map.height} cells, the lighter the more. ${map.note}`;
   });
   slider(left, "Cover", 0, 100, 100 * cover, (v) => `${v.toFixed(0)} %`, (v) => {
     cover = v / 100;
@@ -29,27 +29,22 @@ function buildAttention(view, maps) {
   const choose = (key) => (value) => {
     wanted[key] = value;
     const map = chosen();
-    Object.assign(wanted, { method: map.method, layer: map.layer });
-    methods.select(map.method);
-    layers.select(map.layer);
     scene.redraw();
     if (key === "title" && map.detection !== null) set("detection", map.detection);
   };
   const titles = radios(right, "What for", unique("title").map((title) => [title, title]),
     wanted.title, choose("title"), true);
-  const [methods, layers] = [["method", "Method"], ["layer", "Layer"]].map(([key, name]) =>
-    radios(right, name, unique(key).map((value) => [value, value]), wanted[key], choose(key)));
+  for (const [key, name] of [["method", "Method"], ["layer", "Layer"]]) {
+    radios(right, name, unique(key).map((value) => [value, value]), wanted[key], choose(key));
+  }
   on("detection", (detection) => {
     const map = maps.find((one) => one.detection === detection);
-    if (!map || map.title === wanted.title) return;
+    if (!map || chosen().detection === detection) return; // its mask may be what is chosen
     titles.select(map.title);
     choose("title")(map.title);
   });
 
-  // Classes have fewer maps than detections: the nearest to what is wanted.
   function chosen() {
-    const own = maps.filter((map) => map.title === wanted.title);
-    const fit = (map) => 2 * (map.method === wanted.method) + (map.layer === wanted.layer);
-    return own.reduce((best, map) => (fit(map) > fit(best) ? map : best));
+    return maps.find((map) => Object.keys(wanted).every((key) => map[key] === wanted[key]));
   }
 }

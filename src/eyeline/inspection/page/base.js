@@ -8,6 +8,9 @@ root.dataset.errors = "[]";
 function report(message) {
   errors.push(String(message));
   root.dataset.errors = JSON.stringify(errors);
+  const line = document.getElementById("error");
+  line.hidden = false;
+  line.textContent = `Parts of this page do not work: ${errors[0]}`;
 }
 addEventListener("error", (event) => report(event.message));
 addEventListener("unhandledrejection", (event) => report(event.reason));
@@ -49,9 +52,36 @@ function set(key, value) {
 
 // "#boxes:detection=3,object=1" -> { section: "boxes", detection: 3, object: 1 }
 function chosenByAddress() {
-  const [section, rest = ""] = decodeURIComponent(location.hash.slice(1)).split(":");
+  let hash = location.hash.slice(1);
+  try {
+    hash = decodeURIComponent(hash);
+  } catch {
+    hash = ""; // such as "#100%"
+  }
+  const [section, rest = ""] = hash.split(":");
   const pairs = rest.split(",").filter(Boolean).map((pair) => pair.split("="));
   return { section, ...Object.fromEntries(pairs.map(([key, value]) => [key, Number(value)])) };
+}
+
+// What a stage's limits say of its NMS: which boxes it drops, and sentences on what else it does.
+function aboutNms(limits) {
+  const { nms, floor, sigma, vote } = limits;
+  const whose = limits["all classes"] ? "of any class" : "of its class";
+  const notes = [];
+  if (floor !== undefined) {
+    notes.push("This is soft NMS: no box is dropped outright. Each one's score is lowered for every "
+      + `better box ${whose} that it overlaps, `
+      + (sigma === undefined ? `times 1 − IoU where the IoU is above ${nms}, `
+        : `times exp(−IoU² / ${sigma}), `)
+      + `and a box is dropped once its score is below ${floor}.`);
+  }
+  if (vote !== undefined) {
+    notes.push(`Box voting: each box kept is moved to the mean, weighted by score, of the boxes ${whose} `
+      + `that overlap it by ${vote} or more.`);
+  }
+  return { soft: floor !== undefined, whose, notes,
+    dropped: floor === undefined ? `suppressed at an IoU above ${nms}`
+      : `lowered by soft NMS until below ${floor}` };
 }
 
 const share = (value) => value.toFixed(value < 0.0995 ? 3 : 2);

@@ -15,8 +15,10 @@ function buildBoxes(view, data) {
     from = v;
     scene.redraw();
   });
-  const marks = [[COLOURS.found, "detection"], [COLOURS.suppressed, "suppressed by it", "dashed"],
-    ["#c79bff", "its anchor", "dotted"], [COLOURS.chosen, "its boxes in between", "dashed"]];
+  const nms = aboutNms(data.limits);
+  const marks = [[COLOURS.found, "detection"], ["#c79bff", "its anchor", "dotted"],
+    [COLOURS.chosen, "its boxes in between", "dashed"]];
+  if (!nms.soft) marks.splice(1, 0, [COLOURS.suppressed, "suppressed by it", "dashed"]);
   if (data.fates.length) {
     marks.push([COLOURS.object, "object, found"], [COLOURS.missed, "object, missed", "dotted"]);
   }
@@ -27,6 +29,9 @@ function buildBoxes(view, data) {
       state.detection, chooseDetection, true);
   } else {
     right.append(el("p", { className: "reason", textContent: "Nothing was found in this picture." }));
+  }
+  if (data.missing) {
+    view.append(el("p", { className: "reason", textContent: `Boxes alone: ${data.missing}.` }));
   }
   if (data.fates.length) {
     const missed = data.fates.filter((f) => f.detection === null).length;
@@ -114,8 +119,10 @@ function buildBoxes(view, data) {
     }
     drawBox(context, unit, one.box, COLOURS.found, { width: 3 });
     drawTag(context, unit, one.box, `${one.label} ${share(one.score)}`, COLOURS.found);
-    scene.caption.textContent = `Detection ${state.detection}: its anchor and that anchor's cell in `
-      + `violet, ${plural(one.suppressed.length, "suppressed box", "suppressed boxes")} in orange.`;
+    if (data.missing) return;
+    scene.caption.textContent = `Detection ${state.detection}: its anchor and that anchor's cell in violet`
+      + (nms.soft ? "."
+        : `, ${plural(one.suppressed.length, "suppressed box", "suppressed boxes")} in orange.`);
   }
 
   function drawFate(context, unit, fate) {
@@ -142,7 +149,7 @@ function buildBoxes(view, data) {
     scene.redraw();
     if (object !== null) return tellObject(data.fates[object]);
     const one = data.detections[state.detection];
-    if (!one) return;
+    if (!one || data.missing) return;
     const { anchor } = one;
     const name = DATA.anchors && anchor ? DATA.anchors.levels[anchor.level].name : null;
     const rows = one.steps.map((s) => [data.stages[s.stage], `${s.row.toLocaleString("en")}`, s.rows,
@@ -155,9 +162,10 @@ function buildBoxes(view, data) {
       share(o.iou)]);
     replace(said, table(`Where detection ${state.detection} comes from`, ["stage", "row", "of", "size",
       "score", "suppressed"], rows), others.length
-      ? table(`What it suppressed: boxes that overlap it by more than ${data.nms}`, ["row", "class and score",
-        "size", "IoU"], others)
-      : el("p", { className: "note", textContent: "It suppressed no other box." }));
+      ? table(`What it suppressed: boxes ${nms.whose} that overlap it by more than ${data.limits.nms}`,
+        ["row", "class and score", "size", "IoU"], others)
+      : nms.soft ? null : el("p", { className: "note", textContent: "It suppressed no other box." }),
+    ...nms.notes.map((note) => el("p", { className: "note", textContent: note })));
   }
 
   function tellObject(fate) {
@@ -207,8 +215,8 @@ function buildMasks(view, data, pasted) {
     drawBox(context, unit, one.box, COLOURS.found);
     drawTag(context, unit, one.box, `${one.label} ${share(one.score)}`, COLOURS.found);
     whole.caption.textContent = mask.pasted
-      ? `pasted: ${plural(mask.pixels, "pixel")} of the picture from a probability of 0.5`
-      : "pasted: no pixel reaches a probability of 0.5";
+      ? `pasted: ${plural(mask.pixels, "pixel")} of the picture from a probability of ${data.threshold}`
+      : `pasted: no pixel reaches a probability of ${data.threshold}`;
   });
   const list = radios(right, "Detection", detectionRows().slice(0, masked), chosen, (i) => {
     set("detection", i);

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from eyeline.evaluation.html import picture_uri
-from eyeline.inspection.fate import RULES, Candidate, fates, origin, scores_of, story
+from eyeline.inspection.fate import RULES, UNLINKED, Candidate, fates, origin, scores_of, story
 from eyeline.inspection.page.packing import numbers, packed
 from eyeline.inspection.page.seen import level_names, ranked
 from eyeline.inspection.xray import XRay
@@ -30,14 +30,21 @@ def regions(x: XRay, names: list[str]) -> list[dict[str, Any]] | str:
             "Does not apply: this model has one stage. Classes and boxes are read from the feature "
             "maps cell by cell, and no region is cut out of them."
         )
+    if not x.linked:
+        return f"Not shown: {UNLINKED}."
+    if not x.maps:
+        return "This model's file notes no feature maps, out of which the regions are cut."
     cut_from = [(cut, stage) for cut in x.cuts if (stage := _stage_of(x, cut)) is not None]
     return [_cut(x, cut, stage, names) for cut, stage in cut_from] or (
-        "The regions that this model cuts out are not the boxes of one of its stages."
+        "The regions that this model cuts out are not the boxes of one of its stages, or not cut "
+        "out of the maps that it notes last."
     )
 
 
 def _stage_of(x: XRay, cut: Cut) -> int | None:
-    """The stage whose boxes are the regions of a cut."""
+    """The stage whose boxes are the regions of a cut; None too where the maps are not its own."""
+    if len(list(x.maps.values())[-1]) < len(cut.scales):
+        return None
     rows = (i for i, s in enumerate(x.stages) if s.boxes.shape == cut.boxes.shape)
     return next((i for i in rows if torch.equal(x.stages[i].boxes, cut.boxes)), None)
 
@@ -99,7 +106,12 @@ def masks(x: XRay) -> dict[str, Any] | str:
     small = x.padded.masks[0][x.padded.valid[0]]
     entries = []
     height, width = x.image.shape[1:]
-    for pasted in (x.prediction["masks"][:PASTED] >= 0.5).cpu():
+    threshold = getattr(x.model.config, "mask_threshold", None)
+    level = 0.5 if threshold is None else threshold  # None: the prediction has probabilities
+    pasted_masks = x.prediction["masks"][:PASTED]
+    if pasted_masks.dtype != torch.bool:
+        pasted_masks = pasted_masks >= level
+    for pasted in pasted_masks.cpu():
         inside = pasted.nonzero()
         if not len(inside):
             entries.append({"box": [0, 0, 0, 0], "pasted": None})
@@ -116,6 +128,7 @@ def masks(x: XRay) -> dict[str, Any] | str:
         })  # fmt: skip
     return {
         "side": small.shape[-1],
+        "threshold": level,
         "values": packed((small[:PASTED] * 255).round(), "uint8"),
         "masks": entries,
     }
@@ -123,10 +136,22 @@ def masks(x: XRay) -> dict[str, Any] | str:
 
 def boxes(x: XRay, names: list[str]) -> dict[str, Any]:
     last = x.stages[-1]
+    if not x.linked:
+        return {
+            "stages": [stage.name for stage in x.stages], "limits": last.limits, "fates": [],
+            "missing": UNLINKED,
+            "detections": [
+                {"box": numbers(box), "label": names[label], "score": round(score, 4),
+                 "steps": [], "anchor": None, "suppressed": []}
+                for box, (label, score) in zip(
+                    x.to_network(x.prediction["boxes"]), _detections(x), strict=True
+                )
+            ],
+        }  # fmt: skip
     found = []
     for d, (label, score) in enumerate(_detections(x)):
         steps = origin(x, d)
-        anchor = x.anchor(steps[0].row) if x.anchors else None
+        anchor = x.anchor(steps[0].row) if x.pyramid else None
         found.append({
             "box": numbers(steps[-1].box), "label": names[label], "score": round(score, 4),
             "steps": [_step(x, steps, i, label, names) for i in range(len(steps))],
@@ -141,7 +166,7 @@ def boxes(x: XRay, names: list[str]) -> dict[str, Any]:
         })  # fmt: skip
     return {
         "stages": [stage.name for stage in x.stages],
-        "nms": last.limits.get("nms"),
+        "limits": last.limits,
         "detections": found,
         "fates": [] if x.target is None else _fates(x, names),
     }
@@ -160,7 +185,7 @@ def _box_of(x: XRay, stage: int, row: int, names: list[str]) -> dict[str, Any]:
 def _step(x: XRay, steps: list[Candidate], i: int, label: int, names: list[str]) -> dict[str, Any]:
     """A detection at one stage; its score there is of its own class, where classes are scored."""
     step, stage, suppressed = steps[i], x.stages[i], None
-    if i and stage.suppressor is not None:
+    if i and stage.suppressor is not None and "floor" not in stage.limits:  # soft NMS has none
         suppressed = int((stage.suppressor == steps[i - 1].row).sum())
     scored = stage.labels is not None or stage.class_scores is not None
     return {
@@ -183,7 +208,7 @@ def _fates(x: XRay, names: list[str]) -> list[dict[str, Any]]:
         }  # fmt: skip
         if fate.detection is None and fate.step is not None and fate.stage is not None:
             assert fate.rule is not None
-            score = fate.score or fate.step.score
+            score = fate.step.score if fate.score is None else fate.score
             entry |= {
                 "key": fate.rule,
                 "rule": RULES[fate.rule],

@@ -5,7 +5,7 @@ let photo;
 async function main() {
   photo = await loaded(DATA.picture.photo);
   const seen = await loaded(DATA.picture.seen);
-  const maps = await Promise.all(DATA.features.map((map) => loaded(map.components)));
+  const maps = await Promise.all((DATA.features || []).map((map) => loaded(map.components)));
   const pasted = await Promise.all(
     (DATA.masks?.masks || []).map((mask) => (mask.pasted ? loaded(mask.pasted) : null)),
   );

@@ -30,11 +30,13 @@ function buildProposals(view, data) {
     });
     return scene;
   });
-  const dropped = Object.entries({ nms: `suppressed at an IoU above ${data.nms}`,
+  const nms = aboutNms(data.limits);
+  const dropped = Object.entries({ nms: nms.dropped,
     size: "too small", limit: "beyond the limit" })
     .filter(([rule]) => data.dropped[rule] !== undefined)
     .map(([rule, text]) => `${data.dropped[rule].toLocaleString("en")} ${text}`);
-  view.append(el("p", { className: "note", textContent: `In between: ${dropped.join(", ")}.` }));
+  view.append(el("p", { className: "note", textContent:
+    [`In between: ${dropped.join(", ")}.`, ...nms.notes].join(" ") }));
   const recall = data.objects ? recallChart(view, data, most) : null;
   if (!recall) {
     view.append(el("p", { className: "reason", textContent: data.recall

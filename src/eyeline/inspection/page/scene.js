@@ -9,9 +9,12 @@ class Scene {
   // draw(context, unit): `unit` is one pixel of the screen. `view` is what is seen: x1, y1, x2, y2.
   constructor(parent, label, draw, { click, key, view, caption } = {}) {
     this.draw = draw;
-    this.canvas = el("canvas", { "aria-label": label, role: "img" });
-    if (key) this.canvas.tabIndex = 0;
+    this.canvas = el("canvas", { "aria-label": label, role: key ? "application" : "img" });
     this.caption = el("figcaption", { textContent: caption || "" });
+    if (key) { // what the keys do is read out
+      this.canvas.tabIndex = 0;
+      this.caption.setAttribute("aria-live", "polite");
+    }
     parent.append(el("figure", {}, this.canvas, this.caption));
     this.frame(view || [0, 0, WIDTH, HEIGHT]);
     if (click) {

@@ -63,7 +63,9 @@ def picture(x: XRay) -> dict[str, Any]:
     }
 
 
-def features(x: XRay) -> list[dict[str, Any]]:
+def features(x: XRay) -> list[dict[str, Any]] | str:
+    if not x.maps:
+        return "This model's file notes no feature maps."
     found = []
     for name, maps in x.maps.items():
         for level, features in zip(level_names(name, len(maps)), maps, strict=True):
@@ -92,19 +94,23 @@ def objects(x: XRay, names: list[str]) -> list[dict[str, Any]]:
     if x.target is None:
         return []
     boxes, labels = x.to_network(x.target["boxes"]), x.target["labels"].tolist()
-    crowd = x.target.get("iscrowd", torch.zeros(len(labels))).bool().tolist()
     return [
         {"box": numbers(box), "label": names[label], "crowd": is_crowd}
-        for box, label, is_crowd in zip(boxes, labels, crowd, strict=True)
+        for box, label, is_crowd in zip(boxes, labels, x.crowd.tolist(), strict=True)
     ]
 
 
 def anchors(x: XRay, names: list[str]) -> dict[str, Any] | str:
     if not x.anchors:
         return "This model's file notes no anchors."
+    if x.pyramid is None:
+        return (
+            "The anchors that this model's file notes do not stand in the cells of maps that it "
+            "notes, or are not the rows of its first stage."
+        )
     levels, first = [], 0
     padded_height, padded_width = x.batch.images.shape[2:]
-    shown = level_names(list(x.maps)[-1], len(x.anchors))
+    shown = level_names(x.pyramid, len(x.anchors))
     for name, boxes, (height, width) in zip(shown, x.anchors, x.grids, strict=True):
         grid = boxes.view(height, width, -1, 4)
         step = [
@@ -129,12 +135,10 @@ def anchors(x: XRay, names: list[str]) -> dict[str, Any] | str:
 
 def _assigned(x: XRay) -> dict[str, Any]:
     """What the annotation makes of each anchor."""
-    assert x.target is not None
     if x.learning is None:
         return {"missing": x.learning_missing}
     assignment, all_anchors = x.learning.assignment, torch.cat(x.anchors)
-    crowd = x.target.get("iscrowd", torch.zeros(len(x.target["labels"]))).bool()
-    own = (~crowd).nonzero()[:, 0]
+    own = (~x.crowd).nonzero()[:, 0]
     matches = assignment.matches.cpu()
     if len(own):
         iou, nearest = box_iou(assignment.boxes[own].cpu(), all_anchors.cpu()).max(0)
@@ -187,12 +191,11 @@ def proposals(x: XRay) -> dict[str, Any] | str:
     found: dict[str, Any] = {
         "before": _best_first(before), "after": _best_first(after),
         "names": [before.name, after.name],
-        "nms": after.limits["nms"],
+        "limits": after.limits,
         "dropped": {rule: int(mask.sum()) for rule, mask in after.dropped.items()},
     }  # fmt: skip
     if x.target is not None:
-        crowd = x.target.get("iscrowd", torch.zeros(len(x.target["labels"]))).bool()
-        boxes = x.to_network(x.target["boxes"])[~crowd]
+        boxes = x.to_network(x.target["boxes"])[~x.crowd]
         found["objects"] = len(boxes)
         found["recall"] = {
             key: {str(t): found_at(boxes, stage, t) for t in RECALL_AT}

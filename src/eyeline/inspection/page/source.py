@@ -47,14 +47,16 @@ def _shown(path: Path, first: int, last: int, marked: list[int]) -> str:
 
 
 def _function(path: Path, number: int) -> tuple[int, int]:
-    """First and last line of the innermost function about a line; the line alone without one."""
+    """First and last line of the innermost function about a line, its decorators included; the
+    line alone without one."""
     found = (number, number)
     for node in ast.walk(_tree(path)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             last = node.end_lineno or node.lineno
             inner = found[0] == found[1] or node.lineno > found[0]
-            if node.lineno <= number <= last and inner:
-                found = (node.lineno, last)
+            first = min(decorator.lineno for decorator in [*node.decorator_list, node])
+            if first <= number <= last and inner:
+                found = (first, last)
     return found
 
 
