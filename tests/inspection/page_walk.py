@@ -79,15 +79,15 @@ WALK = """<script>
 
 
 def walked(
-    page: str, tmp_path: Path, walk: bool = True, address: str = ""
+    page: str, tmp_path: Path, script: str = WALK, address: str = ""
 ) -> tuple[list[str], int, str]:
     """Errors of the page's script on a walk through all its controls, how many there were, and
-    what stands there in the end."""
+    what stands there in the end; or with another `script` instead of the walk."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         pytest.skip("chromium is not on the PATH")
     path = tmp_path / "page.html"
-    path.write_text(page.replace("</body>", WALK * walk + "</body>"), encoding="utf-8")
+    path.write_text(page.replace("</body>", script + "</body>"), encoding="utf-8")
     done = subprocess.run(
         [
             chromium, "--headless", "--no-sandbox", "--disable-gpu",

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from page_walk import data_of, known, walked
+from page_walk import array, data_of, known, walked
 
 import eyeline
 import eyeline.note as note_module
@@ -19,7 +20,10 @@ from eyeline.inspection.cam import METHODS, box_score, score_activations
 from eyeline.inspection.explain import class_names, explain
 from eyeline.inspection.page import source
 from eyeline.inspection.page.attention import _why_black, attention
+from eyeline.inspection.page.found import ranked
+from eyeline.inspection.page.pictures import components
 from eyeline.inspection.xray import XRay, xray
+from eyeline.ops.roi_align import roi_align, roi_pool
 from eyeline.structures import Candidates
 
 TARGET = {"boxes": torch.tensor([[10.0, 20.0, 90.0, 80.0]]), "labels": torch.tensor([1])}
@@ -36,6 +40,19 @@ def page_of(x: XRay, maps: int = 0) -> str:
     return explain(x, "a model", "noise", found)
 
 
+def doing(script: str) -> str:
+    """A script for `walked` that waits for the page to be ready."""
+    return """<script>(async () => {
+      const ready = () => document.documentElement.dataset.ready === "true";
+      while (!ready()) await new Promise((done) => setTimeout(done, 25));
+      const named = (label) => [...document.querySelectorAll("input")]
+        .find((one) => one.parentElement.textContent === label);
+      const canvas = (label) => document.querySelector(`canvas[aria-label^="${label}"]`);
+      const key = (on, name) => on.dispatchEvent(new KeyboardEvent("keydown", { key: name }));
+      SCRIPT
+    })();</script>""".replace("SCRIPT", script)
+
+
 def words(shown: str) -> str:
     seen = re.sub(r"<(script|style).*?</\1>", "", shown, flags=re.DOTALL)
     return " ".join(html.unescape(re.sub("<[^>]+>", " ", seen)).split())
@@ -48,7 +65,7 @@ def test_soft_nms_is_not_told_as_hard(kind: str, tmp_path: Path) -> None:
     assert data["boxes"]["limits"]["floor"] == 0.001 and data["boxes"]["limits"]["vote"] == 0.7
     assert ("sigma" in data["boxes"]["limits"]) == (kind == "soft_gaussian")
     assert all(step["suppressed"] is None for step in data["boxes"]["detections"][0]["steps"])
-    errors, _, shown = walked(page_of(x), tmp_path, walk=False)
+    errors, _, shown = walked(page_of(x), tmp_path, script="")
     text = words(shown)
     assert errors == []
     assert "lowered by soft NMS until below 0.001" in text and "suppressed at an IoU" not in text
@@ -58,7 +75,7 @@ def test_soft_nms_is_not_told_as_hard(kind: str, tmp_path: Path) -> None:
 
 
 def test_hard_nms_is_told_as_hard(tmp_path: Path) -> None:
-    errors, _, shown = walked(page_of(look("retinanet")), tmp_path, walk=False)
+    errors, _, shown = walked(page_of(look("retinanet")), tmp_path, script="")
     text = words(shown)
     assert errors == []
     assert "suppressed at an IoU above 0.5" in text
@@ -82,7 +99,7 @@ def test_anchors_that_count_are_summed(tmp_path: Path) -> None:
     counts = data_of(page_of(x))["anchors"]["counts"]
     both = sum(row["positive"] + row["forced"] for row in counts)
     assert both == (x.learning.assignment.matches >= 0).sum() > 0
-    _, _, shown = walked(page_of(x), tmp_path, walk=False)
+    _, _, shown = walked(page_of(x), tmp_path, script="")
     table = shown[shown.index("positive and forced together") :]
     last = re.findall(r"<td.*?>(.*?)</td>", table[: table.index("</table>")])[-7:]
     assert last[0] == "all" and last[4] == str(both)
@@ -153,21 +170,91 @@ def test_weights_that_are_no_numbers() -> None:
 
 def test_a_bad_address_does_no_harm(tmp_path: Path) -> None:
     page = page_of(look("retinanet"))
-    errors, _, shown = walked(page, tmp_path, walk=False, address="#100%")
+    errors, _, shown = walked(page, tmp_path, script="", address="#100%")
     assert errors == [] and 'data-ready="true"' in shown
     assert re.search(r'<p id="error"[^>]* hidden', shown)
     broken = page.replace("function drawCell(context, unit) {", "function drawCell() {")
-    errors, _, shown = walked(broken, tmp_path, walk=False)
+    errors, _, shown = walked(broken, tmp_path, script="")
     assert errors and f"Parts of this page do not work: {errors[0]}" in words(shown)
     assert not re.search(r'<p id="error"[^>]* hidden', shown)
     assert page.count("<noscript>") == 1
 
 
 def test_canvases_with_keys_are_told_as_such(tmp_path: Path) -> None:
-    _, _, shown = walked(page_of(look("retinanet")), tmp_path, walk=False)
+    _, _, shown = walked(page_of(look("retinanet")), tmp_path, script="")
     figures = re.findall(r"<figure><canvas(.*?)></canvas><figcaption(.*?)>", shown)
     assert len(figures) > 5
     for canvas, caption in figures:
         keys = 'tabindex="0"' in canvas
         assert ('role="application"' in canvas) == keys == ('aria-live="polite"' in caption)
     assert any('tabindex="0"' in canvas for canvas, _ in figures)
+
+
+def test_anchors_of_a_place_at_every_level(tmp_path: Path) -> None:
+    x = look("retinanet")
+    script = """named("of this place, all levels").click();
+      key(canvas("The picture with anchors"), "ArrowRight");"""
+    errors, _, shown = walked(page_of(x), tmp_path, doing(script), "#anchors:level=0")
+    assert errors == []
+    part = shown[shown.index("and the cells there of all levels") :]
+    table = part[part.index("<tbody>") : part.index("</tbody>")]
+    rows = [re.findall(r"<td.*?>(.*?)</td>", row) for row in table.split("<tr>")[1:]]
+    assert [row[1] for row in rows] == [f"P{i}" for i in range(3, 8) for _ in range(9)]
+    first = data_of(page_of(x))["anchors"]["levels"][0]
+    place = re.search(r"Level P3, row (\d+), column (\d+)", shown)
+    assert place is not None
+    cell = int(place[1]) * first["width"] + int(place[2])
+    wanted = x.stages[0].scores[9 * cell : 9 * cell + 9]
+    assert [float(row[3]) for row in rows[:9]] == pytest.approx(wanted.tolist(), abs=0.006)
+
+
+@pytest.mark.parametrize("name", ["retinanet", "faster_rcnn"])
+def test_what_the_first_nms_suppressed(name: str, tmp_path: Path) -> None:
+    x = look(name)
+    page = page_of(x)
+    data = data_of(page)["proposals"]
+    place, by, overlap = (torch.tensor(array(data[key])) for key in ("from", "by", "overlap"))
+    last = next(i for i, stage in enumerate(x.stages) if "nms" in stage.limits)
+    before, after = x.stages[last - 1], x.stages[last]
+    rows = ranked(before)
+    assert after.suppressor is not None and after.overlap is not None and after.parent is not None
+    place, by = place.long(), by.long()
+    assert (rows[place] == after.parent[ranked(after)]).all()
+    assert (by >= 0).sum() == (after.suppressor >= 0).sum() > 0
+    for row, other, iou in zip(rows, by, overlap, strict=True):
+        if other >= 0:
+            assert rows[other] == after.suppressor[row]
+            assert float(iou) == pytest.approx(float(after.overlap[row]), abs=1e-4)
+    script = 'for (let i = 0; i < 3; i++) key(canvas("Boxes after NMS"), "ArrowDown");'
+    errors, _, shown = walked(page, tmp_path, script=doing(script))
+    count = (by == place[2]).sum()
+    assert errors == []
+    told = f"The box in place 3 after NMS suppressed {count} other"
+    assert told in words(shown)
+
+
+def test_crops_are_what_the_pooler_gives() -> None:
+    """Of the three planes that the page shows of a map, as both poolings make of them."""
+    x = look("faster_rcnn")
+    data = data_of(page_of(x))
+    (cut,) = data["regions"]
+    for name, pooled in (("aligned_crops", roi_align), ("pooled_crops", roi_pool)):
+        crops = array(cut[name]).reshape(-1, 3, cut["size"], cut["size"])
+        assert len(crops) == len(cut["regions"]) > 0
+        for i in (0, len(crops) - 1):
+            region = cut["regions"][i]
+            level = list(x.maps.values())[-1][region["level"]]
+            planes = torch.from_numpy(np.array(components(level)[0])).permute(2, 0, 1)[None].float()
+            scale = [1 / region["cell"]]
+            where = torch.zeros(1, dtype=torch.int64)
+            box = x.cuts[0].boxes[region["row"]][None]
+            more = (x.cuts[0].sampling_ratio, x.cuts[0].aligned) if pooled is roi_align else ()
+            wanted = pooled([planes], box, where, where, cut["size"], scale, *more)[0]  # type: ignore[operator]
+            assert np.abs(crops[i] - wanted.numpy()).max() <= 0.51
+
+
+def test_crops_are_drawn(tmp_path: Path) -> None:
+    errors, _, shown = walked(page_of(look("mask_rcnn")), tmp_path)
+    text = words(shown)
+    assert errors == []
+    assert "what RoIAlign gave, 14 × 14" in text and "what RoI pooling would give" in text

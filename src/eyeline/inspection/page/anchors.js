@@ -44,12 +44,11 @@ function buildAnchors(view, data) {
     },
     key: (dx, dy) => choose(state.cell[0] + dy, state.cell[1] + dx),
   });
-  if (known) {
-    radios(left, "Show", [
-      ["cell", "of the cell"], ["positive", "positive"], ["ignored", "ignored"],
-      ["sampled", data.sampler ? "sampled" : "that count"],
-    ], mode, (value) => { mode = value; scene.redraw(); });
-  }
+  radios(left, "Show", [
+    ["cell", "of the cell"], ["levels", "of this place, all levels"],
+    ...(known ? [["positive", "positive"], ["ignored", "ignored"],
+      ["sampled", data.sampler ? "sampled" : "that count"]] : []),
+  ], mode, (value) => { mode = value; show(); });
   const levels = radios(right, "Level", grid.levels.map((level, i) => [i, level.name]), start.level,
     (level) => set("level", level));
   const said = el("div");
@@ -86,25 +85,34 @@ function buildAnchors(view, data) {
     set("cell", [Math.max(0, Math.min(y, height - 1)), Math.max(0, Math.min(x, width - 1))]);
   }
 
-  function follow(level) { // to the cell of the new level that lies at the same place
+  function samePlace(level, from) { // the level's cell in which the chosen cell's middle lies
     const { step, height, width } = grid.levels[level];
     const at = state.cell.map((i, axis) =>
-      Math.floor(((i + 0.5) * grid.levels[before].step[axis]) / step[axis]));
-    state.cell = [Math.min(at[0], height - 1), Math.min(at[1], width - 1)];
+      Math.floor(((i + 0.5) * grid.levels[from].step[axis]) / step[axis]));
+    return [Math.min(at[0], height - 1), Math.min(at[1], width - 1)];
+  }
+
+  function follow(level) {
+    state.cell = samePlace(level, before);
     before = level;
+  }
+
+  // What is told and drawn: [level, row, column] of one cell, or of one at every level.
+  function places() {
+    if (mode !== "levels") return [[state.level, ...state.cell]];
+    return grid.levels.map((_, level) => [level, ...samePlace(level, state.level)]);
   }
 
   function show() {
     if (!state.cell) return;
-    const { shapes } = grid.levels[state.level];
-    const [y, x] = state.cell;
-    const heads = ["", "shape", labels ? "best class" : "objectness"];
+    const all = mode === "levels";
+    const heads = ["", ...(all ? ["level"] : []), "shape", labels ? "best class" : "objectness"];
     if (labels) heads.push("");
     if (known) heads.push("IoU", "object", "counts as", data.sampler ? "sampled" : "in the loss");
-    const rows = shapes.map((_, shape) => {
-      const row = grid.row(state.level, y, x, shape);
-      const cells = [dot(SHAPES[shape % SHAPES.length]), size(grid.box(state.level, y, x, shape)),
-        share(scores[row])];
+    const rows = places().flatMap(([level, y, x]) => grid.levels[level].shapes.map((_, shape) => {
+      const row = grid.row(level, y, x, shape);
+      const cells = [dot(SHAPES[shape % SHAPES.length]), ...(all ? [grid.levels[level].name] : []),
+        size(grid.box(level, y, x, shape)), share(scores[row])];
       if (labels) cells.push(data.classes[labels[row]]);
       if (known) {
         const near = object[row] >= 0 && iou[row] > 0;
@@ -112,20 +120,23 @@ function buildAnchors(view, data) {
           data.kinds[kind[row]], sampled[row] ? "yes" : "–");
       }
       return cells;
-    });
-    replace(said, table(`Level ${grid.levels[state.level].name}, row ${y}, column ${x}`, heads, rows));
+    }));
+    const [y, x] = state.cell;
+    const cell = `Level ${grid.levels[state.level].name}, row ${y}, column ${x}`;
+    replace(said, table(all ? `${cell}, and the cells there of all levels` : cell, heads, rows));
     scene.redraw();
   }
 
   function draw(context, unit) {
-    drawPhoto(context, mode === "cell" ? 0 : 0.35);
-    drawObjects(context, unit, mode === "cell" ? 1 : 0.8);
-    const told = mode === "cell" ? drawCell(context, unit) : drawAll(context, unit);
+    const ofCell = mode === "cell" || mode === "levels";
+    drawPhoto(context, ofCell ? 0 : 0.35);
+    drawObjects(context, unit, ofCell ? 1 : 0.8);
+    const told = ofCell ? drawCell(context, unit) : drawAll(context, unit);
     scene.caption.textContent = told;
   }
 
   function drawCell(context, unit) {
-    const { height, width, shapes, step } = grid.levels[state.level];
+    const { height, width, step } = grid.levels[state.level];
     if (step[1] / unit >= 6) {
       context.beginPath();
       for (let x = 1; x < width; x++) { context.moveTo(x * step[1], 0); context.lineTo(x * step[1], HEIGHT); }
@@ -138,10 +149,14 @@ function buildAnchors(view, data) {
     const [x1, y1, x2, y2] = grid.cellBox(state.level, y, x);
     context.fillStyle = "rgb(255 255 255 / .6)";
     context.fillRect(x1, y1, x2 - x1, y2 - y1);
-    shapes.forEach((_, shape) => {
-      drawBox(context, unit, grid.box(state.level, y, x, shape), SHAPES[shape % SHAPES.length]);
-    });
-    return "Green: the annotation. The cell is white, its anchors have the colours of the table.";
+    for (const [level, row, column] of places()) {
+      grid.levels[level].shapes.forEach((_, shape) => {
+        drawBox(context, unit, grid.box(level, row, column, shape), SHAPES[shape % SHAPES.length],
+          { width: level === state.level ? 2 : 1.2 });
+      });
+    }
+    return "Green: the annotation. The cell is white, its anchors have the colours of the table"
+      + (mode === "levels" ? "; those of other levels are thin." : ".");
   }
 
   function drawAll(context, unit) {

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
 from eyeline.evaluation.html import picture_uri
 from eyeline.inspection.fate import RULES, UNLINKED, Candidate, fates, origin, scores_of, story
 from eyeline.inspection.page.packing import numbers, packed
+from eyeline.inspection.page.pictures import components
 from eyeline.inspection.page.seen import level_names, ranked
 from eyeline.inspection.xray import XRay
-from eyeline.ops.roi_align import pool_edges, sample_positions
+from eyeline.ops.roi_align import pool_edges, roi_align, roi_pool, sample_positions
 from eyeline.structures import Cut
 
 PROPOSALS = 40  # regions shown besides those of detections
@@ -54,7 +56,8 @@ def _cut(x: XRay, cut: Cut, stage: int, names: list[str]) -> dict[str, Any]:
     entries: dict[int, str] = {}
     for d, (label, score) in enumerate(_detections(x)):
         row = x.rows(d)[stage]
-        entries.setdefault(row, f"detection #{d}: {names[label]} {score:.2f}")
+        title = f"#{d}: {names[label]} {score:.2f}"  # one proposal may give several
+        entries[row] = f"{entries[row]}, {title}" if row in entries else f"detection {title}"
     if stage < len(x.stages) - 1:
         for row in ranked(x.stages[stage]).tolist():
             if len(entries) >= len(_detections(x)) + PROPOSALS:
@@ -84,7 +87,19 @@ def _cut(x: XRay, cut: Cut, stage: int, names: list[str]) -> dict[str, Any]:
             "left": left[0].tolist(), "right": right[0].tolist(),
             "off": [round(float(off.mean()), 1), round(float(off.max()), 1)],
         })  # fmt: skip
+    of_colours = [
+        torch.from_numpy(np.array(components(level)[0])).permute(2, 0, 1)[None].float()
+        for level in maps[: len(cut.scales)]
+    ]
+    where = torch.zeros_like(level)
+    aligned = roi_align(
+        of_colours, boxes, where, level, cut.size, cut.scales, cut.sampling_ratio, cut.aligned
+    )
+    pooled = roi_pool(of_colours, boxes, where, level, cut.size, cut.scales)
     return {
+        # (R, 3, bins, bins): what becomes of the colours in which the maps are shown
+        "aligned_crops": packed(aligned.round(), "uint8"),
+        "pooled_crops": packed(pooled.round(), "uint8"),
         "size": cut.size, "kind": cut.kind, "aligned": cut.aligned,
         "detections": [x.rows(d)[stage] for d in range(len(_detections(x)))],
         "levels": level_names(list(x.maps)[-1], len(maps)), "group": list(x.maps)[-1],

@@ -14,23 +14,59 @@ function buildProposals(view, data) {
   });
   const pair = el("div", { className: "pair-of-scenes" });
   view.append(pair);
+  const boxes = { before: unpack(data.before.boxes), after: unpack(data.after.boxes) };
+  const allScores = { before: unpack(data.before.scores), after: unpack(data.after.scores) };
+  const boxOf = (side, r) => boxes[side].subarray(4 * r, 4 * r + 4);
+  const nms = aboutNms(data.limits);
+  const [from, by, overlap] = data.by && !nms.soft
+    ? [data.from, data.by, data.overlap].map(unpack) : [];
+  let chosen = null; // place of a box among those after
+  const suppressed = () => (chosen === null ? []
+    : [...by.keys()].filter((r) => by[r] === from[chosen]).sort((a, b) => overlap[b] - overlap[a]));
+  const choice = by && data.after.count ? {
+    click: (x, y) => { // the smallest box about the point
+      const area = ([x1, y1, x2, y2]) => (x2 - x1) * (y2 - y1);
+      const drawn = Array.from({ length: Math.min(count(position), data.after.count) }, (_, r) => r);
+      const about = drawn.filter((r) => {
+        const [x1, y1, x2, y2] = boxOf("after", r);
+        return x1 <= x && x <= x2 && y1 <= y && y <= y2;
+      }).sort((a, b) => area(boxOf("after", a)) - area(boxOf("after", b)));
+      choose(about.length ? about[0] : null);
+    },
+    key: (dx, dy) => choose(chosen === null ? 0
+      : Math.max(0, Math.min(chosen + dx + dy, data.after.count - 1))),
+  } : {};
   const sides = ["before", "after"].map((side, i) => {
-    const boxes = unpack(data[side].boxes);
-    const scores = unpack(data[side].scores);
-    const scene = new Scene(pair, `Boxes ${side} NMS`, (context, unit) => {
+    const scores = allScores[side];
+    const label = side === "after" && choice.click
+      ? "Boxes after NMS. Click a box; arrow keys step on." : `Boxes ${side} NMS`;
+    const scene = new Scene(pair, label, (context, unit) => {
       drawPhoto(context, 0.25);
       const drawn = Math.min(count(position), data[side].count);
       for (let r = drawn - 1; r >= 0; r--) {
-        drawBox(context, unit, boxes.subarray(4 * r, 4 * r + 4), side === "after" ? COLOURS.found
-          : COLOURS.suppressed, { width: 1.2, alpha: 0.35 + 0.65 * scores[r] });
+        const alpha = (0.35 + 0.65 * scores[r]) * (chosen === null ? 1 : 0.35);
+        drawBox(context, unit, boxOf(side, r), side === "after" ? COLOURS.found : COLOURS.suppressed,
+          { width: 1.2, alpha });
+      }
+      if (chosen !== null) {
+        if (side === "before") {
+          for (const r of suppressed()) {
+            drawBox(context, unit, boxOf("before", r), COLOURS.suppressed, { width: 1.6, dash: [6, 4] });
+          }
+        }
+        drawBox(context, unit, boxOf("after", chosen), COLOURS.chosen, { width: 3 });
       }
       const last = drawn ? `, scores down to ${share(scores[drawn - 1])}` : "";
       scene.caption.textContent = `${side}: ${drawn.toLocaleString("en")} of `
-        + `${plural(data[side].count, "box", "boxes")}${last} (${data.names[i]})`;
-    });
+        + `${plural(data[side].count, "box", "boxes")}${last} (${data.names[i]})`
+        + (side === "after" && chosen !== null
+          ? `. White: the one in place ${chosen + 1}, ${share(scores[chosen])}` : "");
+    }, side === "after" ? choice : {});
     return scene;
   });
-  const nms = aboutNms(data.limits);
+  const said = el("div");
+  view.append(said);
+  if (by) choose(null);
   const dropped = Object.entries({ nms: nms.dropped,
     size: "too small", limit: "beyond the limit" })
     .filter(([rule]) => data.dropped[rule] !== undefined)
@@ -44,6 +80,20 @@ function buildProposals(view, data) {
       : "Give an annotation (--target) to see the recall." }));
   }
   show();
+
+  function choose(r) {
+    chosen = r;
+    const others = suppressed();
+    const rows = others.map((other) => [other + 1, share(allScores.before[other]),
+      size(boxOf("before", other)), share(overlap[other])]);
+    replace(said, el("p", { className: "note", textContent: r === null
+      ? "Click a box after NMS to see which others it suppressed."
+      : `The box in place ${(r + 1).toLocaleString("en")} after NMS suppressed `
+        + `${plural(others.length, "other")}${others.length ? ", orange and dashed" : ""}.` }),
+      others.length ? table(`What it suppressed: boxes${data.classed ? ` ${nms.whose}` : ""} that overlap it by more than ${data.limits.nms}`,
+        ["place before NMS", "score", "size", "IoU"], rows) : null);
+    for (const scene of sides) scene.redraw();
+  }
 
   function show() {
     for (const scene of sides) scene.redraw();

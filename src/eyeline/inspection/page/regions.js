@@ -16,6 +16,18 @@ function buildRegions(view, cuts, maps) {
     under(context);
     over(context, unit);
   }, { caption: label }));
+  const crops = cuts.map((one) => [one.aligned_crops, one.pooled_crops].map(unpack));
+  const tiles = [["roi_align", "RoIAlign"], ["roi_pool", "RoI pooling"]].map(([key, name], kind) => {
+    const tile = new Scene(grid, `The region's features by ${name}`, (context) => {
+      const bins = cuts[cut].size;
+      const caption = `what ${name} ${cuts[cut].kind === key ? "gave" : "would give"}`;
+      context.imageSmoothingEnabled = false;
+      context.drawImage(crop(crops[cut][kind], bins), 0, 0, 1, 1);
+      tile.caption.textContent = `${caption}, ${bins} × ${bins} bins, in the map's colours`;
+    }, { view: [0, 0, 1, 1] });
+    tile.canvas.classList.add("small");
+    return tile;
+  });
   if (cuts.length > 1) {
     radios(right, "Cut for", cuts.map((one, i) => [i, `${one.size} × ${one.size} bins`]), 0, (i) => {
       const row = cuts[cut].regions[chosen]?.row;
@@ -60,6 +72,7 @@ function buildRegions(view, cuts, maps) {
       Math.max(box[2], rights.at(-1) * cell), Math.max(box[3], bottom.at(-1) * cell)];
     const side = 1.18 * Math.max(outer[2] - outer[0], outer[3] - outer[1]) + cell;
     const [x, y] = [(outer[0] + outer[2]) / 2, (outer[1] + outer[3]) / 2];
+    for (const tile of tiles) tile.redraw();
     for (const scene of scenes) scene.look([x - side / 2, y - side / 2, x + side / 2, y + side / 2]);
     const one = cuts[cut];
     const samples = region.y.length / one.size;
@@ -70,6 +83,18 @@ function buildRegions(view, cuts, maps) {
       + `${one.aligned ? "" : ", half a cell too far right and down, this model's convention"}. `
       + `RoI pooling's bins lie ${region.off[0]} pixels from these on average, ${region.off[1]} at `
       + `most.${one.kind === "roi_pool" ? " This model uses RoI pooling." : ""}` }));
+  }
+
+  function crop(values, bins) { // (regions, 3, bins, bins) bytes
+    const canvas = el("canvas", { width: bins, height: bins });
+    const pixels = new ImageData(bins, bins);
+    const cells = bins * bins;
+    for (let i = 0; i < cells; i++) {
+      for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = values[(3 * chosen + c) * cells + i];
+      pixels.data[4 * i + 3] = 255;
+    }
+    canvas.getContext("2d").putImageData(pixels, 0, 0);
+    return canvas;
   }
 
   function drawMap(context) {

@@ -184,6 +184,8 @@ def _counts(x: XRay, kinds: Tensor, sampled: Tensor) -> list[dict[str, int]]:
 
 
 def proposals(x: XRay) -> dict[str, Any] | str:
+    """Boxes before and after the first NMS, best first; "from" has the place of each one after
+    among those before, "by" for each one before the place of the one that suppressed it, or -1."""
     last = nms_stage(x)
     if last is None or last == 0:
         return "This model does not thin out its boxes by NMS."
@@ -192,8 +194,16 @@ def proposals(x: XRay) -> dict[str, Any] | str:
         "before": _best_first(before), "after": _best_first(after),
         "names": [before.name, after.name],
         "limits": after.limits,
+        "classed": after.labels is not None,
         "dropped": {rule: int(mask.sum()) for rule, mask in after.dropped.items()},
     }  # fmt: skip
+    if after.suppressor is not None and after.overlap is not None and after.parent is not None:
+        rank = torch.full((len(before.boxes),), -1)
+        rank[ranked(before)] = torch.arange(int(before.valid.sum()))
+        by = after.suppressor[ranked(before)]
+        found["from"] = packed(rank[after.parent[ranked(after)]], "int16")
+        found["by"] = packed(torch.where(by >= 0, rank[by.clamp(min=0)], -1), "int16")
+        found["overlap"] = shares(after.overlap[ranked(before)])
     if x.target is not None:
         boxes = x.to_network(x.target["boxes"])[~x.crowd]
         found["objects"] = len(boxes)
