@@ -24,6 +24,7 @@ from eyeline.inspection.page.found import ranked
 from eyeline.inspection.page.pictures import components
 from eyeline.inspection.xray import XRay, xray
 from eyeline.ops.roi_align import roi_align, roi_pool
+from eyeline.registry import list_models
 from eyeline.structures import Candidates
 
 TARGET = {"boxes": torch.tensor([[10.0, 20.0, 90.0, 80.0]]), "labels": torch.tensor([1])}
@@ -258,3 +259,28 @@ def test_crops_are_drawn(tmp_path: Path) -> None:
     text = words(shown)
     assert errors == []
     assert "what RoIAlign gave, 14 × 14" in text and "what RoI pooling would give" in text
+
+
+@pytest.mark.parametrize("name", list_models("detection"))
+def test_an_anchor_costs_few_bytes(name: str) -> None:
+    """Two for each share and number, one for each kind, and a third more as text."""
+    x = look(name)
+    anchors = data_of(page_of(x))["anchors"]
+    of_anchors = [value["data"] for value in anchors.values() if isinstance(value, dict)]
+    count = sum(map(len, x.anchors))
+    assert len(of_anchors) >= (5 if "missing" not in anchors else 1)
+    assert sum(map(len, of_anchors)) <= 14 * count + 4 * len(of_anchors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_models("detection"))
+def test_a_page_of_usual_size(name: str) -> None:
+    """At the papers' 800 pixels, with all the detections that there may be."""
+    torch.manual_seed(0)
+    options = {"backbone": "resnet18", "score_threshold": 0.005}
+    model = eyeline.create_model(name, classes=["cat", "dog"], **options)
+    image = torch.rand(3, 480, 640)
+    target = TARGET | {"masks": torch.ones(1, 480, 640, dtype=torch.bool)}
+    x = xray(model, image, target)
+    assert x.batch.sizes[0].min() == 800 and len(x.prediction["boxes"]) > 0
+    assert len(page_of(x, 4)) < 15_000_000
