@@ -174,7 +174,14 @@ def test_what_exists_stays(cli: Run) -> None:
         ),
         (["pictures/b.png", "--target", "pictures"], "the class 'dog' is not one of disc, cat"),
         (["c.png", "--target", "pictures"], "pictures: no picture is named c.png"),
-        (["pictures/a.png", "--target", "c.png"], "c.png: neither a folder nor a COCO"),
+        (
+            ["pictures/a.png", "--target", "c.png"],
+            "c.png: not a file of a known format; looked for COCO",
+        ),
+        (
+            ["pictures/a.png", "--target", "pictures", "--format", "voc"],
+            "pictures: not annotations of a known format; looked for Pascal VOC",
+        ),
         (["a.xml"], "a.xml"),
         (["pictures/a.png", "-o", "pictures"], "pictures is a folder; give --out a file"),
         (

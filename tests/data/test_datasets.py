@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from eyeline.data.datasets import DetectionDataset, open_dataset
-from eyeline.data.formats import Annotations, Record
+from eyeline.data.formats import REGION, Annotations, Record
 from eyeline.errors import EyelineError
 from eyeline.structures import Target
 
@@ -230,3 +230,16 @@ def test_the_two_bad_boxes_of_bccd(shared_data: Path) -> None:
     assert len(dataset) == 292 and kept == 361 + 4155 + 372 - 2 - test
     image, target = dataset[0]
     assert image.shape == (3, 480, 640) and target["boxes"].shape == (len(target["labels"]), 4)
+
+
+def test_a_region_without_a_class_is_ignored_for_every_class(tmp_path: Path) -> None:
+    one = replace(
+        record(tmp_path / "a.png", [[1, 1, 5, 4], [0, 0, 3, 3]]),
+        labels=np.array([REGION, 1]),
+        iscrowd=np.array([True, False]),
+    )
+    _, target = DetectionDataset(annotations(one), masks=True)[0]
+    assert target["labels"].tolist() == [0, 1, 1]
+    assert target["iscrowd"].tolist() == [True, True, False]
+    assert target["boxes"].tolist() == [[1, 1, 5, 4], [1, 1, 5, 4], [0, 0, 3, 3]]
+    assert len(target["masks"]) == 3

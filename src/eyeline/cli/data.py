@@ -1,4 +1,4 @@
-"""eyeline data: sample data, and a check of one's own."""
+"""eyeline data: sample data, and one's own checked, converted, split and merged."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from typing import Annotated
 
 import typer
 
+from eyeline.cli import arrange
 from eyeline.errors import EyelineError
 
-app = typer.Typer(help="Sample data, and a check of your own.", no_args_is_help=True)
+app = typer.Typer(
+    help="Sample data; your own checked, converted, split, merged.", no_args_is_help=True
+)
+app.command()(arrange.convert)
+app.command()(arrange.split)
+app.command()(arrange.merge)
 
 
 @app.command()
@@ -33,10 +39,11 @@ def sample(
 
 @app.command()
 def check(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="COCO or Pascal VOC")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="annotated pictures")],
     split: Annotated[
         list[str] | None, typer.Option(help="repeat for several; default train and val")
     ] = None,
+    format: Annotated[str | None, typer.Option(help="of PATH, where it looks like two")] = None,
 ) -> None:
     """Read every annotation and every picture, and count the objects of each class.
 
@@ -58,7 +65,7 @@ def check(
     faults = 0
     console = Console(stderr=True)
     for name in split or ["train", "val"]:
-        dataset = open_dataset(path, name, classes=classes)
+        dataset = open_dataset(path, name, classes=classes, format=format)
         classes = dataset.classes
         records = dataset.annotations.records
         for record in track(records, name, console=console, disable=not console.is_terminal):

@@ -81,6 +81,8 @@ def evaluate(
         classes=model.classes,
         bad_boxes=bad_boxes or of_run.bad_boxes,
         one_based=of_run.one_based,
+        format=None if data else of_run.format,
+        unknown=of_run.unknown,
     )
     if getattr(model, "needs_masks", False) and dataset.has_masks:
         dataset.use_masks()

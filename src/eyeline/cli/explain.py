@@ -34,8 +34,12 @@ def explain(
         Path | None,
         typer.Option(
             metavar="ANNOTATION",
-            help="a COCO .json, a VOC .xml, or a folder of either, that has the picture",
+            help="a COCO .json, a VOC .xml, or an annotated folder, that has the picture",
         ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option("--format", metavar="FORMAT", help="of ANNOTATION, where it looks like two"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="default PICTURE.html")
@@ -68,7 +72,7 @@ def explain(
         image, wanted, told = read_image(picture), None, "No annotation was given."
     else:
         needs_masks = getattr(model, "needs_masks", False)
-        annotated = annotated_picture(target, picture, model.classes, needs_masks)
+        annotated = annotated_picture(target, picture, model.classes, needs_masks, format)
         image, wanted = annotated.image, annotated.target
         told = f"Annotation: {target.name}, {_contents(annotated)}."
     found = xray(model, image, wanted)
@@ -98,8 +102,9 @@ def _contents(annotated: AnnotatedPicture) -> str:
     """As "1 object (2 left out: no area or outside the picture), 1 crowd"."""
     from eyeline.evaluation.html import counted
 
-    crowds = int(annotated.target["iscrowd"].sum())
-    told = counted(len(annotated.target["boxes"]) - crowds, "object")
+    boxes, ignored = annotated.target["boxes"], annotated.target["iscrowd"]
+    crowds = len(boxes[ignored].unique(dim=0))  # a region without a class is there for each class
+    told = counted(len(boxes[~ignored]), "object")
     if annotated.left_out:
         told += f" ({annotated.left_out:,} left out: no area or outside the picture)"
     return f"{told}, {counted(crowds, 'crowd')}" if crowds else told

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eyeline.data.formats import Annotations, Record, open_annotations
+from eyeline.data.formats.annotations import spread, taken
 from eyeline.data.images import image_size, is_rotated, read_image
 from eyeline.data.transforms import Transform, resized_target
 from eyeline.errors import EyelineError
@@ -58,9 +58,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     ) -> None:
         if bad_boxes not in ("error", "drop"):
             raise EyelineError(f'bad_boxes is "error" or "drop", not {bad_boxes!r}')
-        self.annotations = replace(
-            annotations, records=without_bad_boxes(annotations.records, bad_boxes)
-        )
+        records = [spread(record, len(annotations.classes)) for record in annotations.records]
+        self.annotations = replace(annotations, records=without_bad_boxes(records, bad_boxes))
         self.classes = list(annotations.classes)
         self.transforms = transforms
         self.masks = False
@@ -163,6 +162,8 @@ def open_dataset(
     seed: int = 0,
     one_based: bool = False,
     draft: int | None = None,
+    format: str | None = None,
+    unknown: Literal["error", "ignore"] = "error",
 ) -> DetectionDataset:
     """Open one split of annotated pictures, in any format that `open_annotations` knows.
 
@@ -171,12 +172,9 @@ def open_dataset(
             split's own are mapped by name.
 
     Raises:
-        EyelineError: as `open_annotations` and `DetectionDataset`; an object whose class is not
-            in `classes`.
+        EyelineError: as `open_annotations` and `DetectionDataset`.
     """
-    annotations = open_annotations(path, split, classes, one_based)
-    if classes is not None:
-        annotations = with_classes(annotations, list(classes))
+    annotations = open_annotations(path, split, classes, one_based, format, unknown)
     return DetectionDataset(annotations, transforms, masks, bad_boxes, seed, draft)
 
 
@@ -193,7 +191,7 @@ def without_bad_boxes(records: list[Record], bad_boxes: Literal["error", "drop"]
         for i in np.flatnonzero(~good):
             reason = f"is not inside {record.width}x{record.height}" if area[i] else "has no area"
             bad.append(f"{record.where[i]}: the box {record.boxes[i].tolist()} {reason}")
-        clean.append(replace(record, boxes=boxes) if good.all() else _select(record, boxes, good))
+        clean.append(taken(replace(record, boxes=boxes), np.flatnonzero(good)))
     if bad and bad_boxes == "error":
         more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
         count = "1 bad box" if len(bad) == 1 else f"{len(bad)} bad boxes"
@@ -202,44 +200,3 @@ def without_bad_boxes(records: list[Record], bad_boxes: Literal["error", "drop"]
             "leave them out"
         )
     return clean
-
-
-def _select(record: Record, boxes: np.ndarray, keep: np.ndarray) -> Record:
-    def chosen(values: list[Any]) -> list[Any]:
-        return [value for value, kept in zip(values, keep, strict=True) if kept]
-
-    return replace(
-        record,
-        boxes=boxes[keep],
-        labels=record.labels[keep],
-        iscrowd=record.iscrowd[keep],
-        segmentations=None if record.segmentations is None else chosen(record.segmentations),
-        where=chosen(record.where),
-        areas=None if record.areas is None else record.areas[keep],
-    )
-
-
-def with_classes(annotations: Annotations, classes: list[str]) -> Annotations:
-    """The same objects with the labels that `classes` gives their names.
-
-    Raises EyelineError where an object's class is not one of them.
-    """
-    if classes == annotations.classes:
-        return annotations
-    label_of = np.array([classes.index(n) if n in classes else -1 for n in annotations.classes])
-    records = []
-    for record in annotations.records:
-        labels = label_of[record.labels].astype(np.int64) if len(record.labels) else record.labels
-        if (labels < 0).any():
-            i = int((labels < 0).argmax())
-            name = annotations.classes[record.labels[i]]
-            raise EyelineError(
-                f"{record.where[i]}: the class {name!r} is not one of {', '.join(classes)}"
-            )
-        records.append(replace(record, labels=labels))
-    category_ids = None
-    if annotations.category_ids:  # a class that the data lacks gets a number that is free there
-        ids = dict(zip(annotations.classes, annotations.category_ids, strict=True))
-        free = count(max(ids.values()) + 1)
-        category_ids = [ids[name] if name in ids else next(free) for name in classes]
-    return Annotations(classes, records, annotations.source, category_ids)

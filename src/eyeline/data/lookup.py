@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from eyeline.data.datasets import DetectionDataset, with_classes
-from eyeline.data.formats import Annotations, Record, open_annotations
-from eyeline.data.formats.coco import coco_splits, read_coco
-from eyeline.data.formats.voc import find_voc, read_voc_file
+from eyeline.data.datasets import DetectionDataset, without_bad_boxes
+from eyeline.data.formats import Annotations, Record, recognise, with_classes
+from eyeline.data.formats.voc import read_voc_file
 from eyeline.data.images import image_size, is_rotated
 from eyeline.errors import EyelineError
 from eyeline.structures import Target
@@ -27,14 +26,19 @@ class AnnotatedPicture(NamedTuple):
 
 
 def annotated_picture(
-    source: str | Path, picture: str | Path, classes: Sequence[str], masks: bool = False
+    source: str | Path,
+    picture: str | Path,
+    classes: Sequence[str],
+    masks: bool = False,
+    format: str | None = None,
 ) -> AnnotatedPicture:
     """A picture and its target, with the labels that `classes` gives the names.
 
     Args:
-        source: a COCO .json, a Pascal VOC .xml, or a folder of either form, all splits of it.
+        source: a Pascal VOC .xml, or whatever `recognise` knows, all splits of it.
         picture: found there by its file name; it may lie elsewhere.
         masks: decode them where they are annotated.
+        format: its name, where the folder looks like several.
 
     Boxes that cannot be meant are left out, and counted.
 
@@ -44,15 +48,16 @@ def annotated_picture(
     source, picture = Path(source), Path(picture)
     if not picture.is_file():
         raise EyelineError(f"{picture}: no such picture")
-    same, named = [], []
-    for part in _read(source, picture):
+    same, named = {}, {}
+    for part in _read(source, picture, classes, format):
         for record in part.records:
             if record.path.name == picture.name:
                 own = Annotations(part.classes, [replace(record, path=picture)], str(source))
-                named.append(own)
+                place = (record.path, *record.where)  # one, where "train" is part of "trainval"
+                named[place] = own
                 if record.path.resolve() == picture.resolve():
-                    same.append(own)
-    found = same or named
+                    same[place] = own
+    found = list((same or named).values())
     if len(found) != 1:
         count = f"{len(found)} pictures are" if found else "no picture is"
         raise EyelineError(f"{source}: {count} named {picture.name}; give its own annotation")
@@ -62,7 +67,8 @@ def annotated_picture(
     if masks and data.has_masks:
         data.use_masks()
     image, target = data[0]
-    return AnnotatedPicture(image, target, len(given.boxes) - len(target["boxes"]))
+    left_out = len(given.boxes) - len(without_bad_boxes([given], "drop")[0].boxes)
+    return AnnotatedPicture(image, target, left_out)
 
 
 def _check_size(given: Record, source: Path) -> None:
@@ -78,20 +84,27 @@ def _check_size(given: Record, source: Path) -> None:
     )
 
 
-def _read(source: Path, picture: Path) -> list[Annotations]:
+def _read(
+    source: Path, picture: Path, classes: Sequence[str], format: str | None
+) -> list[Annotations]:
     """Those in which the picture may be."""
     if source.suffix.lower() == ".xml" and source.is_file():
         return [read_voc_file(source, picture)]
-    if source.is_dir():
-        if root := find_voc(source, (".",)):
-            return [_voc_file(root, picture)]
-        if splits := coco_splits(source):
-            return [read_coco(path, picture=picture) for path in splits.values()]
-        if root := find_voc(source, ("*", "*/*")):
-            return [_voc_file(root, picture)]
-    if source.suffix.lower() == ".json" and source.is_file():
-        return [read_coco(source, picture=picture)]
-    return [open_annotations(source, "train")]  # which says what is wrong
+    found, folder = recognise(source, format)
+    if found.NAME == "voc":
+        return [_voc_file(folder, picture)]
+    splits = found.splits(folder) or []
+    if found.NAME == "coco":
+        return [found.read(folder, split, picture=picture) for split in splits]
+    parts, faults = [], []
+    for split in splits:
+        try:
+            parts.append(found.read(folder, split, classes))
+        except EyelineError as error:  # of a test split without annotations, say
+            faults.append(error)
+    if faults and not any(r.path.name == picture.name for part in parts for r in part.records):
+        raise faults[0]
+    return parts
 
 
 def _voc_file(root: Path, picture: Path) -> Annotations:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from eyeline.data.datasets import DetectionDataset, open_dataset
+from eyeline.data.formats import LISTS
 from eyeline.data.transforms import from_names
 from eyeline.errors import EyelineError
 from eyeline.registry import create_model, find_entry
@@ -25,13 +26,13 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
     if entry.task != "detection":
         raise EyelineError(f"{entry.name} is for {entry.task}; only detectors can be trained yet")
     data, path = recipe.data, recipe.data.path
-    if data.val is not None and Path(path).is_file():
+    if data.val is not None and Path(path).is_file() and Path(path).suffix.lower() not in LISTS:
         raise EyelineError(
             f"{path} is one split: give the folder that holds train and val, or data.val=null"
         )
     common: dict[str, Any] = {
         "masks": data.masks, "bad_boxes": data.bad_boxes, "seed": recipe.seed,
-        "one_based": data.one_based,
+        "one_based": data.one_based, "format": data.format, "unknown": data.unknown,
     }  # fmt: skip
     transforms = from_names(data.transforms)
     dataset = open_dataset(path, data.train, recipe.classes, transforms, draft=data.draft, **common)

@@ -68,6 +68,8 @@ class Data(Section):
     val: str | None = "val"
     bad_boxes: Literal["error", "drop"] = "error"
     one_based: bool = False  # VOC's pixels are counted from 1
+    format: str | None = None  # where the folder looks like two
+    unknown: Literal["error", "ignore"] = "error"  # objects of other classes than `classes`
     transforms: list[str | dict[str, Any]] = ["hflip"]
     draft: Count | None = None  # of training: decode JPEGs smaller, the shorter side at least so
     workers: Natural = 2

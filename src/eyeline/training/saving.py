@@ -28,8 +28,8 @@ STATE = "state.pt"
 # Keys of the recipe that a resumed run must have as they were.
 UNCHANGED = (
     "model", "classes", "data.train", "data.transforms", "data.bad_boxes", "data.one_based",
-    "data.draft", "data.aspect_grouping", "optimizer", "schedule", "batch_size", "accumulate",
-    "clip_norm", "seed", "precision", "freeze", "ema", "eval.metric",
+    "data.unknown", "data.draft", "data.aspect_grouping", "optimizer", "schedule", "batch_size",
+    "accumulate", "clip_norm", "seed", "precision", "freeze", "ema", "eval.metric",
 )  # fmt: skip
 # What a run writes into its folder before it has saved a state.
 EARLY = (

@@ -1,52 +1,157 @@
-"""Annotation formats: one file reads one format; `open_annotations` finds out which it is."""
+"""Annotation formats: one file reads and writes one format; which it is, is seen from the folder.
+
+A format is a module of this package that stands in FORMATS and has the names that `Format` lists.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal, Protocol, cast
 
-from eyeline.data.formats.annotations import Annotations, Record
-from eyeline.data.formats.coco import coco_splits, find_coco, read_coco
-from eyeline.data.formats.voc import find_voc, read_voc
+from eyeline.data.formats import coco, kitti, voc, yolo
+from eyeline.data.formats.annotations import REGION, Annotations, Record, with_classes
+from eyeline.data.formats.coco import read_coco
+from eyeline.data.formats.voc import read_voc
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import Segmentation
 
-__all__ = ["Annotations", "Record", "Segmentation", "open_annotations", "read_coco", "read_voc"]
+__all__ = [
+    "FORMATS",
+    "LISTS",
+    "REGION",
+    "Annotations",
+    "Format",
+    "Record",
+    "Segmentation",
+    "format_named",
+    "open_annotations",
+    "read_coco",
+    "read_voc",
+    "recognise",
+    "with_classes",
+]
+
+
+class Format(Protocol):
+    """What the module of a format offers."""
+
+    NAME: str  # of the option --format: "coco"
+    TITLE: str  # in messages: "COCO"
+    LAYOUT: str  # what it is recognised by, for messages: "annotations/instances_*.json"
+    HOLDS: frozenset[str]  # what it can keep, of `eyeline.data.formats.fitting.FEATURES`
+
+    def splits(self, path: Path) -> list[str] | None:
+        """Names of the splits of a folder (of a file alone: one); None where it is not of this
+        format. Quick: it looks at names and at the beginning of files, and raises nothing."""
+
+    def read(
+        self, path: Path, split: str, classes: Sequence[str] | None = None, **options: Any
+    ) -> Annotations:
+        """One of the splits, with the classes of the source.
+
+        `classes`, where given, are names of its numbers in a format that has no names; other
+        formats need them only to know that they need not look for the names of other splits.
+        `open_annotations` gives the objects their labels, by name.
+        """
+
+    def write(
+        self, splits: Mapping[str, Annotations], folder: Path, names: Mapping[Path, str], link: bool
+    ) -> None:
+        """All splits into an empty folder, for `eyeline.data.formats.writing` to put into place.
+
+        The annotations hold what HOLDS says, no more, and all have the same classes. `names` are
+        the pictures' file names by `record.path`; no two of a split have the same stem, nor any
+        two at all unless HOLDS has "folders".
+        """
+
+
+FORMATS = cast(tuple[Format, ...], (coco, voc, yolo, kitti))
+LISTS = (".yaml", ".yml")  # files that name several splits; any other file is one
 
 
 def open_annotations(
-    path: str | Path, split: str, classes: Sequence[str] | None = None, one_based: bool = False
+    path: str | Path,
+    split: str,
+    classes: Sequence[str] | None = None,
+    one_based: bool = False,
+    format: str | None = None,
+    unknown: Literal["error", "ignore"] = "error",
 ) -> Annotations:
-    """Read one split of whatever annotated data lies at `path`.
-
-    COCO: a folder with annotations/instances_SPLIT.json, instances_SPLIT2017.json, SPLIT.json
-    or SPLIT/_annotations.coco.json, or such a file itself, which is its own split whatever
-    `split` says; pictures in SPLIT/, images/SPLIT/, images/ or beside.
-    Pascal VOC: a folder with Annotations/, JPEGImages/ and ImageSets/Main/SPLIT.txt, or one that
-    holds such a folder at most two levels down (VOCdevkit/VOC2007).
+    """Read one split of whatever annotated data lies at `path`: see `recognise`.
 
     Args:
-        path: folder, or a COCO file.
-        split: "train", "val", "test" ...
-        classes: names for the labels of VOC, which has no list of its own; see `read_voc`.
+        path: folder, or a file that is its own split whatever `split` says.
+        split: "train", "val", "test" ...; the year may be left out where there is only one.
+        classes: names of the labels 0 .. K-1; by default those of the source, in its order.
         one_based: VOC's corners count pixels from 1; see `read_voc`.
+        format: the name of the format, where the folder looks like several.
+        unknown: objects whose class is not in `classes`: "ignore" makes each a region in which
+            nothing is learnt or judged.
 
     Raises:
-        EyelineError: nothing there, no known format, no such split, or the file is broken.
+        EyelineError: nothing there, no known format, no such split, the file is broken, or an
+            object's class is not in `classes`.
+    """
+    found, folder = recognise(path, format)
+    names = found.splits(folder) or []
+    options = {"one_based": True} if one_based and found.NAME == "voc" else {}
+    alone = folder.is_file() and folder.suffix.lower() not in LISTS
+    chosen = names[0] if alone else _split_of(folder, split, names, found)
+    annotations = found.read(folder, chosen, classes, **options)
+    return annotations if classes is None else with_classes(annotations, classes, unknown)
+
+
+def recognise(path: str | Path, format: str | None = None) -> tuple[Format, Path]:
+    """The format of a file or folder, and the folder itself: the one given, or else the only one
+    that matches among those in it, or two levels down (VOCdevkit/VOC2007).
+
+    Raises:
+        EyelineError: there is nothing, no known format, or more than one.
     """
     path = Path(path)
     if not path.exists():
         raise EyelineError(f"{path}: no such file or folder")
-    if path.is_file():
-        if path.suffix.lower() != ".json":
-            raise EyelineError(f"{path}: neither a folder nor a COCO .json file")
-        return read_coco(path)
-    root = find_voc(path, (".",))
-    if root is None and (splits := coco_splits(path)):
-        return read_coco(find_coco(path, split, splits))
-    if root := root or find_voc(path, ("*", "*/*")):
-        return read_voc(root, split, classes, one_based)
+    formats = FORMATS if format is None else (format_named(format),)
+    for pattern in (".", "*", "*/*") if path.is_dir() else (".",):
+        folders = [path] if pattern == "." else sorted(path.glob(f"{pattern}/"))
+        found = [(f, folder) for folder in folders for f in formats if f.splits(folder) is not None]
+        if len({folder for _, folder in found}) > 1:
+            names = ", ".join(str(folder.relative_to(path)) for _, folder in found)
+            raise EyelineError(
+                f"{path}: holds several annotated folders, give one of them: {names}"
+            )
+        if len(found) > 1:
+            titles = " and ".join(f.TITLE for f, _ in found)
+            ways = " or ".join(f.NAME for f, _ in found)
+            raise EyelineError(
+                f"{found[0][1]}: looks like {titles}; say which it is with format= "
+                f"(--format): {ways}"
+            )
+        if found:
+            return found[0]
+    kind = "annotations" if path.is_dir() else "a file"
+    looked = "; ".join(f"{f.TITLE} ({f.LAYOUT})" for f in formats)
+    raise EyelineError(f"{path}: not {kind} of a known format; looked for {looked}")
+
+
+def format_named(name: str) -> Format:
+    """Raises EyelineError where no format is called so."""
+    for found in FORMATS:
+        if name == found.NAME:
+            return found
+    raise EyelineError(f"no format {name!r}; there are: {', '.join(f.NAME for f in FORMATS)}")
+
+
+def _split_of(path: Path, split: str, names: Sequence[str], found: Format) -> str:
+    """The name itself, or that of the only one with a year behind it."""
+    if split in names:
+        return split
+    dated = [name for name in names if re.fullmatch(re.escape(split) + r"_?\d{4}", name)]
+    if len(dated) == 1:
+        return dated[0]
+    there = f"there are: {', '.join(names)}" if names else f"there is none: {found.LAYOUT}"
     raise EyelineError(
-        f"{path}: no annotations of a known format; looked for COCO (annotations/instances_*.json, "
-        "*.json) and Pascal VOC (Annotations/, JPEGImages/ and ImageSets/Main/)"
+        f"{path}: no split {split!r}; " + (f"which of {', '.join(dated)}?" if dated else there)
     )

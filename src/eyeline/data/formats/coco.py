@@ -4,15 +4,41 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
+from os.path import isfile  # False for names that no file can have, where Path raises
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eyeline.data.formats.annotations import Annotations, Record
+from eyeline.data.formats.numbers import decimal, shortest
+from eyeline.data.formats.pictures import place_picture
 from eyeline.data.images import image_size
 from eyeline.errors import EyelineError
+from eyeline.ops.segmentations import decode_masks
 
+NAME = "coco"
+TITLE = "COCO"
+LAYOUT = "annotations/instances_*.json, *.json or */_annotations.coco.json"
+HOLDS = frozenset(
+    (
+        "boxes",
+        "polygons",
+        "digits",
+        "parts",
+        "masks",
+        "crowd",
+        "areas",
+        "sizes",
+        "empty",
+        "ids",
+        "blanks",
+        "folders",
+    )
+)
+KEYS = (b'"images"', b'"annotations"', b'"categories"', b'"info"', b'"licenses"')
+FARTHEST = 1e6  # no picture is wider or higher
 OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 
 
@@ -64,14 +90,19 @@ def read_coco(
     records = []
     for image in listed:
         path = folder / image["file_name"]
-        if picture is None and not path.is_file():
+        if picture is None and not isfile(path):
             raise EyelineError(f"{path}: no such picture; {json_path} lists it")
         own = [annotation for _, annotation in objects[image["id"]]]
         boxes = np.array([a["bbox"] for a in own], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]  # corner and size -> two corners
         height, width = image.get("height"), image.get("width")
         if not (height and width):
-            height, width = image_size(path if picture is None or path.is_file() else picture)
+            height, width = image_size(path if picture is None or isfile(path) else picture)
+        elif not all(_is_number(side) and 0 < side < FARTHEST for side in (height, width)):
+            raise EyelineError(
+                f"{json_path}: the size of {image['file_name']} should be two numbers, "
+                f"not {width!r} and {height!r}"
+            )
         records.append(
             Record(
                 path=path,
@@ -89,41 +120,115 @@ def read_coco(
                 areas=_areas(own, boxes),
             )
         )
-    return Annotations(classes, records, str(json_path), [c["id"] for c in categories])
+    ids = [category["id"] for category in categories]
+    return Annotations(classes, records, str(json_path), ids, _unread(content))
+
+
+def _unread(content: dict[str, Any]) -> list[str]:
+    """What only some people want of COCO."""
+    keypoints = sum(bool(a.get("num_keypoints")) for a in content["annotations"])
+    above = len({c["supercategory"] for c in content["categories"] if c.get("supercategory")})
+    found = {"keypoints of {} objects": keypoints, "{} supercategories": above}
+    return [text.format(number) for text, number in found.items() if number]
 
 
 def _areas(annotations: list[dict[str, Any]], boxes: np.ndarray) -> np.ndarray:
     """By which COCO's metric tells small from large; the box's where none is annotated."""
     sides = boxes[:, 2:] - boxes[:, :2]
     areas = [a.get("area") for a in annotations]
-    known = [
-        area if type(area) in (int, float) else w * h
-        for area, (w, h) in zip(areas, sides, strict=True)
-    ]
+    known = [area if _is_number(area) else w * h for area, (w, h) in zip(areas, sides, strict=True)]
     return np.array(known, np.float32)
 
 
-def coco_splits(root: Path) -> dict[str, Path]:
-    """The splits of a COCO folder: {"train2017": Path(".../instances_train2017.json"), ...}."""
-    splits: dict[str, Path] = {}
-    for folder in (root / "annotations", root):
-        for path in sorted(folder.glob("*.json")):
-            if not path.name.startswith(OTHER_TASKS):
-                splits.setdefault(path.stem.removeprefix("instances_"), path)
-    for path in sorted(root.glob("*/_annotations.coco.json")):
-        splits.setdefault(path.parent.name, path)
-    return splits
+def splits(path: Path) -> list[str] | None:
+    return list(_files(path)) or None
 
 
-def find_coco(root: Path, split: str, splits: dict[str, Path]) -> Path:
-    """The file of a split; the year may be left out where there is only one ("val")."""
-    if split in splits:
-        return splits[split]
-    dated = [name for name in splits if re.fullmatch(re.escape(split) + r"_?\d{4}", name)]
-    if len(dated) == 1:
-        return splits[dated[0]]
-    found = f"which of {', '.join(dated)}?" if dated else f"there are: {', '.join(splits)}"
-    raise EyelineError(f"{root}: no split {split!r}; {found}")
+def _files(path: Path) -> dict[str, Path]:
+    """The files by their splits: {"train2017": Path(".../instances_train2017.json"), ...}."""
+    if path.is_file():
+        return {_split(path): path} if _is_coco(path) else {}
+    files: dict[str, Path] = {}
+    for folder in (path / "annotations", path):
+        for file in sorted(folder.glob("*.json")):
+            if not file.name.startswith(OTHER_TASKS) and _is_coco(file):
+                files.setdefault(_split(file), file)
+    for file in sorted(path.glob("*/_annotations.coco.json")):
+        files.setdefault(file.parent.name, file)
+    return files
+
+
+def _split(json_path: Path) -> str:
+    return json_path.stem.removeprefix("instances_")
+
+
+def _is_coco(path: Path) -> bool:
+    """Other formats are JSON, too: one of COCO's lists stands near the beginning."""
+    if path.suffix.lower() != ".json":
+        return False
+    with path.open("rb") as file:
+        return (
+            re.search(rb'"(images|annotations|categories|info|licenses)"', file.read(4096))
+            is not None
+        )
+
+
+def read(
+    path: Path, split: str, classes: Sequence[str] | None = None, picture: Path | None = None
+) -> Annotations:
+    return read_coco(_files(path)[split], picture=picture)
+
+
+def write(
+    splits: Mapping[str, Annotations], folder: Path, names: Mapping[Path, str], link: bool
+) -> None:
+    """annotations/instances_SPLIT.json, and the pictures in SPLIT/."""
+    (folder / "annotations").mkdir()
+    for split, data in splits.items():
+        (folder / split).mkdir()
+        ids = data.category_ids or list(range(1, len(data.classes) + 1))
+        content: dict[str, list[dict[str, Any]]] = {
+            "images": [],
+            "categories": [
+                {"id": k, "name": name} for k, name in zip(ids, data.classes, strict=True)
+            ],
+            "annotations": [],
+        }
+        for record in data.records:
+            name = names[record.path]
+            place_picture(record.path, folder / split / name, link)
+            size = {"width": record.width, "height": record.height}
+            content["images"].append({"id": record.image_id, "file_name": name, **size})
+            for i in range(len(record.boxes)):
+                number = len(content["annotations"]) + 1
+                category = {"category_id": ids[record.labels[i]]}
+                content["annotations"].append(
+                    {"id": number, "image_id": record.image_id, **category, **_object(record, i)}
+                )
+        target = folder / "annotations" / f"instances_{split}.json"
+        target.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def _object(record: Record, i: int) -> dict[str, Any]:
+    """The fields of an annotation that tell where the object is."""
+    x1, y1, x2, y2 = (decimal(value) for value in record.boxes[i])
+    side = {
+        "width": shortest(x2 - x1, lambda w: np.float32(x1 + w) == record.boxes[i, 2]),
+        "height": shortest(y2 - y1, lambda h: np.float32(y1 + h) == record.boxes[i, 3]),
+    }
+    segmentation = record.segmentations[i] if record.segmentations else []
+    if record.areas is not None:
+        area = decimal(record.areas[i])
+    elif segmentation:
+        area = int(decode_masks([segmentation], record.height, record.width).sum())
+    else:
+        area = side["width"] * side["height"]
+    return {
+        "bbox": [x1, y1, side["width"], side["height"]],
+        "area": area,
+        "iscrowd": int(record.iscrowd[i]),
+        "segmentation": segmentation,
+    }
 
 
 def _find_pictures(json_path: Path, images: list[dict[str, Any]], needed: bool) -> Path:
@@ -135,7 +240,7 @@ def _find_pictures(json_path: Path, images: list[dict[str, Any]], needed: bool) 
     roots = dict.fromkeys([json_path.parent.parent, json_path.parent])
     folders = [root / sub / name for root in roots for sub in ("images", ".") for name in names]
     for folder in folders:
-        if not images or (folder / images[0]["file_name"]).is_file():
+        if not images or isfile(folder / images[0]["file_name"]):
             return folder
     if not needed:
         return folders[0]
@@ -148,13 +253,15 @@ def _find_pictures(json_path: Path, images: list[dict[str, Any]], needed: bool) 
 def _load(json_path: Path) -> dict[str, Any]:
     """The content, with its three lists and the keys that everything else hangs on."""
     try:
-        content = json.loads(json_path.read_bytes())
+        content: dict[str, Any] = json.loads(json_path.read_bytes())
     except json.JSONDecodeError as error:
         raise EyelineError(
             f"{json_path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}"
         ) from None
     except UnicodeDecodeError as error:
         raise EyelineError(f"{json_path}: not UTF-8 at byte {error.start}") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets
+        raise EyelineError(f"{json_path}: not sensible JSON: {error}") from None
     for key, name in (("images", "file_name"), ("categories", "name"), ("annotations", None)):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list):
@@ -169,13 +276,15 @@ def _load(json_path: Path) -> dict[str, Any]:
 
 def _id(entry: dict[str, Any], key: str) -> int | None:
     value = entry.get(key)
-    return value if type(value) is int else None
+    return value if type(value) is int and abs(value) < 2**63 else None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def _is_box(value: Any) -> bool:
-    return (
-        isinstance(value, list) and len(value) == 4 and all(type(v) in (int, float) for v in value)
-    )
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
 
 
 def _first_repeated(values: list[Any]) -> list[Any]:

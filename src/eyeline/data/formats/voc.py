@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from os.path import isfile  # False for names that no file can have, where Path raises
 from pathlib import Path, PureWindowsPath
-from xml.etree.ElementTree import Element, TreeBuilder
+from xml.etree.ElementTree import Element, SubElement, TreeBuilder, indent, tostring
 from xml.parsers import expat
 
 import numpy as np
 
-from eyeline.data.formats.annotations import Annotations, Record
+from eyeline.data.formats.annotations import (
+    Annotations,
+    Record,
+    read_class_list,
+    read_text,
+    with_classes,
+    write_class_list,
+)
+from eyeline.data.formats.pictures import place_picture
 from eyeline.data.images import SUFFIXES, image_size
 from eyeline.errors import EyelineError
 
+NAME = "voc"
+TITLE = "Pascal VOC"
+LAYOUT = "Annotations/*.xml, JPEGImages/ and ImageSets/Main/*.txt"
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+FLAGS = ("difficult", "truncated", "occluded")
+HOLDS = frozenset(("boxes", "sizes", "empty", "blanks", *FLAGS))
 
 
 def read_voc(
@@ -24,8 +38,9 @@ def read_voc(
     Args:
         root: the folder of Annotations/, JPEGImages/ and ImageSets/.
         split: a file of ImageSets/Main, without ".txt".
-        classes: names of the labels 0 .. K-1. By default the sorted names found in a split that
-            is for training ("train", "trainval" ...), and for others those found in "train".
+        classes: names of the labels 0 .. K-1. By default those of classes.txt in `root`, which
+            VOC itself does not have, or the sorted names found in a split that is for training
+            ("train", "trainval" ...), and for others those found in "train".
         one_based: VOC counts pixels from 1 and includes the last, so that a box is
             (xmin - 1, ymin - 1, xmax, ymax). Most data written in this form today does not,
             hence by default coordinates are taken as they are.
@@ -33,18 +48,30 @@ def read_voc(
     Raises:
         EyelineError: no such split, a missing file, broken XML, or a name not in `classes`.
     """
-    root = Path(root)
-    parsed = [(path, *_parse(path)) for path in _split_files(root, split)]
-    if classes is None:
-        roots = [tree for _, tree, _ in parsed]
-        if not split.startswith("train") and _split_path(root, "train").is_file():
-            roots = [_parse(path)[0] for path in _split_files(root, "train")]
-        classes = sorted({_text(o, "name") for tree in roots for o in tree.findall("object")})
+    annotations = read(Path(root), split, classes, one_based)
+    return annotations if classes is None else with_classes(annotations, classes)
+
+
+def read(
+    path: Path, split: str, classes: Sequence[str] | None = None, one_based: bool = False
+) -> Annotations:
+    """As `Format.read` says: the classes are those that `read_voc` takes by default."""
+    parsed = [(file, *_parse(file)) for file in _split_files(path, split)]
+    found = sorted({_text(o, "name") for _, tree, _ in parsed for o in tree.findall("object")})
     records = [
-        _record(_picture(root, path.stem, tree), path, tree, lines, list(classes), i, one_based)
-        for i, (path, tree, lines) in enumerate(parsed)
+        _record(_picture(path, file.stem, tree), file, tree, lines, found, i, one_based)
+        for i, (file, tree, lines) in enumerate(parsed)
     ]
-    return Annotations(list(classes), records, f"{root}, {split}")
+    annotations = Annotations(found, records, f"{path}, {split}", unread=_unread(parsed))
+    if classes is not None:
+        return annotations
+    if (listed := read_class_list(path)) is not None:
+        return with_classes(annotations, listed)
+    if not split.startswith("train") and _split_path(path, "train").is_file():
+        trees = [_parse(file)[0] for file in _split_files(path, "train")]
+        names = {_text(o, "name") for tree in trees for o in tree.findall("object")}
+        return with_classes(annotations, sorted(names))
+    return annotations
 
 
 def read_voc_file(path: str | Path, picture: str | Path) -> Annotations:
@@ -66,21 +93,63 @@ def read_voc_file(path: str | Path, picture: str | Path) -> Annotations:
     return Annotations(classes, [record], str(path))
 
 
-def find_voc(path: Path, patterns: Sequence[str]) -> Path | None:
-    """The VOC folder among those that the first pattern matches, or else the next."""
-    for pattern in patterns:
-        candidates = [path] if pattern == "." else sorted(path.glob(f"{pattern}/"))
-        found = [
-            folder
-            for folder in candidates
-            if (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()
-        ]
-        if len(found) > 1:
-            names = ", ".join(str(folder.relative_to(path)) for folder in found)
-            raise EyelineError(f"{path}: holds several VOC folders, give one of them: {names}")
-        if found:
-            return found[0]
-    return None
+def splits(path: Path) -> list[str] | None:
+    if not ((path / "Annotations").is_dir() and (path / "JPEGImages").is_dir()):
+        return None
+    stems = sorted(file.stem for file in _split_path(path, "").parent.glob("*.txt"))
+    # Beside "train" stand VOC's lists for one class each, "cat_train".
+    return [stem for stem in stems if stem.rpartition("_")[2] not in stems or "_" not in stem]
+
+
+def write(
+    splits: Mapping[str, Annotations], folder: Path, names: Mapping[Path, str], link: bool
+) -> None:
+    """Annotations/*.xml, JPEGImages/, ImageSets/Main/SPLIT.txt and classes.txt."""
+    (folder / "Annotations").mkdir()
+    (folder / "ImageSets" / "Main").mkdir(parents=True)
+    written: dict[str, bytes] = {}
+    for split, data in splits.items():
+        stems = []
+        for record in data.records:
+            name = names[record.path]
+            place_picture(record.path, folder / "JPEGImages" / name, link)
+            content = _xml(record, name, data.classes)
+            stems.append(Path(name).stem)
+            if written.setdefault(name, content) != content:
+                raise EyelineError(
+                    f"{record.path}: it is in two splits with other objects, and VOC has one file "
+                    "for both; leave one of them"
+                )
+            (folder / "Annotations" / f"{stems[-1]}.xml").write_bytes(content)
+        _split_path(folder, split).write_text("".join(f"{s}\n" for s in stems), encoding="utf-8")
+    write_class_list(folder, next(iter(splits.values())).classes)
+
+
+def _xml(record: Record, name: str, classes: Sequence[str]) -> bytes:
+    tree = Element("annotation")
+    SubElement(tree, "filename").text = name
+    size = SubElement(tree, "size")
+    SubElement(size, "width").text = str(record.width)
+    SubElement(size, "height").text = str(record.height)
+    for i, (box, label) in enumerate(zip(record.boxes, record.labels, strict=True)):
+        element = SubElement(tree, "object")
+        SubElement(element, "name").text = classes[label]
+        for flag in FLAGS:
+            SubElement(element, flag).text = str(int(record.attribute(flag)[i]))
+        corners = SubElement(element, "bndbox")
+        for corner, value in zip(CORNERS, box, strict=True):
+            SubElement(corners, corner).text = str(value).removesuffix(".0")
+    indent(tree)
+    return bytes(tostring(tree, encoding="utf-8", xml_declaration=True)) + b"\n"
+
+
+def _unread(parsed: list[tuple[Path, Element, dict[Element, int]]]) -> list[str]:
+    """What only some people want of VOC."""
+    objects = [o for _, tree, _ in parsed for o in tree.findall("object")]
+    parts = sum(len(o.findall("part")) for o in objects)
+    poses = sum(_text(o, "pose") not in ("", "Unspecified") for o in objects)
+    found = {"parts of objects": parts, "poses": poses}
+    return [f"{number} {what}" for what, number in found.items() if number]
 
 
 def _split_path(root: Path, split: str) -> Path:
@@ -91,23 +160,12 @@ def _split_files(root: Path, split: str) -> list[Path]:
     """The XML files of a split."""
     path = _split_path(root, split)
     if not path.is_file():
-        stems = sorted(file.stem for file in path.parent.glob("*.txt"))
-        # Beside "train" stand VOC's lists for one class each, "cat_train".
-        splits = [stem for stem in stems if stem.rpartition("_")[2] not in stems or "_" not in stem]
-        raise EyelineError(
-            f"{root}: no split {split!r}; there are: {', '.join(splits)}"
-            if splits
-            else f"{root}: no split {split!r}; there is no ImageSets/Main/*.txt"
-        )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise EyelineError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
+        raise EyelineError(f"{root}: no split {split!r}; there is no {path}")
     files = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if name := line.strip():
             file = root / "Annotations" / f"{name}.xml"
-            if not file.is_file():
+            if not isfile(file):
                 raise EyelineError(f"{path}:{number}: {file} is not there")
             files.append(file)
     return files
@@ -152,10 +210,7 @@ def _record(
     boxes = np.zeros((len(objects), 4))
     labels = np.zeros(len(objects), np.int64)
     for i, element in enumerate(objects):
-        name = _text(element, "name")
-        if name not in classes:
-            raise EyelineError(f"{where[i]}: the class {name!r} is not one of {', '.join(classes)}")
-        labels[i] = classes.index(name)
+        labels[i] = classes.index(_text(element, "name"))
         values = [_text(element, f"bndbox/{corner}") for corner in CORNERS]
         try:
             boxes[i] = [float(value) for value in values]
@@ -167,16 +222,21 @@ def _record(
     height, width = (_integer(_text(tree, f"size/{side}")) for side in ("height", "width"))
     if not (height and width):
         height, width = image_size(picture)
+    flags = {
+        flag: np.array([float(_text(element, flag) == "1") for element in objects])
+        for flag in FLAGS
+    }
     return Record(
         path=picture,
         width=width,
         height=height,
         boxes=boxes.astype(np.float32),
         labels=labels,
-        iscrowd=np.array([_text(element, "difficult") == "1" for element in objects], bool),
+        iscrowd=flags["difficult"] > 0,
         segmentations=None,
         image_id=image_id,
         where=where,
+        attributes=flags,
     )
 
 
@@ -184,7 +244,7 @@ def _picture(root: Path, stem: str, tree: Element) -> Path:
     """The picture of the XML's name; only where there is none, the one that the XML names."""
     folder, filename = root / "JPEGImages", _text(tree, "filename")
     for name in (*(stem + s for s in (".jpg", *sorted(SUFFIXES))), f"{stem}.JPG", filename):
-        if name and (folder / name).is_file():
+        if name and isfile(folder / name):
             return folder / name
     raise EyelineError(f"{folder / stem}.jpg: no such picture, but it has annotations")
 
@@ -194,4 +254,4 @@ def _text(element: Element, path: str) -> str:
 
 
 def _integer(text: str) -> int:
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and len(text) < 7 else 0

@@ -133,7 +133,7 @@ def with_change(key: str, index: int, **change: Any) -> dict[str, Any]:
     ("content", "said"),
     [
         ('{"images": [\n1,, 2]}', ("x.json:2:3", "not valid JSON")),
-        ("[1, 2]", ("x.json", "no list 'images'")),
+        ("[1, 2]", ("x.json", "looked for COCO")),
         ({"images": [], "annotations": []}, ("x.json", "no list 'categories'")),
         ({**COCO, "annotations": ["box"]}, ("annotations[0]", "'box'")),
         (with_change("images", 1, id=None), ("images[1]", "id and a file_name")),
@@ -288,7 +288,7 @@ def test_broken_voc_is_explained(tmp_path: Path) -> None:
         open_annotations(root, "train")
     for file in root.glob("ImageSets/Main/*"):
         file.unlink()
-    with fails("'train'", "no ImageSets/Main/*.txt"):
+    with fails("'train'", "ImageSets/Main/*.txt"):
         open_annotations(root, "train")
 
 

@@ -1,0 +1,190 @@
+"""KITTI's label_2: Geiger et al., "Are we ready for Autonomous Driving?", CVPR 2012.
+
+A line an object, its fields counted from 1:
+1 class; 2 truncated, 0 to 1; 3 occluded, 0 to 3; 4 alpha; 5-8 left, top, right, bottom in pixels;
+9-11 height, width, length in metres; 12-14 x, y, z; 15 rotation.
+DontCare is a region in which nothing is annotated. Names of classes have no blanks.
+
+image_2/ and label_2/ lie in the folder or in its training/, beside that ImageSets/SPLIT.txt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os.path import isfile  # False for names that no file can have, where Path raises
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eyeline.data.formats.annotations import (
+    REGION,
+    Annotations,
+    Record,
+    read_class_list,
+    read_text,
+    with_classes,
+    write_class_list,
+)
+from eyeline.data.formats.numbers import decimal, plain
+from eyeline.data.formats.pictures import place_picture
+from eyeline.data.images import SUFFIXES, image_size
+from eyeline.errors import EyelineError
+
+NAME = "kitti"
+TITLE = "KITTI"
+LAYOUT = "image_2/ and label_2/*.txt, there or in training/"
+SOLID = ("height", "width", "length", "x", "y", "z", "rotation")  # fields 9-15
+ATTRIBUTES = ("alpha", *(f"3-D {name}" for name in SOLID))
+HOLDS = frozenset(("boxes", "regions", "degrees", "empty", "truncated", "occluded", *ATTRIBUTES))
+DONT_CARE = "DontCare"
+UNKNOWN = [-10.0, -1.0, -1.0, -1.0, -1000.0, -1000.0, -1000.0, -10.0]  # of ATTRIBUTES
+
+
+def splits(path: Path) -> list[str] | None:
+    if _folder(path) is None:
+        return None
+    return sorted(file.stem for file in path.glob("ImageSets/*.txt")) or ["train"]
+
+
+def read(
+    path: Path, split: str, classes: Sequence[str] | None = None, **options: Any
+) -> Annotations:
+    folder = _folder(path)
+    if folder is None:
+        raise EyelineError(f"{path}: no {LAYOUT}")
+    files = _label_files(path, folder, split)
+    lines = {file: _lines(file) for file in files}
+    found = sorted({words[0] for own in lines.values() for _, words in own} - {DONT_CARE})
+    pictures = {
+        file.stem: file
+        for file in sorted((folder / "image_2").iterdir())
+        if file.suffix.lower() in SUFFIXES
+    }
+    records = []
+    for i, file in enumerate(files):
+        if file.stem not in pictures:
+            raise EyelineError(f"{file}: there is no picture {folder / 'image_2' / file.stem}.png")
+        records.append(_record(pictures[file.stem], lines[file], found, i))
+    scores = sum(len(words) == 16 for own in lines.values() for _, words in own)
+    unread = [f"{scores} score(s) of a detector"] if scores else []
+    annotations = Annotations(found, records, f"{path}, {split}", unread=unread)
+    if classes is not None:
+        return annotations
+    names = read_class_list(path)
+    if names is None:  # those of all splits, so that they have the same labels
+        every = sorted((folder / "label_2").glob("*.txt"))
+        names = sorted({words[0] for f in every for _, words in _lines(f)} - {DONT_CARE})
+    return with_classes(annotations, names)
+
+
+def write(
+    splits: Mapping[str, Annotations], folder: Path, names: Mapping[Path, str], link: bool
+) -> None:
+    """training/image_2/ and training/label_2/, ImageSets/SPLIT.txt and classes.txt."""
+    classes = next(iter(splits.values())).classes
+    if DONT_CARE in classes:
+        raise EyelineError(
+            f"a class is called {DONT_CARE}, which in KITTI means no class; rename it"
+        )
+    (folder / "ImageSets").mkdir()
+    (folder / "training" / "label_2").mkdir(parents=True)
+    written: dict[str, str] = {}
+    for split, data in splits.items():
+        stems = []
+        for record in data.records:
+            name = names[record.path]
+            place_picture(record.path, folder / "training" / "image_2" / name, link)
+            text = "".join(_line(record, i, classes) + "\n" for i in range(len(record.boxes)))
+            stems.append(Path(name).stem)
+            if written.setdefault(name, text) != text:
+                raise EyelineError(
+                    f"{record.path}: it is in two splits with other objects, and KITTI has one "
+                    "file for both; leave one of them"
+                )
+            target = folder / "training" / "label_2" / f"{stems[-1]}.txt"
+            target.write_text(text, encoding="utf-8")
+        listed = "".join(f"{stem}\n" for stem in stems)
+        (folder / "ImageSets" / f"{split}.txt").write_text(listed, encoding="utf-8")
+    write_class_list(folder, classes)
+
+
+def _line(record: Record, i: int, classes: Sequence[str]) -> str:
+    values = [float(record.attribute(name)[i]) for name in ATTRIBUTES]
+    if not any(values[1:4]):  # nothing has no size
+        values = UNKNOWN
+    truncated, occluded = (record.attribute(name)[i] for name in ("truncated", "occluded"))
+    name = classes[record.labels[i]]
+    if record.labels[i] == REGION:
+        name, truncated, occluded = DONT_CARE, -1.0, -1.0
+    box = [decimal(value) for value in record.boxes[i]]
+    fields = [truncated, occluded, values[0], *box, *values[1:]]
+    return " ".join([name, *map(plain, fields)])
+
+
+def _record(
+    picture: Path, lines: list[tuple[str, list[str]]], classes: list[str], image_id: int
+) -> Record:
+    height, width = image_size(picture)
+    values = np.zeros((len(lines), 14))
+    labels = np.zeros(len(lines), np.int64)
+    for i, (where, words) in enumerate(lines):
+        labels[i] = REGION if words[0] == DONT_CARE else classes.index(words[0])
+        try:
+            values[i] = [float(word) for word in words[1:15]]
+        except ValueError:
+            raise EyelineError(f"{where}: should be numbers, not {' '.join(words[1:])}") from None
+    region = labels == REGION
+    # Where the three sizes are no sizes, nothing of the solid is known.
+    known = np.all(values[:, 7:10] > 0, axis=1, keepdims=True)
+    solid = np.where(known, values[:, [2, *range(7, 14)]], 0)
+    attributes = dict(zip(ATTRIBUTES, solid.T, strict=True))
+    attributes["truncated"], attributes["occluded"] = values[:, :2].T.clip(0)
+    return Record(
+        path=picture,
+        width=width,
+        height=height,
+        boxes=values[:, 3:7].astype(np.float32),
+        labels=labels,
+        iscrowd=region,
+        segmentations=None,
+        image_id=image_id,
+        where=[where for where, _ in lines],
+        attributes=attributes,
+    )
+
+
+def _folder(path: Path) -> Path | None:
+    """The folder of image_2/ and label_2/."""
+    for folder in (path, path / "training"):
+        if (folder / "image_2").is_dir() and (folder / "label_2").is_dir():
+            return folder
+    return None
+
+
+def _label_files(path: Path, folder: Path, split: str) -> list[Path]:
+    listed = path / "ImageSets" / f"{split}.txt"
+    if not listed.is_file():
+        return sorted((folder / "label_2").glob("*.txt"))
+    files = []
+    for number, line in enumerate(read_text(listed).splitlines(), 1):
+        if name := line.strip():
+            files.append(folder / "label_2" / f"{name}.txt")
+            if not isfile(files[-1]):
+                raise EyelineError(f"{listed}:{number}: {files[-1]} is not there")
+    return files
+
+
+def _lines(file: Path) -> list[tuple[str, list[str]]]:
+    """(file and line, fields) of each object."""
+    found = []
+    for number, line in enumerate(read_text(file).splitlines(), 1):
+        if not (words := line.split()):
+            continue
+        if len(words) not in (15, 16):
+            raise EyelineError(
+                f"{file}:{number}: should be 15 fields (class, truncated, occluded, alpha, "
+                f"box ...), not {len(words)}"
+            )
+        found.append((f"{file}:{number}", words))
+    return found
