@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ def test_the_last_stage_is_what_came_out(seen: XRay) -> None:
 
 def test_every_candidate_is_kept_or_dropped_by_one_rule(seen: XRay) -> None:
     assert len(seen.stages) >= 3
-    for before, after in zip(seen.stages, seen.stages[1:], strict=False):
+    for before, after in pairwise(seen.stages):
         assert after.parent is not None
         kept = torch.zeros(len(before.boxes), dtype=torch.int64)
         kept[after.parent[after.valid]] = 1
@@ -79,7 +80,7 @@ def test_every_candidate_is_kept_or_dropped_by_one_rule(seen: XRay) -> None:
 
 def test_scores_rise_to_the_suppressor_and_the_iou_is_theirs(seen: XRay) -> None:
     looked = 0
-    for before, after in zip(seen.stages, seen.stages[1:], strict=False):
+    for before, after in pairwise(seen.stages):
         if after.suppressor is None or after.overlap is None:
             continue
         rows = (after.suppressor >= 0).nonzero()[:, 0]

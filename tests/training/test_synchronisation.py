@@ -127,7 +127,7 @@ def batch_of(model, crowd: bool = True):
     targets = []
     for count in (2, 0, 3):
         masks = torch.zeros(count, 90, 120, dtype=torch.bool)
-        for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=False):
+        for mask, (x1, y1, x2, y2) in zip(masks, boxes[:count].int().tolist(), strict=True):
             mask[y1:y2, x1:x2] = True
         iscrowd = torch.zeros(count, dtype=torch.bool)
         iscrowd[2:] = crowd

@@ -51,6 +51,11 @@ def plain(
         x = layer(x)
         if norm is not None:
             x = norm(x)
+    return after(x, add, relu)
+
+
+def after(x: Tensor, add: Tensor | None, relu: bool) -> Tensor:
+    """What follows a layer: relu(x + add), written over x."""
     if add is not None:
         x += add
     return F.relu(x, inplace=True) if relu else x
@@ -108,10 +113,7 @@ class PackedConv2d(PackedLayer):
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, self.packed_for(x), self.bias, *self.shape, then, [], ""
         )
-        if add is None:
-            return out
-        out += add
-        return F.relu(out, inplace=True) if relu else out
+        return out if add is None else after(out, add, relu)
 
 
 class WinogradConv2d(FusedLayer):
@@ -128,7 +130,4 @@ class WinogradConv2d(FusedLayer):
         if not winograd.enough(x):
             return self.direct(x, add, relu)  # type: ignore[no-any-return]
         out = winograd.convolve(x, self.kernels, self.outputs, self.bias, relu and add is None)
-        if add is None:
-            return out
-        out += add
-        return F.relu(out, inplace=True) if relu else out
+        return out if add is None else after(out, add, relu)

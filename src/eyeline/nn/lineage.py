@@ -34,9 +34,8 @@ def every_box(
     if scores.ndim == 2:
         return Candidates(boxes, scores, torch.ones_like(scores, dtype=torch.bool))
     best = scores.amax(-1)
-    return Candidates(
-        boxes, best, torch.ones_like(best, dtype=torch.bool), class_scores=scores
-    )  # fmt: skip
+    valid = torch.ones_like(best, dtype=torch.bool)
+    return Candidates(boxes, best, valid, class_scores=scores)
 
 
 def best_of_levels(
@@ -105,8 +104,8 @@ def of_levels(
 ) -> Candidates:
     """`over_threshold` of candidates (B, C, ...) that are of rows (B, C_l) among each level's
     anchors, at most `limit` of them; logits (B, N_l, K)."""
-    first = accumulate((level.shape[1] for level in logits), initial=0)
-    parent = torch.cat([row + start for row, start in zip(rows, first, strict=False)], 1)
+    first = list(accumulate((level.shape[1] for level in logits), initial=0))[:-1]
+    parent = torch.cat([row + start for row, start in zip(rows, first, strict=True)], 1)
     class_scores = torch.cat(list(logits), 1).sigmoid()
     pair = parent * class_scores.shape[2] + labels
     found = over_threshold(boxes, scores, labels, valid, pair, class_scores, threshold)

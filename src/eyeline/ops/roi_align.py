@@ -264,14 +264,12 @@ def sample_positions(
     """
     h, w = _pair(output_size)
     start, step = _grid(boxes, level_index, (h, w), scales, aligned)
-    found = []
-    for (y, x), (high, wide) in zip(start, step, strict=True):
-        ny, nx = (
-            sampling_ratio if sampling_ratio > 0 else max(int(torch.ceil(extent)), 0)
-            for extent in (high, wide)
-        )
-        found.append((_positions(y, high, h, ny), _positions(x, wide, w, nx)))
-    return found
+    adaptive = torch.ceil(step).clamp(min=0)
+    counts = torch.full_like(step, sampling_ratio) if sampling_ratio > 0 else adaptive
+    return [
+        (_positions(y, high, h, int(ny)), _positions(x, wide, w, int(nx)))
+        for (y, x), (high, wide), (ny, nx) in zip(start, step, counts, strict=True)
+    ]
 
 
 def roi_align_plain(
@@ -360,12 +358,9 @@ def pool_edges(
     bins: tuple[int, int],
     scales: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The cells that each bin of `roi_pool` takes its maximum of.
-
-    boxes (R, 4) and level_index (R,) as of `roi_pool`; extent (R, 2) is the height and width in
-    cells of each region's level. Returns the first row, last row + 1, first column and last column
-    + 1 of each bin, (R, h, w) int64 each.
-    """
+    """The cells that each bin of `roi_pool` takes its maximum of: first row, last row + 1, first
+    column, last column + 1, (R, h, w) int64 each. extent (R, 2): height and width of each region's
+    level."""
     scale = numbers(scales, boxes, torch.float32)[level_index, None]
     corners = boxes.detach().float() * scale
     corners = (corners.abs() + 0.5).floor() * corners.sign()  # halves away from zero, as C rounds

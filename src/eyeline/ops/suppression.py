@@ -117,10 +117,9 @@ class Suppression:
                 overlap[i, own] = iou
             by_nms = suppressor >= 0
         else:  # what has sunk below the floor; without a limit all others are there
-            everything = self.select(
-                boxes, scores, groups, live, iou_threshold, boxes.shape[1]
-            )  # fmt: skip
-            by_nms = live & ~with_child(everything[1], everything[0].valid, boxes.shape[1])
+            count = boxes.shape[1]
+            left, rows = self.select(boxes, scores, groups, live, iou_threshold, count)
+            by_nms = live & ~with_child(rows, left.valid, count)
         limits = {"nms": iou_threshold, "limit": float(max_detections)}
         if self.kind != "hard":
             limits["floor"] = self.floor

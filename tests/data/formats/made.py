@@ -93,7 +93,10 @@ def annotations(draw: Callable, pictures: list[Path]) -> Annotations:
     ids = draw(st.permutations(range(1, 10)))
     return Annotations(
         classes,
-        [draw(records(path, i, len(classes))) for path, i in zip(paths, ids, strict=False)],
+        [
+            draw(records(path, i, len(classes)))
+            for path, i in zip(paths, ids[: len(paths)], strict=True)
+        ],
         "made up",
         draw(st.sampled_from([None, sorted(ids)[: len(classes)]])),
     )

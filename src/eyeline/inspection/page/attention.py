@@ -49,7 +49,7 @@ def attention(x: XRay, names: Sequence[str], count: int) -> list[Attention] | st
     layers = level_names(notes[0], len(notes[1]))[-LAYERS:][::-1]
     labels, scores = x.prediction["labels"].tolist(), x.prediction["scores"].tolist()
     wanted: list[tuple[str, int | None, Score]] = []
-    for d, (label, score) in enumerate(zip(labels[:count], scores, strict=False)):
+    for d, (label, score) in enumerate(zip(labels[:count], scores[:count], strict=True)):
         wanted.append((f"#{d} {names[label]} {score:.2f}", d, box_score(d)))
         if x.padded.masks is not None:
             mask = x.padded.masks[0][x.padded.valid[0]][d]
