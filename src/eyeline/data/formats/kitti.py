@@ -27,7 +27,7 @@ from eyeline.data.formats.annotations import (
     write_class_list,
 )
 from eyeline.data.formats.numbers import decimal, plain
-from eyeline.data.formats.pictures import place_picture
+from eyeline.data.formats.pictures import place_records
 from eyeline.data.images import SUFFIXES, image_size
 from eyeline.errors import EyelineError
 
@@ -89,23 +89,16 @@ def write(
         )
     (folder / "ImageSets").mkdir()
     (folder / "training" / "label_2").mkdir(parents=True)
-    written: dict[str, str] = {}
-    for split, data in splits.items():
-        stems = []
-        for record in data.records:
-            name = names[record.path]
-            place_picture(record.path, folder / "training" / "image_2" / name, link)
-            text = "".join(_line(record, i, classes) + "\n" for i in range(len(record.boxes)))
-            stems.append(Path(name).stem)
-            if written.setdefault(name, text) != text:
-                raise EyelineError(
-                    f"{record.path}: it is in two splits with other objects, and KITTI has one "
-                    "file for both; leave one of them"
-                )
-            target = folder / "training" / "label_2" / f"{stems[-1]}.txt"
-            target.write_text(text, encoding="utf-8")
-        listed = "".join(f"{stem}\n" for stem in stems)
-        (folder / "ImageSets" / f"{split}.txt").write_text(listed, encoding="utf-8")
+
+    def lines(record: Record) -> bytes:
+        text = "".join(_line(record, i, classes) + "\n" for i in range(len(record.boxes)))
+        return text.encode()
+
+    root = folder / "training"
+    stems = place_records(splits, names, root / "image_2", root / "label_2", ".txt", lines, link)
+    for split, listed in stems.items():
+        path = folder / "ImageSets" / f"{split}.txt"
+        path.write_text("".join(f"{stem}\n" for stem in listed), encoding="utf-8")
     write_class_list(folder, classes)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from eyeline.data.formats.annotations import Annotations
+from eyeline.data.formats.annotations import Annotations, Record
+from eyeline.errors import EyelineError
 
 
 def place_picture(source: Path, target: Path, link: bool) -> None:
@@ -44,3 +45,35 @@ def picture_names(splits: Mapping[str, Annotations], folders: bool) -> dict[Path
             stems.add(stem.lower())
             names[record.path] = stem + record.path.suffix
     return names
+
+
+def place_records(
+    splits: Mapping[str, Annotations],
+    names: Mapping[Path, str],
+    pictures: Path,
+    files: Path,
+    suffix: str,
+    content_of: Callable[[Record], bytes],
+    link: bool,
+) -> dict[str, list[str]]:
+    """Each picture into `pictures`, and its annotation, of the same stem, into `files`; gives the
+    stems of each split.
+
+    Raises EyelineError where a picture is in two splits with other objects.
+    """
+    written: dict[str, bytes] = {}
+    stems: dict[str, list[str]] = {}
+    for split, data in splits.items():
+        stems[split] = []
+        for record in data.records:
+            name, content = names[record.path], content_of(record)
+            if written.setdefault(name, content) != content:
+                raise EyelineError(
+                    f"{record.path}: it is in two splits with other objects, and this format has "
+                    "one file for both; leave one of them"
+                )
+            place_picture(record.path, pictures / name, link)
+            stem = Path(name).stem
+            (files / f"{stem}{suffix}").write_bytes(content)
+            stems[split].append(stem)
+    return stems

@@ -18,7 +18,7 @@ from eyeline.data.formats.annotations import (
     with_classes,
     write_class_list,
 )
-from eyeline.data.formats.pictures import place_picture
+from eyeline.data.formats.pictures import place_records
 from eyeline.data.images import SUFFIXES, image_size
 from eyeline.errors import EyelineError
 
@@ -107,22 +107,15 @@ def write(
     """Annotations/*.xml, JPEGImages/, ImageSets/Main/SPLIT.txt and classes.txt."""
     (folder / "Annotations").mkdir()
     (folder / "ImageSets" / "Main").mkdir(parents=True)
-    written: dict[str, bytes] = {}
-    for split, data in splits.items():
-        stems = []
-        for record in data.records:
-            name = names[record.path]
-            place_picture(record.path, folder / "JPEGImages" / name, link)
-            content = _xml(record, name, data.classes)
-            stems.append(Path(name).stem)
-            if written.setdefault(name, content) != content:
-                raise EyelineError(
-                    f"{record.path}: it is in two splits with other objects, and VOC has one file "
-                    "for both; leave one of them"
-                )
-            (folder / "Annotations" / f"{stems[-1]}.xml").write_bytes(content)
-        _split_path(folder, split).write_text("".join(f"{s}\n" for s in stems), encoding="utf-8")
-    write_class_list(folder, next(iter(splits.values())).classes)
+    classes = next(iter(splits.values())).classes
+    stems = place_records(
+        splits, names, folder / "JPEGImages", folder / "Annotations", ".xml",
+        lambda record: _xml(record, names[record.path], classes), link,
+    )  # fmt: skip
+    for split, listed in stems.items():
+        text = "".join(f"{stem}\n" for stem in listed)
+        _split_path(folder, split).write_text(text, encoding="utf-8")
+    write_class_list(folder, classes)
 
 
 def _xml(record: Record, name: str, classes: Sequence[str]) -> bytes:
