@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from eyeline.cli import arrange
+from eyeline.cli import arrange, get
 from eyeline.errors import EyelineError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 app.command()(arrange.convert)
 app.command()(arrange.split)
 app.command()(arrange.merge)
+app.command()(get.get)
 
 
 @app.command()
