@@ -60,8 +60,8 @@ def _list() -> None:
         print(f"{public.name:<10} {public.title}: {public.what}")
         print(f"{'':<10} parts: {', '.join(parts)}")
         print(f"{'':<10} licence: {public.licence}")
-        here = "is there" if public.is_there else "is not there"
-        print(f"{'':<10} {public.variable}, now {public.path}: {here}")
+        lies = "lies" if public.is_there else "would lie"
+        print(f"{'':<10} {lies} in {public.path} ({public.variable})")
 
 
 def _size(count: int) -> str:

@@ -85,7 +85,7 @@ def copy(answer: Any, out: IO[bytes], name: str, total: int | None = None, done:
     console = Console(file=sys.stderr)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=total, completed=done)
-        while block := answer.read(1 << 20):
+        while block := answer.read1(1 << 20):  # what has come; `read` would lose it in a break
             out.write(block)
             done += len(block)
             progress.update(task, advance=len(block))

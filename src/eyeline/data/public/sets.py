@@ -278,8 +278,8 @@ def path_of(path: Path) -> Path:
         raise EyelineError(f"{path}: no such file or folder")
     if not public.is_there:
         raise EyelineError(
-            f"{path}: no such file or folder; `eyeline data get {public.name}` puts the data set of "
-            f"that name in {public.folder}, or where {public.variable} says"
+            f"{path}: no such file or folder; `eyeline data get {public.name}` puts the public "
+            f"data set in {public.folder}, or where {public.variable} says"
         )
     return public.path
 
