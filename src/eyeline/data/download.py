@@ -184,7 +184,7 @@ def _may_pass(error: EyelineError) -> bool:
     if isinstance(cause, HTTPError):
         return cause.code in BUSY
     reason = cause.reason if isinstance(cause, URLError) else cause
-    return isinstance(reason, BROKEN)
+    return isinstance(reason, BROKEN) and not isinstance(reason, ConnectionRefusedError)
 
 
 def _check(url: str, partial: Path, check: Callable[[Path], None]) -> None:

@@ -142,7 +142,7 @@ def _members(archive: Path) -> Iterator[Iterator[Member]]:
             yield _zip_members(archive, opened)
         return
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, "r:gz" if start.startswith(b"\x1f\x8b") else "r:") as tar:
             yield _tar_members(archive, tar)
     except tarfile.ReadError as error:
         page = start.lstrip().startswith(b"<")
