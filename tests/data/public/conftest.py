@@ -84,9 +84,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         for i in range(0, len(body), 1000):
-            self.wfile.write(body[i : i + 1000])
+            block = body[i : i + 1000]
+            self.server.asked[index] = (self.path, asked, i + len(block))
+            self.wfile.write(block)
             self.wfile.flush()
-            self.server.asked[index] = (self.path, asked, i + len(body[i : i + 1000]))
             if way == "slow":
                 time.sleep(self.server.delay)
         if way == "hanging" and earlier == 0:

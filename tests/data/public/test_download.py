@@ -101,7 +101,7 @@ def test_a_server_that_promises_less(files: Server, tmp_path: Path) -> None:
     path, url = tmp_path / "a.bin", files.url("shorter", "a.bin")
     with pytest.raises(EyelineError, match="it has 9500 bytes, not 10000"):
         download([url], path, len(CONTENT))
-    assert [sent for _, _, sent in files.asked if sent > 1000] in ([], [10_000])
+    assert names(tmp_path) == []
     with pytest.raises(EyelineError, match="not the content; it was removed"):
         download([url], path, None, is_content)
     assert names(tmp_path) == []

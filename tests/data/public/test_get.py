@@ -1,0 +1,435 @@
+"""eyeline data get: each set's layout, by its name, from a server that fails and lies."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from layouts import small_sets, tarred, voc, zipped
+
+from eyeline.cli import main
+from eyeline.data.formats import open_annotations
+from eyeline.data.labelled import open_cifar10, open_mnist
+from eyeline.data.public.sets import SETS
+from eyeline.errors import EyelineError
+
+if TYPE_CHECKING:
+    from conftest import Server
+
+Run = Callable[..., tuple[int, str, str]]
+PUBLISHED = dict(SETS)
+SMALL, FILES = small_sets()
+EACH = pytest.mark.parametrize("name", list(SETS))
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line; the sets are the small ones, and lie in the folder "all"."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EYELINE_DATA", str(tmp_path / "all"))
+    for name, public in SMALL.items():
+        monkeypatch.setitem(SETS, name, public)
+        monkeypatch.delenv(public.variable, raising=False)
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main.run([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
+def files(server: Server) -> Server:
+    server.files.update(FILES)
+    return server
+
+
+def below(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+# -- the table
+
+
+def test_the_table_is_of_real_files() -> None:
+    """Sums are sums, mirrors of one file have its name, no two archives share one."""
+    archives = [archive for public in SETS.values() for archive in public.archives]
+    assert len(SETS) == 10 and len(archives) == 18
+    names = [archive.name for archive in archives]
+    assert len(set(names)) == len(names)
+    for archive in archives:
+        assert all(url.startswith(("http://", "https://")) for url in archive.urls)
+        assert {url.rpartition("/")[2] for url in archive.urls} == {archive.name}
+        assert archive.sum is None or re.fullmatch(
+            r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}", archive.sum
+        )
+        assert archive.size or archive.sum  # something to be compared
+    unknown = {public.name for public in SETS.values() if public.archives[0].sum is None}
+    assert unknown == {"pennfudan", "balloon"}
+    assert SETS["coco"].archives[2].size == 19336861798
+
+
+def test_list(cli: Run) -> None:
+    status, out, _ = cli("data", "get", "--list")
+    assert status == 0 and cli("data", "get")[1] == out
+    assert [line.split()[0] for line in out.splitlines() if line[0] != " "] == list(SETS)
+    assert "licence: CC BY-NC-SA 3.0" in out and "COCO_ROOT" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["voc"], "no public data set 'voc'; did you mean voc2007 or voc2012?"),
+        (["imagenet"], "no public data set 'imagenet'; there are: voc2007, voc2012, coco"),
+        (["coco", "--part", "test"], "coco has no part 'test'; there are: annotations, val, train"),
+        (["--folder", "x"], "which data set?"),
+        (["mnist", "--folder", "file"], "file is no folder"),
+        (["mnist", "--from", "nowhere"], "no train-images-idx3-ubyte.gz in nowhere"),
+    ],
+)
+def test_wrong_usage(cli: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    status, _, err = cli("data", "get", *arguments)
+    assert status == 1 and message in err and err.count("\n") == 1
+    assert below(tmp_path).keys() == {"file"}
+
+
+# -- every set
+
+
+@EACH
+def test_get(cli: Run, files: Server, tmp_path: Path, name: str) -> None:
+    """From a server; a second time nothing is fetched."""
+    status, out, err = cli("data", "get", name, "--from", files.url("ok"))
+    assert (status, err) == (0, "")
+    public = SETS[name]
+    assert f"licence: {public.licence}" in out
+    assert out.splitlines()[-1].startswith(f"{tmp_path / 'all' / name / public.home}: ready")
+    folder = tmp_path / "all" / name
+    for archive in public.archives:
+        assert all(list(folder.glob(pattern)) for pattern in archive.holds)
+    assert [p.name for p in (folder / ".eyeline").iterdir()] == ["record.json"]
+    assert not [p for p in below(folder) if "MACOSX" in p or "/._" in p or "README.md" in p]
+    before, asked = below(folder), len(files.asked)
+    assert asked == len(public.archives)
+    status, out, err = cli("data", "get", name, "--from", files.url("ok"))
+    assert (status, err) == (0, "") and out.count("there already") == len(public.archives)
+    assert below(folder) == before and len(files.asked) == asked
+
+
+@EACH
+def test_get_from_a_folder(cli: Run, tmp_path: Path, name: str) -> None:
+    """Whose files stay."""
+    (tmp_path / "mirror").mkdir()
+    for archive in SETS[name].archives:
+        (tmp_path / "mirror" / archive.name).write_bytes(FILES[archive.name])
+    before = below(tmp_path / "mirror")
+    status, _, err = cli("data", "get", name, "--from", "mirror", "--folder", "here")
+    assert (status, err) == (0, "")
+    assert below(tmp_path / "mirror") == before
+    for archive in SETS[name].archives:
+        assert all(list((tmp_path / "here").glob(pattern)) for pattern in archive.holds)
+
+
+@pytest.mark.parametrize("name", ["voc2007", "coco", "kitti"])
+def test_what_was_fetched_can_be_opened(cli: Run, files: Server, tmp_path: Path, name: str) -> None:
+    assert cli("data", "get", name, "--from", files.url("ok"))[0] == 0
+    split = ["--split", "train"] if name == "kitti" else []
+    for path in (name, SETS[name].path, tmp_path / "all" / name):
+        status, out, _ = cli("data", "check", path, *split)
+        assert status == 0 and "no fault found" in out
+    assert len(open_annotations(name, "train").records) == 3
+
+
+def test_layouts(cli: Run, files: Server, tmp_path: Path) -> None:
+    for name in ("camvid", "pennfudan", "balloon", "pets", "mnist", "cifar10"):
+        assert cli("data", "get", name, "--from", files.url("ok"))[0] == 0
+    top = {name: sorted(p.name for p in SETS[name].path.iterdir() if p.name[0] != ".")
+           for name in ("camvid", "pennfudan", "balloon", "pets")}  # fmt: skip
+    assert top == {
+        "camvid": ["test", "test.txt", "testannot", "train", "train.txt", "trainannot", "val",
+                   "val.txt", "valannot"],
+        "pennfudan": ["PNGImages", "PedMasks", "readme.txt"],
+        "balloon": ["train", "val"],
+        "pets": ["annotations", "images"],
+    }  # fmt: skip
+    assert len(open_mnist()) == 20 and len(open_mnist(split="test")) == 5
+    assert len(open_cifar10()) == 20 and len(open_cifar10(split="test")) == 3
+
+
+# -- parts, places
+
+
+def test_parts_one_by_one(cli: Run, files: Server, tmp_path: Path) -> None:
+    source = ["--from", files.url("ok")]
+    assert cli("data", "get", "coco", "--part", "val", "--part", "annotations", *source)[0] == 0
+    folder = tmp_path / "all/coco"
+    assert sorted(p.name for p in folder.iterdir()) == [".eyeline", "annotations", "val2017"]
+    assert cli("data", "check", "coco", "--split", "val")[0] == 0
+    status, out, _ = cli("data", "get", "coco", *source)
+    assert status == 0 and out.count("there already") == 2
+    assert len(list((folder / "train2017").iterdir())) == 3
+    assert [path.rpartition("/")[2] for path, _, _ in files.asked] == [
+        "annotations_trainval2017.zip", "val2017.zip", "train2017.zip",
+    ]  # fmt: skip
+
+
+def test_two_years_in_one_root(
+    cli: Run, files: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOC_ROOT", str(tmp_path / "my voc"))
+    for name in ("voc2007", "VOC-2012"):
+        assert cli("data", "get", name, "--from", files.url("ok"))[0] == 0
+    assert sorted(p.name for p in (tmp_path / "my voc/VOCdevkit").iterdir()) == [
+        "VOC2007", "VOC2012",
+    ]  # fmt: skip
+    assert len(open_annotations("voc2007", "test").records) == 3
+    assert len(open_annotations("voc2012", "trainval").records) == 4
+
+
+def test_where_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The set's own variable before EYELINE_DATA before the cache."""
+    coco = SETS["coco"]
+    for variable in ("COCO_ROOT", "EYELINE_DATA", "EYELINE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert coco.folder == tmp_path / ".cache/eyeline/data/coco"
+    monkeypatch.setenv("EYELINE_DATA", "~/data")
+    assert coco.folder == tmp_path / "data/coco"
+    monkeypatch.setenv("COCO_ROOT", "/mnt/coco")
+    assert coco.folder == coco.path == Path("/mnt/coco")
+
+
+def test_a_name_that_is_not_there(cli: Run, tmp_path: Path) -> None:
+    status, _, err = cli("data", "check", "kitti")
+    assert status == 1 and "`eyeline data get kitti` puts the public data set in" in err
+    assert str(tmp_path / "all/kitti") in err and "KITTI_ROOT" in err
+    with pytest.raises(EyelineError, match=r"^kitty: no such file or folder$"):
+        open_annotations("kitty", "train")
+    (tmp_path / "all/kitti/.eyeline").mkdir(parents=True)  # only begun
+    assert "no such file or folder" in cli("data", "check", "kitti")[2]
+
+
+def test_a_folder_of_that_name_comes_first(cli: Run, files: Server, tmp_path: Path) -> None:
+    assert cli("data", "get", "kitti", "--from", files.url("ok"))[0] == 0
+    (tmp_path / "kitti").mkdir()
+    assert "kitti: not annotations of a known format" in cli("data", "check", "kitti")[2]
+
+
+# -- the user's own files
+
+
+def test_what_the_user_has_already_counts(cli: Run, files: Server, tmp_path: Path) -> None:
+    """Unpacked by hand: nothing is fetched, nothing changed."""
+    assert cli("data", "get", "kitti", "--from", files.url("ok"), "--folder", "mine")[0] == 0
+    shutil.rmtree(tmp_path / "mine/.eyeline")
+    before, asked = below(tmp_path / "mine"), len(files.asked)
+    status, out, _ = cli("data", "get", "kitti", "--folder", "mine")
+    assert status == 0 and out.count("there already by the number of its files; not compared") == 2
+    assert below(tmp_path / "mine") == before and len(files.asked) == asked
+
+
+def test_nothing_is_written_over(cli: Run, files: Server, tmp_path: Path) -> None:
+    own = tmp_path / "all/kitti/training/label_2/000001.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    status, _, err = cli("data", "get", "kitti", "--from", files.url("ok"))
+    assert status == 1 and err.count("\n") == 1
+    assert f"{own} is there and is another; nothing was changed" in err
+    names = [name for name in below(tmp_path / "all/kitti") if not name.startswith(".eyeline")]
+    assert names == ["training/label_2/000001.txt"] and own.read_text() == "mine"
+    own.unlink()
+    other = own.with_name("notes.txt")
+    other.write_text("mine")
+    assert cli("data", "get", "kitti", "--from", files.url("ok"))[0] == 0
+    assert other.read_text() == "mine" and own.is_file()
+
+
+def test_lost_files_come_back(cli: Run, files: Server, tmp_path: Path) -> None:
+    assert cli("data", "get", "kitti", "--from", files.url("ok"))[0] == 0
+    folder = tmp_path / "all/kitti/training/label_2"
+    before = below(folder)
+    for path in sorted(folder.iterdir())[1:]:
+        path.unlink()
+    assert cli("data", "get", "kitti", "--from", files.url("ok"))[0] == 0
+    assert below(folder) == before
+
+
+# -- what servers and disks do
+
+
+def test_mirrors_in_order(
+    cli: Run, files: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "PennFudanPed.zip"
+    urls = tuple(files.url(way, name) for way in ("missing", "page", "longer", "breaking", "ok"))
+    one = dataclasses.replace(SETS["pennfudan"].archives[0], urls=urls)
+    monkeypatch.setitem(SETS, "pennfudan", dataclasses.replace(SETS["pennfudan"], archives=(one,)))
+    status, _, err = cli("data", "get", "pennfudan")
+    assert status == 0, err
+    assert files.asked[-1][0] == f"/breaking/{name}"  # it goes on where it breaks off
+    assert (SETS["pennfudan"].path / "PedMasks/Penn0_mask.png").is_file()
+
+
+def test_a_wrong_file(cli: Run, files: Server, tmp_path: Path) -> None:
+    """Of the right size: only its checksum tells."""
+    status, _, err = cli("data", "get", "cifar10", "--from", files.url("other"))
+    assert status == 1 and err.count("\n") == 1
+    expected = SETS["cifar10"].archives[0].sum or ""
+    assert re.search(
+        f"has sha256 [0-9a-f]{{64}}, and should have {expected.partition(':')[2]}; it was removed",
+        err,
+    )
+    assert below(tmp_path) == {}
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror/cifar-10-binary.tar.gz").write_bytes(bytes(100))
+    err = cli("data", "get", "cifar10", "--from", "mirror")[2]
+    assert "cifar-10-binary.tar.gz has 100 bytes, and should have" in err
+    assert (tmp_path / "mirror/cifar-10-binary.tar.gz").is_file()  # the user's own
+
+
+def test_no_public_checksum(cli: Run, files: Server, tmp_path: Path) -> None:
+    """The first one is told and written down, and holds from then on."""
+    status, out, _ = cli("data", "get", "balloon", "--from", files.url("ok"))
+    record = json.loads((tmp_path / "all/balloon/.eyeline/record.json").read_text())
+    sha256 = record["balloon_dataset.zip"]["sha256"]
+    assert status == 0
+    assert f"no checksum is published, its size is right; its sha256 is {sha256}" in out
+    shutil.rmtree(tmp_path / "all/balloon/balloon")
+    err = cli("data", "get", "balloon", "--from", files.url("other"))[2]
+    assert f"and should have {sha256}" in err
+    assert not (tmp_path / "all/balloon/balloon").exists()
+    assert cli("data", "get", "balloon", "--from", files.url("ok"))[0] == 0
+
+
+def test_another_archive_of_the_same_size(
+    cli: Run, files: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No sum, and a real archive: its contents tell."""
+    files.files["balloon_dataset.zip"] = content = zipped({"cats/a.jpg": b"cat"})
+    one = dataclasses.replace(SETS["balloon"].archives[0], size=len(content))
+    monkeypatch.setitem(SETS, "balloon", dataclasses.replace(SETS["balloon"], archives=(one,)))
+    status, _, err = cli("data", "get", "balloon", "--from", files.url("ok"))
+    assert status == 1 and "another archive than expected: 0 of 1 balloon/*/via_region" in err
+    assert not (tmp_path / "all/balloon/cats").exists()
+
+
+def test_a_malicious_archive(
+    cli: Run, files: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.txt").write_text("mine")
+    files.files["balloon_dataset.zip"] = content = zipped({"../../../own.txt": b"evil"})
+    one = dataclasses.replace(SETS["balloon"].archives[0], size=len(content))
+    monkeypatch.setitem(SETS, "balloon", dataclasses.replace(SETS["balloon"], archives=(one,)))
+    status, _, err = cli("data", "get", "balloon", "--from", files.url("ok"))
+    assert status == 1 and "'../../../own.txt' in it leads out of the folder" in err
+    assert (tmp_path / "own.txt").read_text() == "mine"
+    assert sorted(p.name for p in (tmp_path / "all/balloon").iterdir()) == [".eyeline"]
+
+
+def test_two_archives_that_disagree(
+    cli: Run, files: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal files of two archives are one; others are told."""
+    readme = "VOCdevkit/VOC2007/README"
+    first = tarred({readme: b"same", **_untar(voc(2007, "trainval", range(1, 7)))})
+    test = _untar(voc(2007, "test", range(7, 10)))
+    same, odd = tarred({readme: b"same", **test}), tarred({readme: b"odd", **test})
+    for last, expected in ((same, 0), (odd, 1)):
+        archives = [
+            dataclasses.replace(archive, size=len(content), sum=None)
+            for archive, content in zip(SETS["voc2007"].archives, (first, last), strict=True)
+        ]
+        monkeypatch.setitem(
+            SETS, "voc2007", dataclasses.replace(SETS["voc2007"], archives=tuple(archives))
+        )
+        for archive, content in zip(archives, (first, last), strict=True):
+            files.files[archive.name] = content
+        folder = f"into{expected}"
+        arguments = ("voc2007", "--from", files.url("ok"), "--folder", folder)
+        status, _, err = cli("data", "get", *arguments)
+        assert status == expected
+        assert ("README is there and is another" in err) == bool(expected)
+        assert (tmp_path / folder / readme).read_bytes() == b"same"
+
+
+def _untar(content: bytes) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        return {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
+
+
+def test_no_room(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked before the first byte: COCO and its largest archive."""
+    monkeypatch.setitem(SETS, "coco", PUBLISHED["coco"])
+    usage = shutil.disk_usage(tmp_path)._replace(free=30 * 10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    status, _, err = cli("data", "get", "coco")
+    assert status == 1 and "about 39.7 GB are needed, 30.0 GB are free" in err
+    assert not (tmp_path / "all").exists()
+
+
+def test_a_broken_record(cli: Run, files: Server, tmp_path: Path) -> None:
+    (tmp_path / "all/mnist/.eyeline").mkdir(parents=True)
+    (tmp_path / "all/mnist/.eyeline/record.json").write_text("{")
+    status, _, err = cli("data", "get", "mnist", "--from", files.url("ok"))
+    assert status == 1 and "record.json: " in err and "remove it" in err
+
+
+# -- Ctrl-C
+
+DRIVER = """
+import sys
+from eyeline.cli import main
+from eyeline.data.public.sets import SETS
+from layouts import small_sets
+SETS.update(small_sets()[0])
+sys.exit(main.run(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_and_again(files: Server, tmp_path: Path) -> None:
+    """Stopped within the download; the same command fetches what is missing, no byte twice."""
+    name = "cifar-10-binary.tar.gz"
+    files.delay = 0.03
+    command = [sys.executable, "-c", DRIVER, "data", "get", "cifar10", "--folder", "here"]
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parents[2] / "src")])
+    settings = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": path}, "text": True}
+    process = subprocess.Popen(
+        [*command, "--from", files.url("slow")], stderr=subprocess.PIPE, **settings
+    )
+    deadline = time.monotonic() + 30
+    while not (files.asked and files.asked[0][2] >= 5000) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130 and "Traceback" not in err
+    partial = tmp_path / f"here/.eyeline/{name}.partial"
+    received = partial.stat().st_size
+    assert 1000 <= received < len(FILES[name])
+    assert sorted(p.name for p in (tmp_path / "here").iterdir()) == [".eyeline"]
+    files.delay = 0.0
+    again = subprocess.run([*command, "--from", files.url("slow")], timeout=60, **settings)
+    assert again.returncode == 0
+    assert files.asked[1][1:] == (f"bytes={received}-", len(FILES[name]) - received)
+    assert len(open_cifar10(tmp_path / "here/cifar-10-batches-bin")) == 20
+    assert not partial.exists()
