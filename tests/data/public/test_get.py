@@ -384,6 +384,8 @@ def test_no_room(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     status, _, err = cli("data", "get", "coco")
     assert status == 1 and "about 39.7 GB are needed, 30.0 GB are free" in err
+    err = cli("data", "get", "coco", "--from", tmp_path)[2]  # where no archive lies beside
+    assert "no annotations_trainval2017.zip in" in err
     assert not (tmp_path / "all").exists()
 
 

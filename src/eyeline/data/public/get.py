@@ -64,9 +64,10 @@ def get(
             say(f"{archive.name}: there already")
         else:
             say(f"{archive.name}: there already by the number of its files; not compared")
-    _check_space(missing, folder)
+    local = source is not None and "://" not in source
+    _check_space(missing, folder, beside=not local)
     for archive in missing:
-        _get_archive(archive, folder, source, record, say)
+        _get_archive(archive, folder, source, local, record, say)
     return folder / public.home
 
 
@@ -86,6 +87,7 @@ def _get_archive(
     archive: Archive,
     folder: Path,
     source: str | None,
+    local: bool,
     record: Record,
     say: Callable[[str], None],
 ) -> None:
@@ -98,7 +100,6 @@ def _get_archive(
         _check_file(archive, path, known)
 
     file = work / archive.name
-    local = source is not None and "://" not in source
     if local:
         file = Path(source or "").expanduser() / archive.name
         if not file.is_file():
@@ -109,11 +110,12 @@ def _get_archive(
     else:
         urls = archive.urls if source is None else [f"{source.rstrip('/')}/{archive.name}"]
         download(urls, file, archive.size, check)
-    sha256 = digest_of(file)
+    kind, _, value = (known or "").partition(":")
+    sha256 = value if kind == "sha256" else digest_of(file)
     if archive.sum is None:
         say(f"{archive.name}: no checksum is published, its size is right; its sha256 is {sha256}")
     else:
-        say(f"{archive.name}: {archive.sum.partition(':')[0]} as published")
+        say(f"{archive.name}: {kind} as published")
     files = _place(archive, file, folder, work / "unpacked")
     record[archive.name] = {"size": file.stat().st_size, "sha256": sha256, "files": files}
     text = json.dumps(record, indent=1)
@@ -182,11 +184,11 @@ def _lacking(archive: Archive, folder: Path) -> str:
     return ""
 
 
-def _check_space(archives: Sequence[Archive], folder: Path) -> None:
+def _check_space(archives: Sequence[Archive], folder: Path, beside: bool) -> None:
     """Room for all contents, about as large as the archives, and the largest archive beside."""
     sizes = [archive.size or 0 for archive in archives]
     there = sum(path.stat().st_size for path in (folder / WORK).glob("*.partial"))
-    need = sum(sizes) + max(sizes, default=0) - there
+    need = sum(sizes) + (max(sizes, default=0) - there if beside else 0)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if need > free:
