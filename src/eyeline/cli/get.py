@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +44,11 @@ def get(
         return
     public = find_set(name)
     print(f"{public.title}: {public.what}; licence: {public.licence}")
-    path = get_set(public, part or (), folder, source, lambda line: print(line, flush=True))
+    try:
+        path = get_set(public, part or (), folder, source, lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise
     named = f"; its name, {public.name}, stands for this path" if folder is None else ""
     print(f"{path}: ready{named}")
 

@@ -148,9 +148,11 @@ def test_a_server_that_falls_silent(
     assert "timed out; again in 0.001 s" in capsys.readouterr().err
 
 
-def test_no_server(tmp_path: Path) -> None:
+def test_no_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Told at once: nothing broke that might mend."""
     with pytest.raises(EyelineError, match=r"cannot download http://127\.0\.0\.1:9/a: .*refused"):
         download(["http://127.0.0.1:9/a"], tmp_path / "a")
+    assert capsys.readouterr().err == ""
 
 
 def test_what_is_no_address_is_not_tried_again(

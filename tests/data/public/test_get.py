@@ -99,6 +99,7 @@ def test_list(cli: Run) -> None:
     ("arguments", "message"),
     [
         (["voc"], "no public data set 'voc'; did you mean voc2007 or voc2012?"),
+        (["coco2017"], "no public data set 'coco2017'; did you mean coco?"),
         (["imagenet"], "no public data set 'imagenet'; there are: voc2007, voc2012, coco"),
         (["coco", "--part", "test"], "coco has no part 'test'; there are: annotations, val, train"),
         (["--folder", "x"], "which data set?"),
@@ -238,12 +239,16 @@ def test_a_folder_of_that_name_comes_first(cli: Run, files: Server, tmp_path: Pa
 # -- the user's own files
 
 
-def test_what_the_user_has_already_counts(cli: Run, files: Server, tmp_path: Path) -> None:
-    """Unpacked by hand: nothing is fetched, nothing changed."""
+def test_what_the_user_has_already_counts(
+    cli: Run, files: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unpacked by hand: nothing is fetched, nothing changed; its name leads there."""
     assert cli("data", "get", "kitti", "--from", files.url("ok"), "--folder", "mine")[0] == 0
     shutil.rmtree(tmp_path / "mine/.eyeline")
     before, asked = below(tmp_path / "mine"), len(files.asked)
-    status, out, _ = cli("data", "get", "kitti", "--folder", "mine")
+    monkeypatch.setenv("KITTI_ROOT", str(tmp_path / "mine"))
+    assert len(open_annotations("kitti", "train").records) == 3
+    status, out, _ = cli("data", "get", "kitti")
     assert status == 0 and out.count("there already by the number of its files; not compared") == 2
     assert below(tmp_path / "mine") == before and len(files.asked) == asked
 
@@ -425,6 +430,7 @@ def test_ctrl_c_and_again(files: Server, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130 and "Traceback" not in err
+    assert "stopped; the same command goes on from here" in err
     partial = tmp_path / f"here/.eyeline/{name}.partial"
     received = partial.stat().st_size
     assert 1000 <= received < len(FILES[name])

@@ -262,7 +262,7 @@ def find_set(name: str) -> PublicSet:
     plain = _plain(name)
     if plain in SETS:
         return SETS[plain]
-    near = [known for known in SETS if plain and known.startswith(plain)]
+    near = [n for n in SETS if plain and (n.startswith(plain) or plain.startswith(n))]
     near = near or get_close_matches(plain, SETS, n=1)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(SETS)}"
     raise EyelineError(f"no public data set {name!r}; {hint}")
