@@ -137,7 +137,8 @@ def _attempt(url: str, partial: Path, size: int | None) -> None:
                 raise EyelineError(f"cannot download {shown}: a web page came instead of the file")
             if size is not None and total not in (None, size):
                 raise EyelineError(f"cannot download {shown}: it has {total} bytes, not {size}")
-            with partial.open("r+b" if done else "wb") as out:
+            # Unbuffered, so that what has come is there even if the process is killed.
+            with partial.open("r+b" if done else "wb", buffering=0) as out:
                 out.seek(done)
                 out.truncate()
                 tag_file.write_text(_tag(answer), encoding="utf-8")

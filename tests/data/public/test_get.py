@@ -416,7 +416,7 @@ sys.exit(main.run(sys.argv[1:]))
 def test_ctrl_c_and_again(files: Server, tmp_path: Path) -> None:
     """Stopped within the download; the same command fetches what is missing, no byte twice."""
     name = "cifar-10-binary.tar.gz"
-    files.delay = 0.03
+    files.delay = 0.05
     command = [sys.executable, "-c", DRIVER, "data", "get", "cifar10", "--folder", "here"]
     here = Path(__file__).parent
     path = os.pathsep.join([str(here), str(here.parents[2] / "src")])
@@ -424,16 +424,16 @@ def test_ctrl_c_and_again(files: Server, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*command, "--from", files.url("slow")], stderr=subprocess.PIPE, **settings
     )
+    partial = tmp_path / f"here/.eyeline/{name}.partial"
     deadline = time.monotonic() + 30
-    while not (files.asked and files.asked[0][2] >= 5000) and time.monotonic() < deadline:
+    while not (partial.is_file() and partial.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130 and "Traceback" not in err
     assert "stopped; the same command goes on from here" in err
-    partial = tmp_path / f"here/.eyeline/{name}.partial"
     received = partial.stat().st_size
-    assert 1000 <= received < len(FILES[name])
+    assert 0 < received < len(FILES[name])
     assert sorted(p.name for p in (tmp_path / "here").iterdir()) == [".eyeline"]
     files.delay = 0.0
     again = subprocess.run([*command, "--from", files.url("slow")], timeout=60, **settings)
