@@ -1,15 +1,22 @@
-"""A server on this machine that does all that servers do wrong."""
+"""A server on this machine that does all that servers do wrong; the command line over small sets."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from layouts import small_sets
 
+from eyeline.cli import main
 from eyeline.data import download
+from eyeline.data.public.sets import SETS
+
+Run = Callable[..., tuple[int, str, str]]
+SMALL, FILES = small_sets()
 
 
 class Server(ThreadingHTTPServer):
@@ -116,3 +123,27 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     serving.shutdown()
     serving.server_close()
     thread.join()
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line; the sets are the small ones, and lie in the folder "all"."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EYELINE_DATA", str(tmp_path / "all"))
+    for name, public in SMALL.items():
+        monkeypatch.setitem(SETS, name, public)
+        monkeypatch.delenv(public.variable, raising=False)
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main.run([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
+def files(server: Server) -> Server:
+    server.files.update(FILES)
+    return server

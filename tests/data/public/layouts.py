@@ -10,6 +10,7 @@ import struct
 import tarfile
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -204,3 +205,12 @@ def small(public: PublicSet, files: dict[str, bytes]) -> PublicSet:
 def small_sets() -> tuple[dict[str, PublicSet], dict[str, bytes]]:
     files = archives()
     return {name: small(public, files) for name, public in SETS.items()}, files
+
+
+def below(folder: Path) -> Contents:
+    """All files of a folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
