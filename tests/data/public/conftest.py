@@ -1,4 +1,4 @@
-"""A server on this machine that does all that servers do wrong; the command line over small sets."""
+"""A server that does all that servers do wrong, and the command line over small sets."""
 
 from __future__ import annotations
 
