@@ -11,7 +11,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from scipy import ndimage  # type: ignore[import-untyped]
 from torch import Tensor
 
-from eyeline.data.images import to_rgb
+from eyeline.data.modes import to_rgb
 from eyeline.errors import EyelineError
 from eyeline.ops.pixels import check_pixels
 
