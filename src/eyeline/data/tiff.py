@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-PREFIXES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PREFIXES = (b"II*\0", b"MM\0*", b"II+\0")  # little, big endian, BigTIFF
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES = (
     256,
     257,
@@ -62,7 +62,7 @@ def read_layout(file: IO[bytes]) -> Layout | None:
     header = file.read(8)
     if header[:4] not in PREFIXES:
         return None
-    if header[2:4] in (b"+\0", b"\0+"):  # BigTIFF
+    if header[2:3] == b"+":  # BigTIFF
         header += file.read(8)
     tags = TiffImagePlugin.ImageFileDirectory_v2(header)
     file.seek(tags.next)
@@ -136,8 +136,8 @@ def read_samples(file: IO[bytes], layout: Layout) -> np.ndarray:
 def straight(values: np.ndarray) -> np.ndarray:
     """(H, W, C) whose colours were multiplied by their alpha, the last channel, without that."""
     whole = 1 if values.dtype.kind == "f" else np.iinfo(values.dtype).max
-    alpha = np.maximum(values[..., -1:], np.finfo(np.float32).tiny).astype(np.float64)
-    colours = np.minimum(values[..., :-1] * whole / alpha, whole)
+    colours, alpha = np.split(values.astype(np.float64), [-1], axis=2)
+    colours = np.minimum(colours * whole / np.maximum(alpha, 1e-9), whole)
     colours = colours if whole == 1 else colours.round()
     return np.concatenate([colours.astype(values.dtype), values[..., -1:]], 2)
 
