@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiffs import write_tiff
+from tiffs import SEEN, write_tiff
 
 from eyeline.data.images import image_size, is_rotated, read_image
 from eyeline.errors import EyelineError
@@ -95,13 +94,6 @@ def test_another_number_of_channels_is_told(tmp_path: Path) -> None:
     two = write_tiff(tmp_path / "two.tif", samples("u1", 2))
     with pytest.raises(EyelineError, match="2 channels, not 3"):
         read(two)
-
-
-# Which way a stored picture is turned to be seen, of TIFF 6.0, sec. 8.
-SEEN: list[Callable[[np.ndarray], np.ndarray]] = [
-    lambda x: x, np.fliplr, lambda x: np.rot90(x, 2), np.flipud, lambda x: x.swapaxes(0, 1),
-    lambda x: np.rot90(x, -1), lambda x: np.rot90(x.swapaxes(0, 1), 2), np.rot90,
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 FORMATS = {"u": 1, "i": 2, "f": 3}
+
+# Which way a stored picture is turned to be seen, of TIFF 6.0, sec. 8.
+SEEN: list[Callable[[np.ndarray], np.ndarray]] = [
+    lambda x: x, np.fliplr, lambda x: np.rot90(x, 2), np.flipud, lambda x: x.swapaxes(0, 1),
+    lambda x: np.rot90(x, -1), lambda x: np.rot90(x.swapaxes(0, 1), 2), np.rot90,
+]  # fmt: skip
 
 
 def write_tiff(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import struct
+import tokenize
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -43,11 +45,12 @@ LIMIT = "EYELINE_MAX_PIXELS"  # the environment variable that sets another numbe
 
 # What is wrong with a file is said by an error, once; Pillow's remarks would stand between.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else they go to stderr
 
 # What Pillow and numpy raise for files that are no picture, cut short or damaged.
 _DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError,
-    MemoryError, struct.error, zlib.error,
+    MemoryError, RuntimeError, struct.error, zlib.error, tokenize.TokenError,
 )  # fmt: skip
 
 
@@ -79,7 +82,7 @@ def read_image(path: str | Path, draft: int | None = None, channels: int = 3) ->
         header = _header(file)
         _check_size(header)
         if header.array is not None:
-            array = modes.fitted(np.ascontiguousarray(header.array), channels)
+            array = modes.fitted(np.array(header.array, order="C"), channels)
         elif header.layout is not None and _is_for_us(header.layout):
             array = modes.turned(_from_tiff(file, header.layout, channels), header.orientation)
         else:
