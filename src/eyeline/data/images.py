@@ -80,7 +80,8 @@ def read_image(path: str | Path, draft: int | None = None, channels: int = 3) ->
     """
     with _opened(path) as file:
         header = _header(file)
-        _check_size(header)
+        if fault := size_fault(*header.upright):  # before anything is decoded
+            raise ValueError(fault)
         if header.array is not None:
             array = modes.fitted(np.array(header.array, order="C"), channels)
         elif header.layout is not None and _is_for_us(header.layout):
@@ -169,7 +170,7 @@ def is_rotated(path: str | Path) -> bool:
 def find_images(folder: str | Path) -> list[Path]:
     """The picture files directly in a folder, sorted by name."""
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise EyelineError(f"{folder}: no such folder")
     return sorted(
         path
@@ -251,14 +252,15 @@ def _identified(file: IO[bytes]) -> ImageFile.ImageFile:
     raise UnidentifiedImageError
 
 
-def _check_size(header: Header) -> None:
-    """Refuse what would fill the memory, before it is decoded."""
-    count, limit = header.height * header.width, pixel_limit()
-    if count > limit:
-        raise EyelineError(
-            f"{header.width}x{header.height} are {count:,} pixels, more than the limit of "
-            f"{limit:,}; set the environment variable {LIMIT}={count} to read it"
-        )
+def size_fault(height: int, width: int) -> str | None:
+    """In words, that pictures of this size are not read, for they would fill the memory."""
+    count, limit = height * width, pixel_limit()
+    if count <= limit:
+        return None
+    return (
+        f"{width}x{height} are {count:,} pixels, more than the limit of {limit:,}; "
+        f"set the environment variable {LIMIT}={count} to read it"
+    )
 
 
 @contextmanager
