@@ -78,8 +78,8 @@ def test_five_channels_from_files_to_detections(multiband: Path, tmp_path: Path)
     recipe = load_recipe(values(multiband, tmp_path / "run", channels=5))
     train_recipe(recipe)  # two steps
     predictor = Predictor(tmp_path / "run", score_threshold=0.0)
-    conv = predictor.model.backbone.conv1
-    assert conv.in_channels == 5 and predictor.channels == 5
+    config = predictor.model.config
+    assert config.in_channels == predictor.channels == 5 and config.image_mean == (0.5,) * 5
     for name in ("0.tif", "3.npy"):
         result = predictor(multiband / name)
         assert result.image.shape == (5, 48, 64) and len(result) > 0
@@ -118,7 +118,7 @@ def build(channels: int) -> Any:
     ).eval()
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4, 6])
+@pytest.mark.parametrize("channels", [1, 2, 5])
 def test_weights_of_rgb_for_other_channels(tmp_path: Path, channels: int) -> None:
     """A picture whose channels are equal gives what it gave."""
     rgb = build(3)

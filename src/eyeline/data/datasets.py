@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from eyeline.data.formats import Annotations, Record, open_annotations
 from eyeline.data.formats.annotations import spread, taken
 from eyeline.data.headers import rotation_fault
 from eyeline.data.images import image_size, read_image
+from eyeline.data.packed import PackedRecords
 from eyeline.data.transforms import Transform, resized_target
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import decode_masks
@@ -72,6 +73,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         self.draft = draft
         self.channels = channels
         self.epoch = 0
+        self.packed: PackedRecords | None = None
         for transform in getattr(transforms, "transforms", [transforms]):
             if channels != 3 and getattr(transform, "rgb_only", False):
                 raise EyelineError(
@@ -109,6 +111,18 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             )
         self.masks = True
 
+    def share(self) -> None:
+        """From now on pictures are read by records that processes share; call it again where
+        `annotations` have changed."""
+        self.packed = PackedRecords(self.annotations.records)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a process that is not forked: what is shared goes there once."""
+        if self.packed is None:
+            return self.__dict__
+        records: Any = self.packed
+        return self.__dict__ | {"annotations": replace(self.annotations, records=records)}
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the randomness of the transforms."""
         self.epoch = epoch
@@ -120,7 +134,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"picture {index} of {len(self)}")
         index %= len(self)
-        record = self.annotations.records[index]
+        record = (self.packed or self.annotations.records)[index]
         image = read_image(record.path, self.draft, self.channels)
         seen = (image.shape[1], image.shape[2])
         height, width = seen if self.draft is None else image_size(record.path)
