@@ -67,7 +67,7 @@ class Guard:
         if innocent:
             told = f"{where}: another process has a loss that is not finite"
         else:
-            told = f"{where}: {error.what} on {self._names(error.batches, group, at)}"
+            told = f"{where}: {error.what} on pictures {self._names(error.batches, group, at)}"
             told += self._save(error, group, at)
         if self.recipe.on_nan == "stop":
             raise EyelineError(f"{told}; {ADVICE}, or on_nan=skip") from error
@@ -106,7 +106,7 @@ class Guard:
         names = []
         for i, picture in enumerate(self._pictures(batches, group, at)):
             number = targets[i].get("image_id") if i < len(targets) else None
-            known = f"index {picture['index']}" if number is None else f"picture {int(number)}"
+            known = f"index {picture['index']}" if number is None else str(int(number))
             names.append(picture["path"] or known)
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         return ", ".join(names[:NAMED]) + more

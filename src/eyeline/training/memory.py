@@ -35,9 +35,7 @@ def out_of_memory(
     """
     once = recipe.batch_size
     if once > 1:
-        less = (
-            f"batch_size={-(-once // 2)} accumulate={2 * recipe.accumulate} (nearly the same steps)"
-        )
+        less = f"batch_size={-(-once // 2)} accumulate={2 * recipe.accumulate}"
     else:
         less = "another optimizer, as sgd keeps less"
     other = "float32" if recipe.precision != "float32" else "bf16"

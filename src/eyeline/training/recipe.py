@@ -153,9 +153,7 @@ class Recipe(Section):
     ema: Ema | None = None  # where set, the averaged weights are evaluated and kept
     eval: Eval = Eval()
     stop_after: Count | None = None  # epochs without a better eval.metric
-    on_nan: Literal["stop", "skip"] = (
-        "stop"  # a loss or gradient that is no number: the run, the step
-    )
+    on_nan: Literal["stop", "skip"] = "stop"  # where a loss is no number: the run, or the step
     save: Save = Save()
     log: Log = Log()
     out: str | None = None  # the run folder; None: the first free one of runs/NAME, runs/NAME-2 ...

@@ -93,7 +93,7 @@ class RunFolder:
     saved anything.
 
     A disk that is full does not end the run: what could not be saved is said, the last good state
-    stays, and it is tried again.
+    stays, and it is tried again. (But where there is none yet, nothing would come of the run.)
 
     Args:
         recipe: `out` names the folder, which must be empty or missing, or, to resume, a run's.
@@ -198,11 +198,15 @@ class RunFolder:
             write_whole(self.path / STATE, partial(_save, state), former=PREVIOUS)
         except OSError as error:
             self.failure = " ".join(str(error).split())[:200]
-            good = "none" if self.saved_step is None else f"that of step {self.saved_step}"
-            free = shutil.disk_usage(self.path).free / 1e6
+            free = f"{shutil.disk_usage(self.path).free / 1e6:.0f} MB are free"
+            if self.saved_step is None:
+                raise EyelineError(
+                    f"{self.path}: its first state cannot be saved: {self.failure}; {free}: make "
+                    "room, or choose another out="
+                ) from error
             print(
-                f"could not save the state of step {at.step}: {self.failure}; {free:.0f} MB are "
-                f"free; the last good state is {good}; the run goes on, and tries again",
+                f"could not save the state of step {at.step}: {self.failure}; {free}; the last "
+                f"good state is of step {self.saved_step}; the run goes on, and tries again",
                 flush=True,
             )
             self._next_in(min(RETRY, self._pause()))
@@ -213,10 +217,11 @@ class RunFolder:
         self._next_in(self._pause())
 
     def is_due(self, at: Position) -> bool:
-        """Is a state to be saved after this step?"""
+        """Is a state to be saved after this step? After the last of an epoch one is anyway."""
         every = self.recipe.save.steps
         by_step = every is not None and at.step % every == 0
-        return self.writes and (by_step or time.monotonic() >= self.next_save)
+        within = self.writes and at.batch < at.batches
+        return within and (by_step or time.monotonic() >= self.next_save)
 
     def _pause(self) -> float:
         """Seconds from one state to the next."""
