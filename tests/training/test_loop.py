@@ -7,8 +7,6 @@ import math
 import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import Subset
-from toys import ToyData, ToyDetector
+from toys import ToyData, ToyDetector, in_two_processes
 
 from eyeline.errors import EyelineError
 from eyeline.training import Run, load_recipe, load_run, train
@@ -492,18 +490,6 @@ def test_fields_go_over_the_recipe(tmp_path):
     assert (used.optimizer.lr, used.optimizer.momentum) == (2e-3, 0.5)
     with pytest.raises(EyelineError, match="unknown key epoch; did you mean epochs"):
         train(toy(), ToyData(), epoch=1)
-
-
-def in_two_processes(name: str, folder: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    script = Path(__file__).with_name("toys.py")
-    subprocess.run(
-        [*torchrun, "--nproc-per-node=2", str(script), name, str(folder)],
-        check=True,
-        capture_output=True,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
 
 
 @pytest.mark.slow
