@@ -56,7 +56,12 @@ class Acts(ToyDetector):
         return super().forward(images, targets)
 
 
-def run(folder: Path, acts: dict[int, Callable[[], None]], resume: bool = False) -> tuple[str, str]:
+def run(
+    folder: Path,
+    acts: dict[int, Callable[[], None]],
+    resume: bool = False,
+    tensorboard: bool | str = False,
+) -> tuple[str, str]:
     """(what was printed, the error or nothing)"""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -64,7 +69,7 @@ def run(folder: Path, acts: dict[int, Callable[[], None]], resume: bool = False)
             train(
                 Acts(acts), ToyData(), ToyData(3), epochs=3, batch_size=3, out=str(folder),
                 optimizer={"lr": 1e-2}, data={"workers": 0}, eval={"metric": "loss"}, ema=0.9,
-                save={"steps": 1}, log={"every": 1, "tensorboard": False}, resume=resume,
+                save={"steps": 1}, log={"every": 1, "tensorboard": tensorboard}, resume=resume,
             )  # fmt: skip
         except (EyelineError, OSError) as error:
             return printed.getvalue(), str(error)
@@ -80,7 +85,7 @@ def ended(folder: Path) -> dict:
         "epochs": [line["epoch"] for line in lines if line["event"] == "epoch"],
         "losses": [line["losses"] for line in lines],
         "weights": [{name: value.tolist() for name, value in one.items()} for one in weights],
-        "files": sorted(path.name for path in folder.iterdir()),
+        "files": sorted({path.name for path in folder.iterdir()} - {"tensorboard"}),
     }
 
 
@@ -89,7 +94,7 @@ def main(root: Path, kind: str) -> dict:
     run(root / "straight", {})
     found = {"straight": ended(root / "straight")}
     # The best weights of the second epoch come while it is full.
-    found["for a while"] = run(root / "a", {6: disk.fill, 10: disk.free})
+    found["for a while"] = run(root / "a", {6: disk.fill, 10: disk.free}, tensorboard="auto")
     found["a"] = ended(root / "a")
     found["to the end"] = run(root / "b", {6: disk.fill})
     state = torch.load(root / "b" / "state.pt", weights_only=True)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,8 @@ def test_a_full_disk(tmp_path, kind, reason):
     assert reason in printed and "; the last good state is of step 5; the run goes on" in printed
     assert printed.count("saved again: the state of step 10") == 1 and not error
     assert found["a"] == straight
+    told = find_spec("tensorboard") is not None  # its writer gives up
+    assert ("no more is written for TensorBoard (" in printed) is told
 
     printed, error = found["to the end"]
     assert "the run is done, and its end could not be saved" in error and reason in error

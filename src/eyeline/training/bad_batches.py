@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def save_bad_batch(
     for i, (known, image) in enumerate(zip(pictures, _images(batches), strict=True)):
         name = f"{i}.png"
         png = _viewable(image, preprocess)
-        write_whole(folder / name, lambda part, png=png: png.save(part, "PNG"))
+        write_whole(folder / name, partial(png.save, format="PNG"))
         target = targets[i] if i < len(targets) else {}
         entries.append({"file": name, **known, "pixels": _pixels(image), "target": _plain(target)})
     text = json.dumps({"what": what, "pictures": entries}, indent=1, allow_nan=False)

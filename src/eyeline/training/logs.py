@@ -53,7 +53,7 @@ class Log:
         self.run.before_saving = self.lines.sync  # a state has no line missing before it
         if make := _summary_writer(self.recipe.log.tensorboard):
             self.writer = make(str(self.folder / "tensorboard"), purge_step=self.at.step + 1)
-            self.stack.callback(self.writer.close)
+            self.stack.callback(self._close_writer)
         console = Console()
         if console.is_terminal:
             columns = (
@@ -157,9 +157,18 @@ class Log:
         record = {"event": event, "step": self.at.step, "epoch": self.at.epoch + 1, **values}
         with suppress(OSError):  # a full disk: lines wait, and the next state says it
             self.lines.add(json.dumps(_finite(record), allow_nan=False))
-        if self.writer:
-            for name, value in _flat(values, f"{event}/"):
+        try:
+            for name, value in _flat(values, f"{event}/") if self.writer else ():
                 self.writer.add_scalar(name, value, self.at.step)
+        except OSError as error:  # which its writer does not survive
+            self._close_writer()
+            self.say(f"no more is written for TensorBoard ({error}); metrics.jsonl has it all")
+
+    def _close_writer(self) -> None:
+        if self.writer:
+            with suppress(OSError):
+                self.writer.close()
+        self.writer = None
 
 
 def memory_mb(device: torch.device) -> float:

@@ -105,7 +105,7 @@ def values_of(recipe: Recipe) -> dict[str, Any]:
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values by their dotted keys."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         inner = _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {}
         flat |= inner or {prefix + key: value}
