@@ -17,9 +17,10 @@ from torch import Tensor
 
 # boxes (G, 4), labels (G,) int64; optional iscrowd (G,) bool: objects that are never positive and
 # count as "ignore" (COCO's crowds, VOC's difficult, KITTI's DontCare); optional masks (G, H, W)
-# bool; of the picture, optional image_id and resized () bool: it is in the network's size already.
+# bool; of the picture, optional image_id, resized () bool: it is in the network's size already,
+# and seed () int64: of what is drawn for it.
 Target = dict[str, Tensor]
-PER_PICTURE = ("image_id", "resized")  # all other entries have one row an object
+PER_PICTURE = ("image_id", "resized", "seed")  # all other entries have one row an object
 # boxes (N, 4), scores (N,), labels (N,) int64, best first; optional masks (N, H, W) bool.
 Prediction = dict[str, Tensor]
 

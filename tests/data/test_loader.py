@@ -14,6 +14,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from eyeline.data.loader import BatchSampler, build_loader
 from eyeline.errors import EyelineError
+from eyeline.processes import in_order
 
 
 class Numbers(Dataset[Any]):
@@ -127,19 +128,47 @@ def test_datasets_within_datasets_know_the_epoch() -> None:
     assert [dataset.datasets[0].dataset.epoch, dataset.datasets[1].epoch] == [5, 5]
 
 
-@pytest.mark.parametrize("count", [12, 11, 1])
-def test_processes_share_the_pictures(count: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "last"),
+    [(12, [2, 2, 2]), (11, [2, 2, 1]), (9, [1, 1, 1]), (8, [1] * 3), (1, [1] * 3)],
+)
+def test_processes_share_the_pictures(count: int, last: list[int]) -> None:
+    """In equal parts, but for the last batch, of which each gets at least one."""
     samplers = [BatchSampler(count, 2, seed=1, rank=rank, world_size=3) for rank in range(3)]
     batches = [list(sampler) for sampler in samplers]
-    lengths = [[len(batch) for batch in own] for own in batches]
-    assert lengths[0] == lengths[1] == lengths[2] and len(lengths[0]) == len(samplers[0])
-    seen = [index for own in batches for batch in own for _, index in batch]
-    expected = -(-count // 3) * 3
-    assert len(seen) == expected and len(set(seen)) == min(count, expected)
+    assert {len(own) for own in batches} == {len(sampler) for sampler in samplers}
+    assert [len(own[-1]) for own in batches] == last
+    assert all(len(batch) == 2 for own in batches for batch in own[:-1])
     # Together they take the batches that one process of three times the batch size would.
-    together = [[key for own in batches for key in own[i]] for i in range(len(lengths[0]))]
     whole = list(BatchSampler(count, 6, seed=1))
-    assert all(set(a) >= set(b) for a, b in zip(together, whole, strict=True))
+    for i, expected in enumerate(whole):
+        together = [key for own in batches for key in own[i]]
+        assert set(together) >= set(expected)
+        assert len(together) == max(len(expected), 3)
+
+
+@pytest.mark.parametrize("count", [11, 3, 1])
+def test_what_is_measured_is_dealt_in_whole_batches(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, dealt = indices(build_loader(Numbers(count), 2, shuffle=False)), []
+    for rank in range(3):
+        monkeypatch.setattr("eyeline.processes.place", lambda rank=rank: (rank, 3))
+        monkeypatch.setattr("eyeline.data.loader.place", lambda rank=rank: (rank, 3))
+        dealt.append(indices(build_loader(Numbers(count), 2, shuffle=False)))
+    assert in_order(dealt) == alone
+    assert [len(part) for part in dealt] == [len(alone[rank::3]) for rank in range(3)]
+
+
+def test_a_picture_brings_the_seed_of_what_is_drawn_for_it() -> None:
+    def seeds(epoch: int, seed: int, **options: Any) -> list[int]:
+        loader = build_loader(Numbers(4), seed=seed, shuffle=False, **options)
+        loader.set_epoch(epoch)
+        return [int(target["seed"]) for _, targets in loader for target in targets]
+
+    first = seeds(0, 0, batch_size=1)
+    assert seeds(0, 0, batch_size=3, workers=1) == first
+    assert len({*first, *seeds(1, 0, batch_size=1), *seeds(0, 1, batch_size=1)}) == 12
 
 
 @pytest.mark.parametrize("grouped", [False, True])

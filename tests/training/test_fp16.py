@@ -59,7 +59,7 @@ def test_gradients_are_those_of_float32():
         model = ToyDetector(dropout=0.0)
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=True)
         scaler = loss_scaler(CPU, precision)
-        backward(model, batch, CPU, precision, scaler)
+        backward(model, batch, [1.0], CPU, precision, scaler)
         if precision == "fp16":
             assert model.head.weight.grad.abs().max() > 100  # scaled
         scaler.unscale_(optimizer)
@@ -106,7 +106,7 @@ def test_a_loss_that_is_not_finite_spoils_every_gradient(precision):
     scaler = loss_scaler(CPU, precision)
     data = [ToyData(6)[i] for i in range(6)]
     batch = [([image for image, _ in data], [target for _, target in data])]
-    names, [values] = backward(model, batch, CPU, precision, scaler)
+    names, [values] = backward(model, batch, [1.0], CPU, precision, scaler)
     assert dict(zip(names, values, strict=True))["box"] == math.inf
     assert all(p.grad.isnan().all() for p in model.parameters())
 

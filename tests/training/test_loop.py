@@ -544,8 +544,10 @@ class Moody(nn.Module):
 def test_losses_of_accumulated_batches_go_by_their_names():
     group = [([torch.zeros(3, 4, 4)], [{}])] * 2
     scaler = loss_scaler(torch.device("cpu"), "float32")
-    names, values = backward(Moody("ab", "ba"), group, torch.device("cpu"), "float32", scaler)
+    names, values = backward(
+        Moody("ab", "ba"), group, [0.5, 0.5], torch.device("cpu"), "float32", scaler
+    )
     assert names == ["a", "b"]
     assert [row.tolist() for row in values] == [[97, 98], [97, 98]]
     with pytest.raises(EyelineError, match="losses are a, b for one batch and a, c for another"):
-        backward(Moody("ab", "ac"), group, torch.device("cpu"), "float32", scaler)
+        backward(Moody("ab", "ac"), group, [0.5, 0.5], torch.device("cpu"), "float32", scaler)

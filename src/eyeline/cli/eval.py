@@ -51,73 +51,79 @@ def evaluate(
     """Measure a detector: COCO's twelve numbers (of masks too, where the model predicts and the
     data has some), VOC's AP, per class, pictures a second.
 
-    Prints the table; writes report.html, results.json and detections.json (COCO).
+    Prints the table; writes report.html, results.json and detections.json (COCO). Processes that
+    torchrun starts share the pictures, with the same numbers.
     """
     from rich import print as show
 
     from eyeline.cli.output import free_path
     from eyeline.data.datasets import open_dataset
-    from eyeline.device import find_device
     from eyeline.evaluation import evaluate
     from eyeline.export import optimize
     from eyeline.inference.options import set_suppression
     from eyeline.inference.predictor import find_ranges, load_model
     from eyeline.inference.tta import TTA, Augmented
+    from eyeline.processes import place
+    from eyeline.together import together
     from eyeline.training import load_recipe
+    from eyeline.training.parallel import own_device
     from eyeline.training.recipe import Data
 
-    found_device = find_device(device)
-    model: Any = load_model(run)
-    folder = Path(run)
-    in_run = (folder / "recipe.yaml").is_file()
-    of_run = load_recipe(folder / "recipe.yaml").data if in_run else Data()
-    path = data or of_run.path
-    if path is None:
-        raise EyelineError(NO_DATA)
-    split = split or of_run.val or "val"
-    dataset = open_dataset(
-        path,
-        split,
-        classes=model.classes,
-        channels=getattr(model, "channels", 3),
-        bad_boxes=bad_boxes or of_run.bad_boxes,
-        one_based=of_run.one_based,
-        format=None if data else of_run.format,
-        unknown=of_run.unknown,
-    )
-    if getattr(model, "needs_masks", False) and dataset.has_masks:
-        dataset.use_masks()
-    chosen = {
-        "nms": nms, "nms_iou": nms_iou, "vote_iou": vote_iou,
-        "class_agnostic_nms": class_agnostic or None,
-    }  # fmt: skip
-    out = free_path(out, (folder if folder.is_dir() else Path()) / f"eval-{split}")
-    known = find_ranges(run, ranges) if precision == "int8" else None
-    fast: Any = optimize(model, precision, found_device, known)
-    set_suppression(fast, chosen)
-    report = evaluate(
-        Augmented(fast, TTA.merging(chosen)) if tta else fast,
-        dataset,
-        batch_size=batch_size,
-        device=found_device,
-        workers=workers,
-    )
-    report.facts |= {"precision": precision, "date": date.today().isoformat()}
-    report.facts["split"] = split
-    report.facts["command"] = _command(
-        run, data=path, split=split, bad_boxes=bad_boxes,
-        precision=None if precision == "float32" else precision, ranges=ranges,
-        batch_size=None if batch_size == 1 else batch_size,
-        **chosen, tta=tta or None,
-    )  # fmt: skip
-    told = {key.replace("_", " "): str(v) for key, v in chosen.items() if v is not None}
-    report.facts |= told | ({"test-time augmentation": "twelve passes"} if tta else {})
-    report.to_json(out / "results.json")
-    report.detections_json(out / "detections.json")
-    title = f"{model.name} on {Path(path).name} {split}"
-    page = report.to_html(out / "report.html", title=title)
-    show(report.table())
-    print(f"report: {page}")
+    with together():
+        found_device = own_device(device)
+        model: Any = load_model(run)
+        folder = Path(run)
+        in_run = (folder / "recipe.yaml").is_file()
+        of_run = load_recipe(folder / "recipe.yaml").data if in_run else Data()
+        path = data or of_run.path
+        if path is None:
+            raise EyelineError(NO_DATA)
+        split = split or of_run.val or "val"
+        dataset = open_dataset(
+            path,
+            split,
+            classes=model.classes,
+            channels=getattr(model, "channels", 3),
+            bad_boxes=bad_boxes or of_run.bad_boxes,
+            one_based=of_run.one_based,
+            format=None if data else of_run.format,
+            unknown=of_run.unknown,
+        )
+        if getattr(model, "needs_masks", False) and dataset.has_masks:
+            dataset.use_masks()
+        chosen = {
+            "nms": nms, "nms_iou": nms_iou, "vote_iou": vote_iou,
+            "class_agnostic_nms": class_agnostic or None,
+        }  # fmt: skip
+        out = free_path(out, (folder if folder.is_dir() else Path()) / f"eval-{split}")
+        known = find_ranges(run, ranges) if precision == "int8" else None
+        fast: Any = optimize(model, precision, found_device, known)
+        set_suppression(fast, chosen)
+        report = evaluate(
+            Augmented(fast, TTA.merging(chosen)) if tta else fast,
+            dataset,
+            batch_size=batch_size,
+            device=found_device,
+            workers=workers,
+        )
+        report.facts |= {"precision": precision, "date": date.today().isoformat()}
+        report.facts["split"] = split
+        report.facts["command"] = _command(
+            run, data=path, split=split, bad_boxes=bad_boxes,
+            precision=None if precision == "float32" else precision, ranges=ranges,
+            batch_size=None if batch_size == 1 else batch_size,
+            **chosen, tta=tta or None,
+        )  # fmt: skip
+        told = {key.replace("_", " "): str(v) for key, v in chosen.items() if v is not None}
+        report.facts |= told | ({"test-time augmentation": "twelve passes"} if tta else {})
+        if place()[0]:
+            return  # the first of several processes writes
+        report.to_json(out / "results.json")
+        report.detections_json(out / "detections.json")
+        title = f"{model.name} on {Path(path).name} {split}"
+        page = report.to_html(out / "report.html", title=title)
+        show(report.table())
+        print(f"report: {page}")
 
 
 def _command(run: str, **options: Any) -> str:

@@ -26,7 +26,7 @@ from eyeline.cli import (
     trace,
     train,
 )
-from eyeline.errors import EyelineError
+from eyeline.errors import EyelineError, one_line
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -79,10 +79,7 @@ def run(arguments: Sequence[str]) -> int:
     except (EyelineError, OSError) as error:  # OSError: a full disk, a missing permission
         if debug:
             raise
-        message = str(error)
-        if message.startswith("Caught EyelineError in DataLoader worker"):
-            message = message.rpartition("EyelineError: ")[2]  # after the worker's traceback
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     except (MemoryError, RuntimeError) as error:
         if debug or not _is_lack_of_memory(error):

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
 
 from eyeline.errors import EyelineError
+from eyeline.processes import place, turns
 from eyeline.structures import Batch, Target
 
 Key = tuple[int, int]  # epoch, index
@@ -56,8 +57,11 @@ def build_loader(
     aspect_grouping: bool = False,
 ) -> Loader:
     """A loader of Batches, if `prepare` is given (it runs in the workers), else of
-    (images, targets), two lists. Of several processes each gets its share of the pictures, as
-    many as the others: the last are filled up with the first ones of the order.
+    (images, targets), two lists.
+
+    Of several processes each gets its share of every batch, of the last one perhaps a picture less
+    than others (if there are fewer than processes, some come twice: each process has to have one).
+    Not shuffled, to measure by, it gets whole batches in turn, of the last perhaps none.
 
     Args:
         dataset: any that yields (image, target). If it has `set_epoch`, that is called with the
@@ -70,8 +74,7 @@ def build_loader(
     Raises:
         EyelineError: aspect grouping of data that has no `annotations` to tell the sizes.
     """
-    several = distributed.is_available() and distributed.is_initialized()
-    rank, world_size = (distributed.get_rank(), distributed.get_world_size()) if several else (0, 1)
+    rank, world_size = place()
     wide = None
     if aspect_grouping:
         annotations = getattr(dataset, "annotations", None)
@@ -86,9 +89,12 @@ def build_loader(
         for one in _within(dataset):
             if hasattr(one, "share"):
                 one.share()
+    sampler = BatchSampler(count, batch_size, shuffle, seed, wide, rank, world_size)
+    if not shuffle:
+        sampler = BatchesInTurn(count, batch_size, shuffle, seed, wide)
     return Loader(
         _Seeded(dataset, seed),
-        batch_sampler=BatchSampler(count, batch_size, shuffle, seed, wide, rank, world_size),
+        batch_sampler=sampler,
         num_workers=workers,
         collate_fn=partial(_collate, prepare=prepare),
         worker_init_fn=_start_worker,
@@ -135,15 +141,17 @@ class BatchSampler(Sampler[list[Key]]):
         return [int(index) for index in batch]
 
     def order(self) -> np.ndarray:
-        """Indices of what is left of this epoch after `dealt`, of all processes; a multiple of
-        their number."""
+        """Indices of what is left of this epoch after `dealt`, of all processes; for the last
+        batch at least as many as these."""
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(self.count) if self.shuffle else np.arange(self.count)
         for k, (whole, batches) in enumerate(self.dealt, 1):
             order = self._arranged(order, whole, rng)[whole * batches :]
             rng = np.random.default_rng((self.seed, self.epoch, 0, k))
         order = self._arranged(order, self.whole, rng)
-        return np.resize(order, -(-len(order) // self.world_size) * self.world_size)
+        missing = self.world_size - len(order) % self.whole
+        few = 0 < missing < self.world_size
+        return np.resize(order, len(order) + missing) if few else order
 
     def _arranged(self, order: np.ndarray, whole: int, rng: np.random.Generator) -> np.ndarray:
         """Where shapes are kept apart: whole batches of one shape in random order, then what is
@@ -162,6 +170,16 @@ class BatchSampler(Sampler[list[Key]]):
         return np.concatenate([together.ravel(), *rest])
 
 
+class BatchesInTurn(BatchSampler):
+    """The batches of one process, each taken by one of several."""
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order, epoch = self.order(), self.epoch
+        for i in turns(len(self)):
+            if i >= self.start:
+                yield [(epoch, index) for index in self._share(order, i)]
+
+
 class _Seeded(Dataset[Any]):
     """A data set asked by (epoch, index)."""
 
@@ -175,7 +193,10 @@ class _Seeded(Dataset[Any]):
         epoch, index = key
         _set_epoch(self.dataset, epoch)
         with random_state(self.seed, epoch, index):
-            return self.dataset[index]
+            image, target = self.dataset[index]
+        if isinstance(target, dict):  # what a model draws for the picture depends on the same
+            target = {**target, "seed": torch.tensor(_words(self.seed, epoch, index)[0])}
+        return image, target
 
 
 def _start_worker(worker: int) -> None:
@@ -224,7 +245,7 @@ def _within(dataset: Any) -> Iterator[Any]:
 def random_state(*key: int) -> Iterator[None]:
     """Within, the global generators begin at a state that `key` gives; after, as before."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    a, b, c = (int(word) for word in np.random.SeedSequence(key).generate_state(3))
+    a, b, c = _words(*key)
     random.seed(a)
     np.random.seed(b)
     torch.default_generator.manual_seed(c)
@@ -234,6 +255,11 @@ def random_state(*key: int) -> Iterator[None]:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+
+
+def _words(*key: int) -> list[int]:
+    """Three random words of 32 bits that depend on nothing but the key."""
+    return [int(word) for word in np.random.SeedSequence(key).generate_state(3)]
 
 
 def _collate(samples: Sequence[tuple[Tensor, Target]], prepare: Prepare | None) -> Any:

@@ -220,7 +220,7 @@ class FasterRCNN(Detector):
         note("sampled regions and their labels, sec. 2.3 of Fast R-CNN", (regions, labels))
         class_logits, box_deltas = self.head(self.pool(levels, regions, picture))
         return rpn_losses | region_losses(
-            class_logits, box_deltas, sampled, c.box_weights, c.head_beta
+            class_logits, box_deltas, sampled, len(targets), c.box_weights, c.head_beta
         )
 
 

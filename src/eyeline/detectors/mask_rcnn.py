@@ -260,14 +260,17 @@ class MaskRCNN(Detector):
         regions, picture, labels, *_ = sampled
         note("sampled regions and their labels, sec. 3.1", (regions, labels))
         class_logits, box_deltas = self.head(self.pool(levels, regions, picture))
-        box_losses = region_losses(class_logits, box_deltas, sampled, c.box_weights, c.head_beta)
+        box_losses = region_losses(
+            class_logits, box_deltas, sampled, len(targets), c.box_weights, c.head_beta
+        )
         found = sampled.positive()
         mask_logits = self.mask_head(self.mask_pool(levels, found.regions, found.picture))
         wanted = mask_targets(
             targets, found, mask_logits.shape[-1], c.roi_aligned, c.mask_targets_binary
         )
         note("masks and what they should be, sec. 3", (mask_logits, wanted))
-        return rpn_losses | box_losses | {"mask": mask_loss(mask_logits, found.labels, wanted)}
+        masks = mask_loss(mask_logits, found.labels, wanted, len(targets))
+        return rpn_losses | box_losses | {"mask": masks}
 
 
 @register(

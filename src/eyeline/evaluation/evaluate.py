@@ -22,7 +22,9 @@ from eyeline.errors import EyelineError
 from eyeline.metrics.analysis import Analysis, analyse, as_json
 from eyeline.metrics.detection import COCO_NUMBERS, CocoMetric, Curve, VocMetric
 from eyeline.ops.segmentations import encode_rle
+from eyeline.processes import count_processes, in_order, of_all, place, turns
 from eyeline.structures import Prediction, Target
+from eyeline.together import together
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -148,6 +150,7 @@ class Report:
         return path
 
 
+@together()
 def evaluate(
     model: nn.Module,
     dataset: Dataset[Any],
@@ -159,7 +162,9 @@ def evaluate(
 ) -> Report:
     """Measure a detector on annotated pictures.
 
-    Where the model predicts masks and every target has some, they are measured too (`segm`).
+    Where the model predicts masks and every target has some, they are measured too (`segm`). The
+    processes of torchrun, which must all call it, take a batch in turn; each gets the whole report,
+    and its numbers are those of one process.
 
     Args:
         model: called as model(images) in eval mode; every module's mode is put back afterwards,
@@ -186,12 +191,14 @@ def evaluate(
         model.to(device)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
-    loader = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=_unzip)
-    predictions: list[Prediction] = []
-    targets: list[Target] = []
-    seconds: list[float] = []  # a picture, batch by batch
-    in_precision = autocast(device, precision)
-    with eval_mode(model), torch.inference_mode(), in_precision, _bar(count, progress) as advance:
+    batches = [range(i, min(i + batch_size, count)) for i in range(0, count, batch_size)]
+    own = [batches[i] for i in turns(len(batches))]
+    loader: Any = DataLoader(dataset, batch_sampler=own, num_workers=workers, collate_fn=_unzip)  # type: ignore[arg-type]
+    done: list[tuple[list[Prediction], list[Target]]] = []  # batch by batch
+    seconds: list[float] = []  # a picture
+    in_precision, total = autocast(device, precision), sum(map(len, own))
+    shown = progress and place()[0] == 0
+    with eval_mode(model), torch.inference_mode(), in_precision, _bar(total, shown) as advance:
         for images, batch_targets in loader:
             images = [image.to(device) for image in images]
             _wait(device)
@@ -199,9 +206,13 @@ def evaluate(
             found = model(images)
             _wait(device)
             seconds.append((time.perf_counter() - start) / len(images))
-            predictions += [_kept(prediction) for prediction in found]
-            targets += [_kept(target) for target in batch_targets]
+            done.append(([_kept(one) for one in found], [_kept(one) for one in batch_targets]))
             advance(len(images))
+    done = in_order(of_all(done))
+    predictions = [one for found, _ in done for one in found]
+    targets = [one for _, wanted in done for one in wanted]
+    # The first call allocates and tunes.
+    speed = sum(1 / median(times[1:] or times) for times in of_all(seconds) if times)
 
     coco, voc = CocoMetric(classes), VocMetric(classes)
     coco.update(predictions, targets)
@@ -226,8 +237,7 @@ def evaluate(
         voc={name: voc_result[name] for name in ("AP_11point", "AP_every_point")},
         per_class=per_class,
         curves=voc.curves(),
-        # The first call allocates and tunes.
-        pictures_per_second=1 / median(seconds[1:] or seconds),
+        pictures_per_second=speed,
         classes=classes,
         predictions=predictions,
         targets=targets,
@@ -241,6 +251,7 @@ def evaluate(
             "device": str(device),
             "precision": precision,
             "batch size": str(batch_size),
+            **({} if count_processes() == 1 else {"processes": str(count_processes())}),
         },
         dataset=dataset,
         segm=None if segm is None else {name: segm[name] for name in COCO_NUMBERS},

@@ -156,7 +156,7 @@ class Preprocess:
         out = {"boxes": boxes * factor, "labels": labels, "iscrowd": crowd.bool()}
         if self.masks is not None:
             out["masks"] = self.scaled_masks(target, size, new, where)
-        return out | {"image_id": target["image_id"]} if "image_id" in target else out
+        return out | {key: target[key] for key in ("image_id", "seed") if key in target}
 
     def scaled_masks(
         self, target: Target, size: tuple[int, int], new: tuple[int, int], where: str

@@ -23,8 +23,8 @@ class NotFinite(EyelineError):
     def __init__(self, what: str, where: str, batches: list[Any], pictures: str) -> None:
         super().__init__(f"{where}: {what}{pictures}; {ADVICE}")
         self.what, self.batches = what, batches  # "box is nan"; of those it may come from
-        self.losses: dict[str, float] = {}  # of the step, which was not taken
-        self.norm = math.nan
+        self.by_loss = False  # in this process
+        self.step: Any = None  # the Step, which was not taken
 
 
 def check_data(model: nn.Module, dataset: Dataset[Any], val_dataset: Dataset[Any] | None) -> None:

@@ -3,7 +3,6 @@ named, and nothing of it reaches the weights."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +11,11 @@ from torch import nn
 
 from eyeline.data.loader import Loader
 from eyeline.errors import EyelineError
+from eyeline.processes import any_process
 from eyeline.structures import Batch
 from eyeline.training.bad_batches import save_bad_batch
 from eyeline.training.checks import ADVICE, SKIPS, NotFinite, targets_of
 from eyeline.training.memory import is_lack_of_memory, out_of_memory
-from eyeline.training.parallel import any_process
 from eyeline.training.saving import BAD_BATCHES, Position, RunFolder
 from eyeline.training.step import Step, size
 
@@ -52,7 +51,7 @@ class Guard:
             self._tell(error, group, at, where)
             for buffer, value in zip(self.buffers, before, strict=True):
                 buffer.copy_(value)
-            return Step(error.losses, error.norm, taken=False)
+            return error.step  # type: ignore[no-any-return]
         except (MemoryError, RuntimeError) as error:
             if not is_lack_of_memory(error):
                 raise
@@ -61,9 +60,8 @@ class Guard:
 
     def _tell(self, error: NotFinite, group: list[Any], at: Position, where: str) -> None:
         """Name and save the bad batch; raises where the run is to stop."""
-        by_loss = not all(map(math.isfinite, error.losses.values()))
         # Gradients are shared, so every process comes here; where a loss is bad, its own tells.
-        innocent = any_process(by_loss, self.device) and not by_loss
+        innocent = any_process(error.by_loss) and not error.by_loss
         if innocent:
             told = f"{where}: another process has a loss that is not finite"
         else:

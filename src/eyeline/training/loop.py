@@ -25,6 +25,8 @@ from eyeline.errors import EyelineError
 from eyeline.evaluation.evaluate import eval_mode, evaluate
 from eyeline.metrics.detection import COCO_NUMBERS
 from eyeline.nn.detector import prepare_of
+from eyeline.processes import any_process, in_order, of_all, of_first, place
+from eyeline.together import together
 from eyeline.training.build import build
 from eyeline.training.checks import check_data, check_overflow
 from eyeline.training.compiling import compiling
@@ -33,7 +35,7 @@ from eyeline.training.guard import Guard
 from eyeline.training.interrupt import Interrupt
 from eyeline.training.logs import Log
 from eyeline.training.memory import evaluation_told
-from eyeline.training.parallel import any_process, share_gradients, start_processes
+from eyeline.training.parallel import own_device, same_buffers, share_gradients, sync_norms
 from eyeline.training.recipe import Recipe, load_recipe, merge
 from eyeline.training.recompute import recomputing
 from eyeline.training.resuming import surroundings
@@ -63,6 +65,7 @@ class Run:
     best: float | None  # the best value of the metric that decides
 
 
+@together()
 def train_recipe(recipe: Recipe, resume: bool = False) -> Run:
     """Open the data and build the model that a recipe names, and train."""
     model, dataset, val_dataset = build(recipe)
@@ -71,6 +74,7 @@ def train_recipe(recipe: Recipe, resume: bool = False) -> Run:
     return train(model, dataset, val_dataset, recipe, resume=resume)
 
 
+@together()
 def train(
     model: nn.Module,
     dataset: Dataset[Any],
@@ -93,7 +97,8 @@ def train(
         recipe: how; its `model`, `weights`, `classes` and `data.path` are not used here.
         resume: go on with the run in `out`, exactly where it was saved; what is another than it
             was then, such as `batch_size`, is said.
-        measure: gives a model's metrics; by default COCO's and VOC's on `val_dataset`.
+        measure: gives a model's metrics; by default COCO's and VOC's on `val_dataset`. All
+            processes call it, and what the first one gets counts.
         fields: of the recipe, over `recipe`: epochs=10, optimizer={"lr": 1e-3}, out="runs/a" ...
 
     Raises:
@@ -105,7 +110,7 @@ def train(
     """
     recipe = load_recipe(merge(recipe.model_dump() if recipe else {}, fields))
     check_data(model, dataset, val_dataset)
-    rank, device = start_processes(recipe.device)
+    device = own_device(recipe.device)
     prepare, workers = prepare_of(model), recipe.data.workers
     grouping = recipe.data.aspect_grouping
     loader = build_loader(dataset, recipe.batch_size, prepare, True, workers, recipe.seed, grouping)
@@ -121,6 +126,7 @@ def train(
         )
     steps_per_epoch = math.ceil(len(loader) / recipe.accumulate)
     total = recipe.epochs * steps_per_epoch
+    norms = sync_norms(model, device, recipe.sync_norms)
     optimizer = set_up(model, recipe, device)
     scaler = loss_scaler(device, recipe.precision)
     state: dict[str, Any] = {"model": model, "optimizer": optimizer}
@@ -131,7 +137,7 @@ def train(
         state["ema"] = ema
     result = ema.model if ema else model  # what is evaluated and kept
 
-    around = surroundings(dataset, loader, device)
+    around, (rank, _) = surroundings(dataset, loader, device), place()
     folder = RunFolder(recipe, getattr(model, "name", "model"), resume, rank == 0, around)
     at = folder.load_state(state, loader) if resume else Position(batches=len(loader))
     left = at.steps_left(recipe.epochs, steps_per_epoch, recipe.accumulate)
@@ -150,6 +156,8 @@ def train(
         folder.save_model_file(model)
         if recipe.freeze:
             log.say(f"frozen: {_frozen(model)} parameters")
+        if norms:
+            log.say(norms)
         while at.epoch < recipe.epochs:
             loader.set_epoch(at.epoch, at.batch, at.dealt)
             at.batches = len(loader)
@@ -159,17 +167,17 @@ def train(
                 seed_generators(recipe.seed, at.epoch, at.step, rank)
                 where = f"epoch {at.epoch + 1}, step {at.step + 1}"
                 step = partial(train_step, shared, group, optimizer, scaler, recipe, device, where)
-                losses, norm, taken = guard.step(step, group, at, where)
+                losses, norm, taken, pictures = guard.step(step, group, at, where)
                 if ema and taken:
                     ema.update(model)
                 lr = float(schedule.get_last_lr()[-1])
                 schedule.step()
-                at.advance(len(group), sum(map(size, group)), losses, taken)
+                at.advance(len(group), pictures, losses, taken)
                 scale = scaler.get_scale() if scaler.is_enabled() else None
                 log.step(losses, lr, norm, device, scale)
                 if scaler.is_enabled() and not taken:
                     check_overflow(model, losses, at.skipped_running, where)
-                if any_process(interrupt.wanted, device):
+                if any_process(interrupt.wanted):
                     folder.save_weights(result, "last")
                     folder.save_state(state, at)
                     interrupt.stop()
@@ -177,19 +185,21 @@ def train(
                     folder.save_state(state, at)
 
             val_losses, now, enough = {}, {}, False
-            if folder.writes and measure and val_loader and _due(at.epoch + 1, recipe):
+            if measure and val_loader and _due(at.epoch + 1, recipe):
                 folder.save_state(state, at)
                 told = evaluation_told(f"epoch {at.epoch + 1}", recipe, device)
+                same_buffers(result)
                 with told, interrupt.at_once():  # nothing to wait for: the state is saved
                     val_losses = _validation_losses(result, val_loader, device, recipe.precision)
-                    metrics = now = {**measure(result), "loss": sum(val_losses.values())}
+                    measured = of_first(measure(result))
+                    metrics = now = {**measured, "loss": sum(val_losses.values())}
                 if _better(metrics, recipe.eval.metric, at.best):
                     at.best, at.best_epoch = metrics[recipe.eval.metric], at.epoch + 1
                     folder.save_weights(result, "best")
                 enough = at.epoch + 1 - at.best_epoch >= (recipe.stop_after or math.inf)
             log.epoch(val_losses, now)
             at.next_epoch()
-            at.stopped = recipe.stop_after is not None and any_process(enough, device)
+            at.stopped = enough
             folder.save_weights(result, "last")
             folder.save_state(state, at)
             if at.stopped and at.epoch < recipe.epochs:
@@ -203,12 +213,15 @@ def train(
 def _validation_losses(
     model: nn.Module, loader: Loader, device: torch.device, precision: str
 ) -> dict[str, float]:
-    """Mean of each loss over the pictures, in eval mode."""
-    at = Position()
+    """Mean of each loss over the pictures, in eval mode; each process takes some of the batches."""
+    own = []
     with eval_mode(model), autocast(device, precision):
         for batch in loader:
             parts: dict[str, Tensor] = model(*move(batch, device))
-            at.advance(1, size(batch), {name: value.item() for name, value in parts.items()})
+            own.append((size(batch), {name: value.item() for name, value in parts.items()}))
+    at = Position()
+    for pictures, losses in in_order(of_all(own)):
+        at.advance(1, pictures, losses)
     return at.mean_losses()
 
 

@@ -148,6 +148,7 @@ class Recipe(Section):
     checkpoint_activations: bool = False  # recompute the backbone's blocks: less memory, slower
     compile: bool = False  # let torch's compiler write the network: a slow start, for a GPU
     device: str | None = None  # None: the GPU if there is one
+    sync_norms: bool = True  # batch norms see all processes' pictures, where these have GPUs
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     clip_norm: Positive | None = None

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from eyeline.data.loader import Loader, path_of
 from eyeline.errors import EyelineError
-from eyeline.training.parallel import count_processes
+from eyeline.processes import count_processes
 from eyeline.training.recipe import Recipe
 
 # Keys of the recipe that must be as they were; a section stands for all its keys.

@@ -26,6 +26,7 @@ from eyeline.checkpoints.eyeline import MODEL_FILE, run_weights, weights_now
 from eyeline.data.loader import Loader
 from eyeline.errors import EyelineError
 from eyeline.files import PARTIAL, write_whole
+from eyeline.processes import of_first
 from eyeline.training.recipe import Recipe, load_recipe, save_recipe
 from eyeline.training.resuming import changes, check_same, values_of
 
@@ -117,7 +118,7 @@ class RunFolder:
             raise EyelineError("which run is to be resumed? name its folder with out=")
         else:
             paths = (Path("runs", name if i == 1 else f"{name}-{i}") for i in count(1))
-            self.path = next(path for path in paths if not path.exists())
+            self.path = of_first(next(path for path in paths if not path.exists()))
         if resume and not any((self.path / name).is_file() for name in (STATE, "recipe.yaml")):
             raise EyelineError(f"{self.path}: nothing to resume, there is no {STATE} in it")
         if writes and not resume and self._is_taken():

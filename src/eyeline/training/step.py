@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from copy import deepcopy
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from eyeline.device import autocast, find_device
 from eyeline.errors import EyelineError
+from eyeline.processes import count_processes, sum_over_processes
 from eyeline.structures import Batch
 from eyeline.training.checks import NotFinite, check_data, check_finite
 from eyeline.training.freezing import freeze
@@ -59,11 +60,12 @@ def start_trial(
 
 
 class Step(NamedTuple):
-    """What became of a step."""
+    """What became of a step, in all processes together."""
 
     losses: dict[str, float]  # means over its pictures
     norm: float  # of the gradients, before they were clipped
     taken: bool  # False: scaled gradients overflowed, and the weights are as before
+    pictures: int
 
 
 def train_step(
@@ -81,13 +83,14 @@ def train_step(
         NotFinite: a loss or the gradients' norm is no number, and the step was not taken; in every
             process, if it is so in one. `where` says at which step.
     """
-    names, values = backward(model, group, device, recipe.precision, scaler)
+    pictures = int(sum_over_processes(torch.tensor(sum(map(size, group)))))
+    shares = [size(batch) / pictures for batch in group]
+    names, values = backward(model, group, shares, device, recipe.precision, scaler)
     scaler.unscale_(optimizer)
     norm = clip_gradients(model, recipe.clip_norm)
-    rows, value = look(values, norm)
-    sizes = [size(batch) / sum(map(size, group)) for batch in group]
-    columns = zip(*rows, strict=True)
-    means = [sum(s * v for s, v in zip(sizes, column, strict=True)) for column in columns]
+    parts = [share * each for share, each in zip(shares, values, strict=True)]
+    mean = sum_over_processes(torch.stack(parts).sum(0))
+    (*rows, means), value = look([*values, mean], norm)
     losses = dict(zip(names, means, strict=True))
     if not scaler.is_enabled():
         try:
@@ -95,10 +98,11 @@ def train_step(
                 check_finite(dict(zip(names, row, strict=True)), [batch], where)
             check_finite({"the gradients' norm": value}, group, where)
         except NotFinite as error:
-            error.losses, error.norm = losses, value
+            error.by_loss = not all(map(math.isfinite, chain.from_iterable(rows)))
+            error.step = Step(losses, value, False, pictures)
             optimizer.zero_grad()
             raise
-    return Step(losses, value, take_step(optimizer, scaler))
+    return Step(losses, value, take_step(optimizer, scaler), pictures)
 
 
 def look(values: list[Tensor], norm: Tensor) -> tuple[list[list[float]], float]:
@@ -138,6 +142,7 @@ def loss_scaler(device: torch.device, precision: str) -> GradScaler:
 def backward(
     model: nn.Module,
     group: list[Any],
+    shares: list[float],
     device: torch.device,
     precision: str,
     scaler: GradScaler,
@@ -145,13 +150,13 @@ def backward(
     """Add the gradients of a step, split into batches, as if it were one; gives the names of the
     losses, and of each batch their values (L,), float32.
 
+    `shares` are the batches' parts of the step's pictures, of those of all processes together.
+
     A loss that is not finite makes all gradients NaN, so that every process sees it.
     """
-    pictures = sum(map(size, group))
     names: list[str] = []
     values = []
-    for batch in group:
-        share = size(batch) / pictures
+    for batch, share in zip(group, shares, strict=True):
         alone = batch is group[-1] or not hasattr(model, "no_sync")
         # Processes exchange gradients once a step, with its last batch.
         with nullcontext() if alone else model.no_sync():  # type: ignore[operator]
@@ -164,7 +169,8 @@ def backward(
                     f"{', '.join(parts)} for another; they must have the same names"
                 )
             each = torch.stack([parts[name].float() for name in names])
-            factor = torch.where(each.isfinite().all(), share, math.nan)
+            # Gradients become the mean over the processes, and have to be their sum.
+            factor = torch.where(each.isfinite().all(), share * count_processes(), math.nan)
             scaler.scale(each.sum() * factor).backward()
         values.append(each.detach())
     return names, values

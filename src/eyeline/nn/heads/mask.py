@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyeline.losses.normaliser import batch_total
 from eyeline.nn.fused import fused
 from eyeline.nn.heads.roi import Sampled
 from eyeline.nn.layers import ConvNorm
@@ -73,11 +74,11 @@ def mask_targets(
     return (shares >= 0.5).float() if binary else shares
 
 
-def mask_loss(logits: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
+def mask_loss(logits: Tensor, labels: Tensor, wanted: Tensor, pictures: int) -> Tensor:
     """Mean binary cross-entropy of the true class's masks; the others see nothing (sec. 3).
 
-    Logits (R, K, m, m), labels (R,), wanted (R, m, m); without a region 0.
+    Logits (R, K, m, m), labels (R,), wanted (R, m, m), of so many pictures; without a region 0.
     """
     own = of_class(logits, labels)
     total = F.binary_cross_entropy_with_logits(own, wanted, reduction="sum")
-    return total / max(1, own.numel())
+    return total / batch_total(total.new_full((), own.numel()), pictures)

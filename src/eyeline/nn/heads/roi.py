@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
+from eyeline.losses.normaliser import batch_total
 from eyeline.losses.smooth_l1 import smooth_l1
 from eyeline.nn.fused import fused
 from eyeline.nn.layers import ConvNorm
@@ -189,10 +190,11 @@ def region_losses(
     logits: Tensor,
     deltas: Tensor,
     sampled: Sampled,
+    pictures: int,
     weights: tuple[float, float, float, float],
     beta: float,
 ) -> dict[str, Tensor]:
-    """Fast R-CNN's multi-task loss (eq. 1 to 3) over the sampled regions of a batch.
+    """Fast R-CNN's multi-task loss (eq. 1 to 3) over the sampled regions of a batch of `pictures`.
 
     Logits (R, K + 1), deltas (R, K, 4). Cross-entropy is a mean; smooth L1 sees the deltas of the
     true class only, and its sum is divided by R as well.
@@ -205,7 +207,7 @@ def region_losses(
     wanted = encode(objects, regions, weights).where(positive[:, None], own.detach())
     box = smooth_l1(own, wanted, beta, reduction="sum")
     cross_entropy = F.cross_entropy(logits, labels, reduction="none") * counts
-    total = counts.sum().clamp(min=1)
+    total = batch_total(counts.sum(), pictures)
     return {"classification": cross_entropy.sum() / total, "box": box / total}
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
+from eyeline.losses.normaliser import batch_total
 from eyeline.losses.smooth_l1 import smooth_l1
 from eyeline.nn.anchors import AnchorPyramid, flatten_cells
 from eyeline.nn.fused import fused
@@ -168,7 +169,7 @@ class RPN(nn.Module):
         # What is no object wants no other box than the one it has.
         wanted = encode(boxes, all_anchors[index]).where(truth[:, None], deltas.detach())
         box = smooth_l1(deltas, wanted, self.beta, reduction="sum")
-        total = counts.sum().clamp(min=1)
+        total = batch_total(counts.sum(), len(targets))
         return {"rpn_objectness": (objectness * counts).sum() / total, "rpn_box": box / total}
 
     def at(self, levels: list[Tensor], picture: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
