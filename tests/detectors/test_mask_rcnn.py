@@ -47,24 +47,24 @@ def test_the_loss_equals_a_slow_loop():
             for x in range(6):
                 p = torch.sigmoid(logits[r, labels[r], y, x])
                 total -= torch.log(p if wanted[r, y, x] else 1 - p).item()
-    assert mask_loss(logits, labels, wanted).item() == pytest.approx(total / (4 * 36), rel=1e-5)
+    assert mask_loss(logits, labels, wanted, 2).item() == pytest.approx(total / (4 * 36), rel=1e-5)
     assert torch.equal(of_class(logits, labels)[3], logits[3, 1])
 
 
 def test_only_the_true_class_s_mask_learns():
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
-    mask_loss(logits, torch.tensor([1, 2]), torch.ones(2, 4, 4)).backward()
+    mask_loss(logits, torch.tensor([1, 2]), torch.ones(2, 4, 4), 1).backward()
     assert logits.grad is not None
     assert logits.grad.flatten(2).any(2).tolist() == [[False, True, False], [False, False, True]]
 
 
 def test_extreme_logits_and_no_region_stay_finite():
-    far = mask_loss(torch.full((1, 1, 2, 2), 100.0), torch.tensor([0]), torch.zeros(1, 2, 2))
+    far = mask_loss(torch.full((1, 1, 2, 2), 100.0), torch.tensor([0]), torch.zeros(1, 2, 2), 1)
     assert far.item() == pytest.approx(100)
     head = MaskHead(4, 3, width=8, depth=2)
     logits = head(torch.zeros(0, 4, 14, 14))
     assert logits.shape == (0, 3, 28, 28)
-    loss = mask_loss(logits, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 28, 28))
+    loss = mask_loss(logits, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 28, 28), 1)
     loss.backward()
     assert loss.item() == 0
     assert all(p.grad is not None and not p.grad.any() for p in head.parameters())

@@ -77,10 +77,10 @@ class ToyData(Dataset):
         return image, target
 
 
-def in_two_processes(name: str, folder: Path) -> None:
+def in_two_processes(name: str, folder: Path, script: str = __file__) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     subprocess.run(
-        [*torchrun, "--nproc-per-node=2", __file__, name, str(folder)],
+        [*torchrun, "--nproc-per-node=2", script, name, str(folder)],
         check=True,
         capture_output=True,
         timeout=240,
