@@ -43,8 +43,9 @@ def tiny(name: str) -> nn.Module:
     """A detector in which everything that counts is another number in each picture."""
     torch.manual_seed(0)
     options = {"backbone": "resnet18", "size": 64, "fpn_channels": 16, "norm": "frozen"}
+    options["score_threshold"] = 0.001
     if name == "retinanet":
-        options |= {"tower_depth": 1, "score_threshold": 0.01}
+        options["tower_depth"] = 1
     else:
         options |= {"head_width": 32, "proposals": [60, 60], "rpn_samples": 4000}
     return create_model(name, classes=["a", "b"], **options)
