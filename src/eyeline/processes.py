@@ -35,7 +35,12 @@ def sum_over_processes(values: Tensor) -> Tensor:
 
 def any_process(flag: bool) -> bool:
     """Is the flag set in any of the processes? They all get the same answer."""
-    return bool(sum_over_processes(torch.tensor(float(flag))))
+    return count_in_all(int(flag)) > 0
+
+
+def count_in_all(number: int) -> int:
+    """The sum of what all processes count."""
+    return number if count_processes() == 1 else int(sum_over_processes(torch.tensor(number)))
 
 
 def of_all(value: T) -> list[T]:

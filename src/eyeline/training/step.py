@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from eyeline.device import autocast, find_device
 from eyeline.errors import EyelineError
-from eyeline.processes import count_processes, sum_over_processes
+from eyeline.processes import count_in_all, count_processes, sum_over_processes
 from eyeline.structures import Batch
 from eyeline.training.checks import NotFinite, check_data, check_finite
 from eyeline.training.freezing import freeze
@@ -83,7 +83,7 @@ def train_step(
         NotFinite: a loss or the gradients' norm is no number, and the step was not taken; in every
             process, if it is so in one. `where` says at which step.
     """
-    pictures = int(sum_over_processes(torch.tensor(sum(map(size, group)))))
+    pictures = count_in_all(sum(map(size, group)))
     shares = [size(batch) / pictures for batch in group]
     names, values = backward(model, group, shares, device, recipe.precision, scaler)
     scaler.unscale_(optimizer)
