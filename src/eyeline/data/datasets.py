@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from eyeline.data.formats import Annotations, Record, open_annotations
 from eyeline.data.formats.annotations import spread, taken
 from eyeline.data.images import image_size, is_rotated, read_image
-from eyeline.data.transforms import Transform, resized_target
+from eyeline.data.transforms import Transform, apply, resized_target, without_others
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import decode_masks
 from eyeline.structures import Target
@@ -34,7 +34,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     Args:
         annotations: of one split.
         transforms: called as transform(image, target, rng), the generator seeded by (seed,
-            epoch, index): the same picture is treated alike in any process, in any order.
+            epoch, index): the same picture is treated alike in any process, in any order. Those
+            that take several pictures get any others of this data set.
         masks: decode the segmentations.
         bad_boxes: what to do with boxes that have no area, are not finite or stick out of the
             picture by more than a pixel: "error" names them, "drop" leaves them out.
@@ -42,6 +43,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         draft: decode JPEGs at 1/2, 1/4 or 1/8 where the shorter side keeps so many pixels; see
             `read_image`. Targets come in the smaller picture's pixels, to less than one of them,
             so this is for training: results of an evaluation would be of smaller pictures.
+        single_from: the epoch from which on transforms that take several pictures do nothing.
 
     Raises:
         EyelineError: bad boxes; masks wanted that the annotations, or an object, have not.
@@ -55,6 +57,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         bad_boxes: Literal["error", "drop"] = "error",
         seed: int = 0,
         draft: int | None = None,
+        single_from: int | None = None,
     ) -> None:
         if bad_boxes not in ("error", "drop"):
             raise EyelineError(f'bad_boxes is "error" or "drop", not {bad_boxes!r}')
@@ -66,6 +69,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         self.bad_boxes = bad_boxes
         self.seed = seed
         self.draft = draft
+        self.single_from = single_from
         self.epoch = 0
         if masks:
             self.use_masks()
@@ -109,6 +113,21 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"picture {index} of {len(self)}")
         index %= len(self)
+        if self.transforms is None:
+            return self._load(index)
+        # index + 1: numpy's seeds (s, e) and (s, e, 0) are the same, and the loader uses (s, e).
+        rng = np.random.default_rng((self.seed, self.epoch, index + 1))
+        transforms = self.transforms
+        if self.single_from is not None and self.epoch >= self.single_from:
+            transforms = without_others(transforms)
+
+        def another() -> tuple[Tensor, Target]:
+            return self._load(int(rng.integers(len(self))))
+
+        return apply(transforms, *self._load(index), rng, another)
+
+    def _load(self, index: int) -> tuple[Tensor, Target]:
+        """A picture before its transforms."""
         record = self.annotations.records[index]
         image = read_image(record.path, self.draft)
         seen = (image.shape[1], image.shape[2])
@@ -124,14 +143,9 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         if self.masks:
             target["masks"] = torch.from_numpy(self._decode(record))
         target = resized_target(target, (height, width), seen)
-        if self.transforms is None:
-            if record.areas is not None and seen == (height, width):
-                target["area"] = torch.from_numpy(record.areas.copy())
-            return image, target
-        # index + 1: numpy's seeds (s, e) and (s, e, 0) are the same, and the loader uses (s, e).
-        return self.transforms(
-            image, target, np.random.default_rng((self.seed, self.epoch, index + 1))
-        )
+        if self.transforms is None and record.areas is not None and seen == (height, width):
+            target["area"] = torch.from_numpy(record.areas.copy())
+        return image, target
 
     def _resized(self, record: Record, height: int, width: int) -> Record:
         """The record of a picture whose real size is not the one annotated: the real one counts."""
@@ -164,6 +178,7 @@ def open_dataset(
     draft: int | None = None,
     format: str | None = None,
     unknown: Literal["error", "ignore"] = "error",
+    single_from: int | None = None,
 ) -> DetectionDataset:
     """Open one split of annotated pictures, in any format that `open_annotations` knows.
 
@@ -175,7 +190,7 @@ def open_dataset(
         EyelineError: as `open_annotations` and `DetectionDataset`.
     """
     annotations = open_annotations(path, split, classes, one_based, format, unknown)
-    return DetectionDataset(annotations, transforms, masks, bad_boxes, seed, draft)
+    return DetectionDataset(annotations, transforms, masks, bad_boxes, seed, draft, single_from)
 
 
 def without_bad_boxes(records: list[Record], bad_boxes: Literal["error", "drop"]) -> list[Record]:

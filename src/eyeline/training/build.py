@@ -35,7 +35,11 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
         "one_based": data.one_based, "format": data.format, "unknown": data.unknown,
     }  # fmt: skip
     transforms = from_names(data.transforms)
-    dataset = open_dataset(path, data.train, recipe.classes, transforms, draft=data.draft, **common)
+    single_from = recipe.epochs - data.single_epochs
+    dataset = open_dataset(
+        path, data.train, recipe.classes, transforms, draft=data.draft, single_from=single_from,
+        **common,
+    )  # fmt: skip
     val_dataset: DetectionDataset | None = None
     if data.val is not None:
         val_dataset = open_dataset(path, data.val, dataset.classes, **common)

@@ -27,9 +27,9 @@ from eyeline.training.recipe import Recipe, load_recipe, save_recipe
 STATE = "state.pt"
 # Keys of the recipe that a resumed run must have as they were.
 UNCHANGED = (
-    "model", "classes", "data.train", "data.transforms", "data.bad_boxes", "data.one_based",
-    "data.unknown", "data.draft", "data.aspect_grouping", "optimizer", "schedule", "batch_size",
-    "accumulate", "clip_norm", "seed", "precision", "freeze", "ema", "eval.metric",
+    "model", "classes", "data.train", "data.transforms", "data.single_epochs", "data.bad_boxes",
+    "data.one_based", "data.unknown", "data.draft", "data.aspect_grouping", "optimizer", "schedule",
+    "batch_size", "accumulate", "clip_norm", "seed", "precision", "freeze", "ema", "eval.metric",
 )  # fmt: skip
 # What a run writes into its folder before it has saved a state.
 EARLY = (
