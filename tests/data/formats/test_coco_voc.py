@@ -139,7 +139,15 @@ def with_change(key: str, index: int, **change: Any) -> dict[str, Any]:
         (with_change("images", 1, id=None), ("images[1]", "id and a file_name")),
         (with_change("images", 1, id=7), ("two images", "7")),
         (with_change("images", 1, file_name="c.png"), ("c.png", "no such picture", "x.json")),
-        (with_change("images", 0, file_name="c.png"), ("c.png", "looked in", "x.json")),
+        (with_change("images", 0, file_name="c.png"), ("c.png", "no such picture", "x.json")),
+        (
+            {
+                "images": [{"id": 7, "file_name": "c.png"}],
+                "categories": [],
+                "annotations": [],
+            },
+            ("c.png", "looked in", "x.json"),
+        ),
         (with_change("categories", 1, id=30), ("two categories", "30")),
         (with_change("categories", 1, name="dog"), ("two categories", "'dog'")),
         (with_change("annotations", 1, image_id=4), ("annotations[1]", "no image_id 4")),

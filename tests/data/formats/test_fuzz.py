@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eyeline.data.faults import STRICT, Faults
 from eyeline.data.formats import FORMATS, Annotations, Format, Record, open_annotations
 from eyeline.data.formats.writing import plan, write
 from eyeline.errors import EyelineError
@@ -58,6 +59,22 @@ def broken(content: bytes, rng: np.random.Generator) -> bytes:
     return array.tobytes()
 
 
+def outcome(whole: Path, folder: Path, faults: Faults) -> int | None:
+    """How many objects there are; None where that was refused, in one line that names the file."""
+    told: list[EyelineError] = []
+    count = None
+    try:
+        records = open_annotations(whole, "train", faults=faults).records
+        assert all(len(r.boxes) == len(r.labels) == len(r.where) for r in records)
+        count = sum(len(record.boxes) for record in records)
+    except EyelineError as error:
+        told.append(error)
+    for error in [*told, *faults.found]:
+        assert "\n" not in str(error), error
+        assert str(folder) in str(error), error
+    return count
+
+
 def breaks(format: Format, folder: Path, count: int) -> None:
     whole = data_set(folder, format)
     files = sorted(
@@ -70,14 +87,17 @@ def breaks(format: Format, folder: Path, count: int) -> None:
         content = file.read_bytes()
         file.write_bytes(broken(content, rng))
         try:
-            for record in open_annotations(whole, "train").records:
-                assert len(record.boxes) == len(record.labels) == len(record.where)
-        except EyelineError as error:
-            told += 1
-            assert "\n" not in str(error), (seed, file)
-            assert str(folder) in str(error), (seed, file, error)
+            strict = outcome(whole, folder, STRICT)
+            gathering = Faults(gather=True)
+            gathered = outcome(whole, folder, gathering)
         except Exception as error:
             raise AssertionError(f"{file}, seed {seed}: {type(error).__name__}") from error
+        if strict is None:  # whatever is told when it is raised is told when it is left out
+            assert gathered is None or gathering.found, (seed, file)
+            told += 1
+        else:
+            assert gathered == strict, (seed, file)
+            assert not gathering.found, (seed, file)
         file.write_bytes(content)
     assert told > count / 5
     shutil.rmtree(whole)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
+from eyeline.data.faults import STRICT, Faults
 from eyeline.data.formats import coco, kitti, voc, yolo
 from eyeline.data.formats.annotations import REGION, Annotations, Record, with_classes
 from eyeline.data.formats.coco import read_coco
@@ -47,9 +48,18 @@ class Format(Protocol):
         format. Quick: it looks at names and at the beginning of files, and raises nothing."""
 
     def read(
-        self, path: Path, split: str, classes: Sequence[str] | None = None, **options: Any
+        self,
+        path: Path,
+        split: str,
+        classes: Sequence[str] | None = None,
+        faults: Faults = STRICT,
+        **options: Any,
     ) -> Annotations:
         """One of the splits, with the classes of the source.
+
+        What is wrong with an object, or a picture, is raised as a Fault under `with faults`, so
+        that the rest is read where the caller gathers them; what leaves nothing to be read is
+        raised in any case.
 
         `classes`, where given, are names of its numbers in a format that has no names; other
         formats need them only to know that they need not look for the names of other splits.
@@ -78,6 +88,7 @@ def open_annotations(
     one_based: bool = False,
     format: str | None = None,
     unknown: Literal["error", "ignore"] = "error",
+    faults: Faults = STRICT,
 ) -> Annotations:
     """Read one split of whatever annotated data lies at `path`: see `recognise`.
 
@@ -89,6 +100,7 @@ def open_annotations(
         format: the name of the format, where the folder looks like several.
         unknown: objects whose class is not in `classes`: "ignore" makes each a region in which
             nothing is learnt or judged.
+        faults: Faults(gather=True) to leave out what is wrong, and have it told by `faults.found`.
 
     Raises:
         EyelineError: nothing there, no known format, no such split, the file is broken, or an
@@ -99,8 +111,8 @@ def open_annotations(
     options = {"one_based": True} if one_based and found.NAME == "voc" else {}
     alone = folder.is_file() and folder.suffix.lower() not in LISTS
     chosen = names[0] if alone else _split_of(folder, split, names, found)
-    annotations = found.read(folder, chosen, classes, **options)
-    return annotations if classes is None else with_classes(annotations, classes, unknown)
+    annotations = found.read(folder, chosen, classes, faults, **options)
+    return annotations if classes is None else with_classes(annotations, classes, unknown, faults)
 
 
 def recognise(path: str | Path, format: str | None = None) -> tuple[Format, Path]:

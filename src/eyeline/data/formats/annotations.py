@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from eyeline.data.faults import STRICT, Fault, Faults
+from eyeline.data.images import image_size
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import Segmentation
 
@@ -48,6 +52,59 @@ class Annotations:
     source: str  # the file or folder and split, for messages and reports
     category_ids: list[int] | None = None  # of each class in the source, where it numbers them
     unread: list[str] = field(default_factory=list)  # in words: what the source has besides
+
+
+@dataclass(slots=True)
+class Object:
+    """One object as a format tells it, for `record_of`."""
+
+    where: str
+    label: int
+    box: Sequence[float] | np.ndarray  # xyxy in pixels
+    iscrowd: bool = False
+    segmentation: Segmentation = field(default_factory=list)
+    area: float | None = None  # None: the box's
+    attributes: Mapping[str, float] = field(default_factory=dict)
+
+
+def record_of(
+    path: Path,
+    size: tuple[int, int],
+    objects: Sequence[Object],
+    image_id: int,
+    outlines: bool = False,
+    areas: bool = False,
+) -> Record:
+    """The record of a picture of size (height, width).
+
+    Args:
+        outlines, areas: has the format such a thing?
+    """
+    names = dict.fromkeys(name for o in objects for name in o.attributes)
+    boxes = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
+    own = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    known = [w if o.area is None else o.area for o, w in zip(objects, own, strict=True)]
+    return Record(
+        path=path,
+        width=size[1],
+        height=size[0],
+        boxes=boxes.astype(np.float32),
+        labels=np.array([o.label for o in objects], np.int64),
+        iscrowd=np.array([o.iscrowd for o in objects], bool),
+        segmentations=[o.segmentation for o in objects] if outlines else None,
+        image_id=image_id,
+        where=[o.where for o in objects],
+        areas=np.array(known, np.float32) if areas else None,
+        attributes={n: np.array([o.attributes.get(n, 0.0) for o in objects]) for n in names},
+    )
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(height, width). Raises Fault where the picture is missing or unreadable."""
+    try:
+        return image_size(path)
+    except EyelineError as error:
+        raise Fault("picture", path, str(error).removeprefix(f"{path}: ")) from None
 
 
 def taken(record: Record, index: Sequence[int] | np.ndarray) -> Record:
@@ -89,6 +146,7 @@ def with_classes(
     annotations: Annotations,
     classes: Sequence[str],
     unknown: Literal["error", "ignore"] = "error",
+    faults: Faults = STRICT,
 ) -> Annotations:
     """The same objects with the labels that `classes` gives their names.
 
@@ -96,7 +154,7 @@ def with_classes(
         unknown: what becomes of objects whose name is not there: "ignore" makes each a REGION.
 
     Raises:
-        EyelineError: an object whose name is not there.
+        Fault: an object whose name is not there.
     """
     classes = list(classes)
     if unknown not in ("error", "ignore"):
@@ -107,21 +165,30 @@ def with_classes(
     label_of = np.array([*known, REGION])  # the last is found by the label REGION, -1
     records = []
     for record in annotations.records:
-        labels = label_of[record.labels].astype(np.int64)
-        new = (labels == REGION) & (record.labels != REGION)
+        before = record.labels
+        labels = label_of[before].astype(np.int64)
+        new = (labels == REGION) & (before != REGION)
+        record = replace(record, labels=labels, iscrowd=record.iscrowd | new)
         if new.any() and unknown == "error":
-            i = int(new.argmax())
-            name = annotations.classes[record.labels[i]]
-            raise EyelineError(
-                f"{record.where[i]}: the class {name!r} is not one of {', '.join(classes)}"
-            )
-        records.append(replace(record, labels=labels, iscrowd=record.iscrowd | new))
+            for i in np.flatnonzero(new):
+                name = annotations.classes[before[i]]
+                with faults:
+                    raise Fault("class", record.where[i], _unknown(name, classes))
+            record = taken(record, np.flatnonzero(~new))
+        records.append(record)
     category_ids = None
     if annotations.category_ids:  # a class that the data lacks gets a number that is free there
         ids = dict(zip(annotations.classes, annotations.category_ids, strict=True))
         free = count(max(ids.values()) + 1)
         category_ids = [ids[name] if name in ids else next(free) for name in classes]
     return replace(annotations, classes=classes, records=records, category_ids=category_ids)
+
+
+def _unknown(name: str, classes: Sequence[str]) -> str:
+    folded = {known.casefold(): known for known in classes}
+    near = get_close_matches(name.casefold(), folded, n=1)
+    hint = f"; did you mean {folded[near[0]]!r}?" if near else ""
+    return f"the class {name!r} is not one of {', '.join(classes)}{hint}"
 
 
 CLASS_LIST = "classes.txt"
@@ -149,11 +216,27 @@ def write_class_list(folder: Path, classes: Sequence[str]) -> None:
     (folder / CLASS_LIST).write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
 
 
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises Fault where it is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except json.JSONDecodeError as error:
+        where = f"{path}:{error.lineno}:{error.colno}"
+        raise Fault("file", where, f"not valid JSON: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise Fault("file", path, f"not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets
+        raise Fault("file", path, f"not sensible JSON: {error}") from None
+    except OSError as error:
+        raise Fault("file", path, f"cannot be read: {error.strerror}") from None
+
+
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file. Raises EyelineError where it is none."""
+    """The text of a UTF-8 file. Raises Fault where it is none."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise EyelineError(
-            f"{path}: not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8"
-        ) from None
+        what = f"not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8"
+        raise Fault("file", path, what) from None
+    except OSError as error:
+        raise Fault("file", path, f"cannot be read: {error.strerror}") from None

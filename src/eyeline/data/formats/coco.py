@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from os.path import isfile  # False for names that no file can have, where Path raises
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eyeline.data.formats.annotations import Annotations, Record
+from eyeline.data.faults import STRICT, Fault, Faults
+from eyeline.data.formats.annotations import (
+    Annotations,
+    Object,
+    Record,
+    picture_size,
+    read_json,
+    record_of,
+)
 from eyeline.data.formats.numbers import decimal, shortest
 from eyeline.data.formats.pictures import place_picture
-from eyeline.data.images import image_size
-from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import decode_masks
 
 NAME = "coco"
@@ -39,11 +45,16 @@ HOLDS = frozenset(
 )
 KEYS = (b'"images"', b'"annotations"', b'"categories"', b'"info"', b'"licenses"')
 FARTHEST = 1e6  # no picture is wider or higher
+FIRST = 20  # pictures by which their folder is told
+Content = dict[str, dict[int, dict[str, Any]]]  # the entries of each list, by their index
 OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 
 
 def read_coco(
-    json_path: str | Path, images_dir: str | Path | None = None, picture: Path | None = None
+    json_path: str | Path,
+    images_dir: str | Path | None = None,
+    picture: Path | None = None,
+    faults: Faults = STRICT,
 ) -> Annotations:
     """Read an instances file; categories become labels 0 .. K-1 in ascending order of their ids.
 
@@ -55,89 +66,90 @@ def read_coco(
             needs to be there, since this one can stand in for it.
 
     Raises:
-        EyelineError: the file is no JSON or no instances file, an annotation points to an image
-            or a category that is not there, a picture is missing.
+        Fault: the file is no JSON or no instances file, an annotation points to an image or a
+            category that is not there, a picture is missing.
     """
     json_path = Path(json_path)
-    content = _load(json_path)
-    listed = content["images"]
-    if picture is not None:
-        listed = [image for image in listed if Path(image["file_name"]).name == picture.name]
-    folder = Path(images_dir) if images_dir else _find_pictures(json_path, listed, picture is None)
-    categories = sorted(content["categories"], key=lambda category: category["id"])
+    content = _load(json_path, faults)
+    images: dict[int, dict[str, Any]] = {}
+    for i, image in content["images"].items():
+        with faults:
+            if image["id"] in images:
+                where = f"{json_path}: images[{i}]"
+                raise Fault("reference", where, f"two images have the id {image['id']}")
+            images[image["id"]] = image
+    categories = sorted(content["categories"].values(), key=lambda category: category["id"])
     classes = [category["name"] for category in categories]
     for key, values in (("name", classes), ("id", [c["id"] for c in categories])):
         if twice := _first_repeated(values):
-            raise EyelineError(f"{json_path}: two categories have the {key} {twice[0]!r}")
+            what = f"two categories have the {key} {twice[0]!r}"
+            raise Fault("class", json_path, what)
     label_of = {category["id"]: label for label, category in enumerate(categories)}
 
-    objects: dict[int, list[tuple[int, dict[str, Any]]]] = {}
-    for image in content["images"]:
-        if image["id"] in objects:
-            raise EyelineError(f"{json_path}: two images have the id {image['id']}")
-        objects[image["id"]] = []
-    for i, annotation in enumerate(content["annotations"]):
-        where = f"{json_path}: annotations[{i}]"
-        for key, known in (("image_id", objects), ("category_id", label_of)):
-            if _id(annotation, key) not in known:
-                raise EyelineError(f"{where}: there is no {key} {annotation.get(key)!r}")
-        if not _is_box(annotation.get("bbox")):
-            raise EyelineError(
-                f"{where}: bbox should be [x, y, width, height], not {annotation.get('bbox')!r}"
-            )
-        objects[annotation["image_id"]].append((i, annotation))
+    objects: dict[int, list[Object]] = {image_id: [] for image_id in images}
+    for i, annotation in content["annotations"].items():
+        with faults:
+            found = _object(annotation, f"{json_path}: annotations[{i}]", objects, label_of)
+            objects[annotation["image_id"]].append(found)
 
+    listed = list(images.values())
+    if picture is not None:
+        listed = [image for image in listed if Path(image["file_name"]).name == picture.name]
+    folder = Path(images_dir) if images_dir else _find_pictures(json_path, listed, picture is None)
     records = []
     for image in listed:
-        path = folder / image["file_name"]
-        if picture is None and not isfile(path):
-            raise EyelineError(f"{path}: no such picture; {json_path} lists it")
-        own = [annotation for _, annotation in objects[image["id"]]]
-        boxes = np.array([a["bbox"] for a in own], np.float64).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]  # corner and size -> two corners
-        height, width = image.get("height"), image.get("width")
-        if not (height and width):
-            height, width = image_size(path if picture is None or isfile(path) else picture)
-        elif not all(_is_number(side) and 0 < side < FARTHEST for side in (height, width)):
-            raise EyelineError(
-                f"{json_path}: the size of {image['file_name']} should be two numbers, "
-                f"not {width!r} and {height!r}"
-            )
-        records.append(
-            Record(
-                path=path,
-                width=int(width),
-                height=int(height),
-                boxes=boxes.astype(np.float32),
-                labels=np.array([label_of[a["category_id"]] for a in own], np.int64),
-                iscrowd=np.array([bool(a.get("iscrowd", 0)) for a in own], bool),
-                segmentations=[a.get("segmentation") or [] for a in own],
-                image_id=image["id"],
-                where=[
-                    f"{json_path}: annotations[{i}] (id {a.get('id')})"
-                    for i, a in objects[image["id"]]
-                ],
-                areas=_areas(own, boxes),
-            )
-        )
+        with faults:
+            path = folder / image["file_name"]
+            if picture is None and not isfile(path):
+                raise Fault("picture", path, f"no such picture; {json_path} lists it")
+            seen = path if picture is None or isfile(path) else picture
+            size = _size(image, json_path) or picture_size(seen)
+            own = objects[image["id"]]
+            records.append(record_of(path, size, own, image["id"], outlines=True, areas=True))
     ids = [category["id"] for category in categories]
     return Annotations(classes, records, str(json_path), ids, _unread(content))
 
 
-def _unread(content: dict[str, Any]) -> list[str]:
+def _object(
+    annotation: dict[str, Any], where: str, images: Container[int], label_of: dict[int, int]
+) -> Object:
+    for key, known in (("image_id", images), ("category_id", label_of)):
+        if _id(annotation, key) not in known:
+            raise Fault("reference", where, f"there is no {key} {annotation.get(key)!r}")
+    box = annotation.get("bbox")
+    if not _is_box(box):
+        raise Fault("field", where, f"bbox should be [x, y, width, height], not {box!r}")
+    x, y, width, height = map(float, box)
+    area = annotation.get("area")
+    return Object(
+        where=f"{where} (id {annotation.get('id')})",
+        label=label_of[annotation["category_id"]],
+        box=(x, y, x + width, y + height),
+        iscrowd=bool(annotation.get("iscrowd", 0)),
+        segmentation=annotation.get("segmentation") or [],
+        area=area if _is_number(area) else None,  # by which COCO's metric tells small from large
+    )
+
+
+def _size(image: dict[str, Any], json_path: Path) -> tuple[int, int] | None:
+    """(height, width) as annotated, if it is."""
+    height, width = image.get("height"), image.get("width")
+    if not (height and width):
+        return None
+    if not all(_is_number(side) and 0 < side < FARTHEST for side in (height, width)):
+        what = (
+            f"the size of {image['file_name']} should be two numbers, not {width!r} and {height!r}"
+        )
+        raise Fault("field", json_path, what)
+    return int(height), int(width)
+
+
+def _unread(content: Content) -> list[str]:
     """What only some people want of COCO."""
-    keypoints = sum(bool(a.get("num_keypoints")) for a in content["annotations"])
-    above = len({c["supercategory"] for c in content["categories"] if c.get("supercategory")})
-    found = {"keypoints of {} objects": keypoints, "{} supercategories": above}
+    keypoints = sum(bool(a.get("num_keypoints")) for a in content["annotations"].values())
+    above = {c.get("supercategory") for c in content["categories"].values()} - {None, ""}
+    found = {"keypoints of {} objects": keypoints, "{} supercategories": len(above)}
     return [text.format(number) for text, number in found.items() if number]
-
-
-def _areas(annotations: list[dict[str, Any]], boxes: np.ndarray) -> np.ndarray:
-    """By which COCO's metric tells small from large; the box's where none is annotated."""
-    sides = boxes[:, 2:] - boxes[:, :2]
-    areas = [a.get("area") for a in annotations]
-    known = [area if _is_number(area) else w * h for area, (w, h) in zip(areas, sides, strict=True)]
-    return np.array(known, np.float32)
 
 
 def splits(path: Path) -> list[str] | None:
@@ -174,9 +186,13 @@ def _is_coco(path: Path) -> bool:
 
 
 def read(
-    path: Path, split: str, classes: Sequence[str] | None = None, picture: Path | None = None
+    path: Path,
+    split: str,
+    classes: Sequence[str] | None = None,
+    faults: Faults = STRICT,
+    picture: Path | None = None,
 ) -> Annotations:
-    return read_coco(_files(path)[split], picture=picture)
+    return read_coco(_files(path)[split], picture=picture, faults=faults)
 
 
 def write(
@@ -203,13 +219,13 @@ def write(
                 number = len(content["annotations"]) + 1
                 category = {"category_id": ids[record.labels[i]]}
                 content["annotations"].append(
-                    {"id": number, "image_id": record.image_id, **category, **_object(record, i)}
+                    {"id": number, "image_id": record.image_id, **category, **_place(record, i)}
                 )
         target = folder / "annotations" / f"instances_{split}.json"
         target.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
-def _object(record: Record, i: int) -> dict[str, Any]:
+def _place(record: Record, i: int) -> dict[str, Any]:
     """The fields of an annotation that tell where the object is."""
     x1, y1, x2, y2 = (decimal(value) for value in record.boxes[i])
     side = {
@@ -232,46 +248,40 @@ def _object(record: Record, i: int) -> dict[str, Any]:
 
 
 def _find_pictures(json_path: Path, images: list[dict[str, Any]], needed: bool) -> Path:
-    """The folder that holds the pictures of an instances file, told by its first picture.
+    """The folder that holds most of the first pictures of an instances file.
 
     Where none does, an error, or if none is needed the first that might."""
     name = json_path.stem.removeprefix("instances_")  # "train2017"
     names = dict.fromkeys([name, name.rstrip("0123456789_"), "images", "."])
     roots = dict.fromkeys([json_path.parent.parent, json_path.parent])
     folders = [root / sub / name for root in roots for sub in ("images", ".") for name in names]
-    for folder in folders:
-        if not images or isfile(folder / images[0]["file_name"]):
-            return folder
-    if not needed:
-        return folders[0]
+    first = [image["file_name"] for image in images[:FIRST]]
+    counts = [sum(isfile(folder / name) for name in first) for folder in folders]
+    if any(counts) or not needed or not images:
+        return folders[int(np.argmax(counts))]
     looked = ", ".join(dict.fromkeys(str(folder) for folder in folders))
-    raise EyelineError(
-        f"{json_path}: its picture {images[0]['file_name']} is not there; looked in {looked}"
-    )
+    what = f"its picture {images[0]['file_name']} is not there; looked in {looked}"
+    raise Fault("picture", json_path, what)
 
 
-def _load(json_path: Path) -> dict[str, Any]:
-    """The content, with its three lists and the keys that everything else hangs on."""
-    try:
-        content: dict[str, Any] = json.loads(json_path.read_bytes())
-    except json.JSONDecodeError as error:
-        raise EyelineError(
-            f"{json_path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise EyelineError(f"{json_path}: not UTF-8 at byte {error.start}") from None
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets
-        raise EyelineError(f"{json_path}: not sensible JSON: {error}") from None
+def _load(json_path: Path, faults: Faults) -> Content:
+    """The three lists, of entries with the keys that everything else hangs on."""
+    content = read_json(json_path)
+    lists: Content = {}
     for key, name in (("images", "file_name"), ("categories", "name"), ("annotations", None)):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list):
-            raise EyelineError(f"{json_path}: not a COCO instances file: it has no list {key!r}")
+            raise Fault("file", json_path, f"not a COCO instances file: it has no list {key!r}")
+        lists[key] = {}
         for i, entry in enumerate(entries):
-            if not isinstance(entry, dict):
-                raise EyelineError(f"{json_path}: {key}[{i}] should be an object, not {entry!r}")
-            if name and not (_id(entry, "id") is not None and isinstance(entry.get(name), str)):
-                raise EyelineError(f"{json_path}: {key}[{i}] needs a whole number id and a {name}")
-    return content
+            with faults:
+                where = f"{json_path}: {key}[{i}]"
+                if not isinstance(entry, dict):
+                    raise Fault("field", where, f"should be an object, not {entry!r}")
+                if name and not (_id(entry, "id") is not None and isinstance(entry.get(name), str)):
+                    raise Fault("field", where, f"needs a whole number id and a {name}")
+                lists[key][i] = entry
+    return lists
 
 
 def _id(entry: dict[str, Any], key: str) -> int | None:

@@ -15,20 +15,22 @@ from os.path import isfile  # False for names that no file can have, where Path 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from eyeline.data.faults import STRICT, Fault, Faults
 from eyeline.data.formats.annotations import (
     REGION,
     Annotations,
+    Object,
     Record,
+    picture_size,
     read_class_list,
     read_text,
+    record_of,
     with_classes,
     write_class_list,
 )
 from eyeline.data.formats.numbers import decimal, plain
 from eyeline.data.formats.pictures import place_records
-from eyeline.data.images import SUFFIXES, image_size
+from eyeline.data.images import SUFFIXES
 from eyeline.errors import EyelineError
 
 NAME = "kitti"
@@ -48,13 +50,17 @@ def splits(path: Path) -> list[str] | None:
 
 
 def read(
-    path: Path, split: str, classes: Sequence[str] | None = None, **options: Any
+    path: Path,
+    split: str,
+    classes: Sequence[str] | None = None,
+    faults: Faults = STRICT,
+    **options: Any,
 ) -> Annotations:
     folder = _folder(path)
     if folder is None:
-        raise EyelineError(f"{path}: no {LAYOUT}")
-    files = _label_files(path, folder, split)
-    lines = {file: _lines(file) for file in files}
+        raise Fault("file", path, f"no {LAYOUT}")
+    files = _label_files(path, folder, split, faults)
+    lines = {file: _lines(file, faults) for file in files}
     found = sorted({words[0] for own in lines.values() for _, words in own} - {DONT_CARE})
     pictures = {
         file.stem: file
@@ -63,9 +69,11 @@ def read(
     }
     records = []
     for i, file in enumerate(files):
-        if file.stem not in pictures:
-            raise EyelineError(f"{file}: there is no picture {folder / 'image_2' / file.stem}.png")
-        records.append(_record(pictures[file.stem], lines[file], found, i))
+        with faults:
+            if file.stem not in pictures:
+                name = f"{folder / 'image_2' / file.stem}.png"
+                raise Fault("picture", file, f"there is no picture {name}")
+            records.append(_record(pictures[file.stem], lines[file], found, i, faults))
     scores = sum(len(words) == 16 for own in lines.values() for _, words in own)
     unread = [f"{scores} score(s) of a detector"] if scores else []
     annotations = Annotations(found, records, f"{path}, {split}", unread=unread)
@@ -74,8 +82,9 @@ def read(
     names = read_class_list(path)
     if names is None:  # those of all splits, so that they have the same labels
         every = sorted((folder / "label_2").glob("*.txt"))
-        names = sorted({words[0] for f in every for _, words in _lines(f)} - {DONT_CARE})
-    return with_classes(annotations, names)
+        apart = Faults(faults.gather)  # what is wrong in other splits is told of them
+        names = sorted({words[0] for f in every for _, words in _lines(f, apart)} - {DONT_CARE})
+    return with_classes(annotations, names, faults=faults)
 
 
 def write(
@@ -116,35 +125,32 @@ def _line(record: Record, i: int, classes: Sequence[str]) -> str:
 
 
 def _record(
-    picture: Path, lines: list[tuple[str, list[str]]], classes: list[str], image_id: int
+    picture: Path,
+    lines: list[tuple[str, list[str]]],
+    classes: list[str],
+    image_id: int,
+    faults: Faults,
 ) -> Record:
-    height, width = image_size(picture)
-    values = np.zeros((len(lines), 14))
-    labels = np.zeros(len(lines), np.int64)
-    for i, (where, words) in enumerate(lines):
-        labels[i] = REGION if words[0] == DONT_CARE else classes.index(words[0])
-        try:
-            values[i] = [float(word) for word in words[1:15]]
-        except ValueError:
-            raise EyelineError(f"{where}: should be numbers, not {' '.join(words[1:])}") from None
-    region = labels == REGION
-    # Where the three sizes are no sizes, nothing of the solid is known.
-    known = np.all(values[:, 7:10] > 0, axis=1, keepdims=True)
-    solid = np.where(known, values[:, [2, *range(7, 14)]], 0)
-    attributes = dict(zip(ATTRIBUTES, solid.T, strict=True))
-    attributes["truncated"], attributes["occluded"] = values[:, :2].T.clip(0)
-    return Record(
-        path=picture,
-        width=width,
-        height=height,
-        boxes=values[:, 3:7].astype(np.float32),
-        labels=labels,
-        iscrowd=region,
-        segmentations=None,
-        image_id=image_id,
-        where=[where for where, _ in lines],
-        attributes=attributes,
-    )
+    objects = []
+    for where, words in lines:
+        with faults:
+            objects.append(_object(where, words, classes))
+    return record_of(picture, picture_size(picture), objects, image_id)
+
+
+def _object(where: str, words: list[str], classes: list[str]) -> Object:
+    try:
+        values = [float(word) for word in words[1:15]]
+    except ValueError:
+        raise Fault("field", where, f"should be numbers, not {' '.join(words[1:])}") from None
+    truncated, occluded, alpha, *rest = values
+    box, solid = rest[:4], rest[4:]
+    attributes = {"truncated": max(truncated, 0.0), "occluded": max(occluded, 0.0)}
+    if min(solid[:3]) > 0:  # where the three sizes are no sizes, nothing of the solid is known
+        attributes |= dict(zip(ATTRIBUTES, [alpha, *solid], strict=True))
+    region = words[0] == DONT_CARE
+    label = REGION if region else classes.index(words[0])
+    return Object(where, label, box, iscrowd=region, attributes=attributes)
 
 
 def _folder(path: Path) -> Path | None:
@@ -155,29 +161,31 @@ def _folder(path: Path) -> Path | None:
     return None
 
 
-def _label_files(path: Path, folder: Path, split: str) -> list[Path]:
+def _label_files(path: Path, folder: Path, split: str, faults: Faults) -> list[Path]:
     listed = path / "ImageSets" / f"{split}.txt"
     if not listed.is_file():
         return sorted((folder / "label_2").glob("*.txt"))
     files = []
     for number, line in enumerate(read_text(listed).splitlines(), 1):
-        if name := line.strip():
-            files.append(folder / "label_2" / f"{name}.txt")
-            if not isfile(files[-1]):
-                raise EyelineError(f"{listed}:{number}: {files[-1]} is not there")
+        with faults:
+            if name := line.strip():
+                file = folder / "label_2" / f"{name}.txt"
+                if not isfile(file):
+                    raise Fault("file", f"{listed}:{number}", f"{file} is not there")
+                files.append(file)
     return files
 
 
-def _lines(file: Path) -> list[tuple[str, list[str]]]:
+def _lines(file: Path, faults: Faults) -> list[tuple[str, list[str]]]:
     """(file and line, fields) of each object."""
-    found = []
-    for number, line in enumerate(read_text(file).splitlines(), 1):
-        if not (words := line.split()):
-            continue
-        if len(words) not in (15, 16):
-            raise EyelineError(
-                f"{file}:{number}: should be 15 fields (class, truncated, occluded, alpha, "
-                f"box ...), not {len(words)}"
-            )
-        found.append((f"{file}:{number}", words))
+    found: list[tuple[str, list[str]]] = []
+    with faults:
+        for number, line in enumerate(read_text(file).splitlines(), 1):
+            with faults:
+                words = line.split()
+                if len(words) not in (0, 15, 16):
+                    what = "should be 15 fields (class, truncated, occluded, alpha, box ...)"
+                    raise Fault("field", f"{file}:{number}", f"{what}, not {len(words)}")
+                if words:
+                    found.append((f"{file}:{number}", words))
     return found

@@ -8,23 +8,26 @@ from pathlib import Path, PureWindowsPath
 from xml.etree.ElementTree import Element, SubElement, TreeBuilder, indent, tostring
 from xml.parsers import expat
 
-import numpy as np
-
+from eyeline.data.faults import STRICT, Fault, Faults
 from eyeline.data.formats.annotations import (
     Annotations,
+    Object,
     Record,
+    picture_size,
     read_class_list,
     read_text,
+    record_of,
     with_classes,
     write_class_list,
 )
 from eyeline.data.formats.pictures import place_records
-from eyeline.data.images import SUFFIXES, image_size
+from eyeline.data.images import SUFFIXES
 from eyeline.errors import EyelineError
 
 NAME = "voc"
 TITLE = "Pascal VOC"
 LAYOUT = "Annotations/*.xml, JPEGImages/ and ImageSets/Main/*.txt"
+Parsed = tuple[Path, Element, dict[Element, int]]  # a file, its tree, its objects' lines
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FLAGS = ("difficult", "truncated", "occluded")
 HOLDS = frozenset(("boxes", "sizes", "empty", "blanks", *FLAGS))
@@ -48,30 +51,52 @@ def read_voc(
     Raises:
         EyelineError: no such split, a missing file, broken XML, or a name not in `classes`.
     """
-    annotations = read(Path(root), split, classes, one_based)
+    annotations = read(Path(root), split, classes, one_based=one_based)
     return annotations if classes is None else with_classes(annotations, classes)
 
 
 def read(
-    path: Path, split: str, classes: Sequence[str] | None = None, one_based: bool = False
+    path: Path,
+    split: str,
+    classes: Sequence[str] | None = None,
+    faults: Faults = STRICT,
+    one_based: bool = False,
 ) -> Annotations:
     """As `Format.read` says: the classes are those that `read_voc` takes by default."""
-    parsed = [(file, *_parse(file)) for file in _split_files(path, split)]
-    found = sorted({_text(o, "name") for _, tree, _ in parsed for o in tree.findall("object")})
-    records = [
-        _record(_picture(path, file.stem, tree), file, tree, lines, found, i, one_based)
-        for i, (file, tree, lines) in enumerate(parsed)
-    ]
+    parsed = _parsed(path, split, faults)
+    found = _names(parsed)
+    records = []
+    for i, (file, tree, lines) in parsed.items():
+        with faults:
+            picture = _picture(path, file, tree)
+            records.append(_record(picture, file, tree, lines, found, i, one_based, faults))
     annotations = Annotations(found, records, f"{path}, {split}", unread=_unread(parsed))
     if classes is not None:
         return annotations
     if (listed := read_class_list(path)) is not None:
-        return with_classes(annotations, listed)
+        return with_classes(annotations, listed, faults=faults)
     if not split.startswith("train") and _split_path(path, "train").is_file():
-        trees = [_parse(file)[0] for file in _split_files(path, "train")]
-        names = {_text(o, "name") for tree in trees for o in tree.findall("object")}
-        return with_classes(annotations, sorted(names))
+        # What is wrong there is told when that split is read.
+        names = _names(_parsed(path, "train", Faults(faults.gather)))
+        return with_classes(annotations, names, faults=faults)
     return annotations
+
+
+def _parsed(path: Path, split: str, faults: Faults) -> dict[int, Parsed]:
+    """The XML files of a split, by their place in its list."""
+    parsed = {}
+    for i, (where, file) in enumerate(_split_files(path, split)):
+        with faults:
+            if not isfile(file):
+                raise Fault("file", where, f"{file} is not there")
+            parsed[i] = (file, *_parse(file))
+    return parsed
+
+
+def _names(parsed: Mapping[int, Parsed]) -> list[str]:
+    """Of all objects, sorted; an object without a name is told by `_record`."""
+    objects = [element for _, tree, _ in parsed.values() for element in tree.findall("object")]
+    return sorted({_text(element, "name") for element in objects} - {""})
 
 
 def read_voc_file(path: str | Path, picture: str | Path) -> Annotations:
@@ -88,8 +113,8 @@ def read_voc_file(path: str | Path, picture: str | Path) -> Annotations:
             f"{path}: annotates {told.name or path.stem}, not {picture.name}; give its own "
             "annotation"
         )
-    classes = sorted({_text(element, "name") for element in tree.findall("object")})
-    record = _record(picture, path, tree, lines, classes, 0, one_based=False)
+    classes = _names({0: (path, tree, lines)})
+    record = _record(picture, path, tree, lines, classes, 0, one_based=False, faults=STRICT)
     return Annotations(classes, [record], str(path))
 
 
@@ -136,9 +161,9 @@ def _xml(record: Record, name: str, classes: Sequence[str]) -> bytes:
     return bytes(tostring(tree, encoding="utf-8", xml_declaration=True)) + b"\n"
 
 
-def _unread(parsed: list[tuple[Path, Element, dict[Element, int]]]) -> list[str]:
+def _unread(parsed: Mapping[int, Parsed]) -> list[str]:
     """What only some people want of VOC."""
-    objects = [o for _, tree, _ in parsed for o in tree.findall("object")]
+    objects = [o for _, tree, _ in parsed.values() for o in tree.findall("object")]
     parts = sum(len(o.findall("part")) for o in objects)
     poses = sum(_text(o, "pose") not in ("", "Unspecified") for o in objects)
     found = {"parts of objects": parts, "poses": poses}
@@ -149,18 +174,15 @@ def _split_path(root: Path, split: str) -> Path:
     return root / "ImageSets" / "Main" / f"{split}.txt"
 
 
-def _split_files(root: Path, split: str) -> list[Path]:
-    """The XML files of a split."""
+def _split_files(root: Path, split: str) -> list[tuple[str, Path]]:
+    """The XML files of a split, each with the place where it is listed."""
     path = _split_path(root, split)
     if not path.is_file():
-        raise EyelineError(f"{root}: no split {split!r}; there is no {path}")
+        raise Fault("file", root, f"no split {split!r}; there is no {path}")
     files = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if name := line.strip():
-            file = root / "Annotations" / f"{name}.xml"
-            if not isfile(file):
-                raise EyelineError(f"{path}:{number}: {file} is not there")
-            files.append(file)
+            files.append((f"{path}:{number}", root / "Annotations" / f"{name}.xml"))
     return files
 
 
@@ -180,12 +202,12 @@ def _parse(path: Path) -> tuple[Element, dict[Element, int]]:
     try:
         parser.Parse(path.read_bytes(), True)
     except expat.ExpatError as error:
-        raise EyelineError(
-            f"{path}:{error.lineno}:{error.offset + 1}: not valid XML: "
-            f"{expat.ErrorString(error.code)}"
-        ) from None
+        where = f"{path}:{error.lineno}:{error.offset + 1}"
+        raise Fault("file", where, f"not valid XML: {expat.ErrorString(error.code)}") from None
     except (ValueError, LookupError) as error:
-        raise EyelineError(f"{path}: its encoding: {error}; save it as UTF-8") from None
+        raise Fault("file", path, f"its encoding: {error}; save it as UTF-8") from None
+    except OSError as error:
+        raise Fault("file", path, f"cannot be read: {error.strerror}") from None
     return builder.close(), lines
 
 
@@ -197,49 +219,38 @@ def _record(
     classes: list[str],
     image_id: int,
     one_based: bool,
+    faults: Faults,
 ) -> Record:
-    objects = tree.findall("object")
-    where = [f"{path}:{lines[element]}" for element in objects]
-    boxes = np.zeros((len(objects), 4))
-    labels = np.zeros(len(objects), np.int64)
-    for i, element in enumerate(objects):
-        labels[i] = classes.index(_text(element, "name"))
-        values = [_text(element, f"bndbox/{corner}") for corner in CORNERS]
-        try:
-            boxes[i] = [float(value) for value in values]
-        except ValueError:
-            raise EyelineError(
-                f"{where[i]}: {', '.join(CORNERS)} should be numbers, not {values}"
-            ) from None
-    boxes[:, :2] -= one_based
+    objects = []
+    for element in tree.findall("object"):
+        with faults:
+            objects.append(_object(element, f"{path}:{lines[element]}", classes, one_based))
     height, width = (_integer(_text(tree, f"size/{side}")) for side in ("height", "width"))
-    if not (height and width):
-        height, width = image_size(picture)
-    flags = {
-        flag: np.array([float(_text(element, flag) == "1") for element in objects])
-        for flag in FLAGS
-    }
-    return Record(
-        path=picture,
-        width=width,
-        height=height,
-        boxes=boxes.astype(np.float32),
-        labels=labels,
-        iscrowd=flags["difficult"] > 0,
-        segmentations=None,
-        image_id=image_id,
-        where=where,
-        attributes=flags,
-    )
+    size = (height, width) if height and width else picture_size(picture)
+    return record_of(picture, size, objects, image_id)
 
 
-def _picture(root: Path, stem: str, tree: Element) -> Path:
+def _object(element: Element, where: str, classes: list[str], one_based: bool) -> Object:
+    if not (name := _text(element, "name")):
+        raise Fault("class", where, "the object has no name")
+    values = [_text(element, f"bndbox/{corner}") for corner in CORNERS]
+    try:
+        left, top, right, bottom = (float(value) for value in values)
+    except ValueError:
+        what = f"{', '.join(CORNERS)} should be numbers, not {values}"
+        raise Fault("field", where, what) from None
+    flags = {flag: float(_text(element, flag) == "1") for flag in FLAGS}
+    box = (left - one_based, top - one_based, right, bottom)
+    return Object(where, classes.index(name), box, iscrowd=flags["difficult"] > 0, attributes=flags)
+
+
+def _picture(root: Path, file: Path, tree: Element) -> Path:
     """The picture of the XML's name; only where there is none, the one that the XML names."""
-    folder, filename = root / "JPEGImages", _text(tree, "filename")
+    folder, stem, filename = root / "JPEGImages", file.stem, _text(tree, "filename")
     for name in (*(stem + s for s in (".jpg", *sorted(SUFFIXES))), f"{stem}.JPG", filename):
         if name and isfile(folder / name):
             return folder / name
-    raise EyelineError(f"{folder / stem}.jpg: no such picture, but it has annotations")
+    raise Fault("picture", f"{folder / stem}.jpg", f"no such picture; {file} annotates it")
 
 
 def _text(element: Element, path: str) -> str:

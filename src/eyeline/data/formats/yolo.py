@@ -20,17 +20,21 @@ import numpy as np
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from eyeline.data.faults import STRICT, Fault, Faults
 from eyeline.data.formats.annotations import (
     CLASS_LIST,
     Annotations,
+    Object,
     Record,
+    picture_size,
     read_class_list,
     read_text,
+    record_of,
 )
 from eyeline.data.formats.fitting import extent
 from eyeline.data.formats.numbers import plain, shortest
 from eyeline.data.formats.pictures import place_picture
-from eyeline.data.images import SUFFIXES, image_size
+from eyeline.data.images import SUFFIXES
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import Segmentation
 
@@ -60,33 +64,36 @@ def splits(path: Path) -> list[str] | None:
 
 
 def read(
-    path: Path, split: str, classes: Sequence[str] | None = None, **options: Any
+    path: Path,
+    split: str,
+    classes: Sequence[str] | None = None,
+    faults: Faults = STRICT,
+    **options: Any,
 ) -> Annotations:
     found = _described(path)
     if found is None or split not in found.pictures:
-        raise EyelineError(f"{path}: no split {split!r} in YOLO's form")
+        raise Fault("file", path, f"no split {split!r} in YOLO's form")
     names = found.classes or (None if classes is None else list(classes))
     if names is None:
-        raise EyelineError(
-            f"{path}: the classes have no names; give them in data.yaml as names, or in classes.txt"
-        )
-    pictures = [file for place in found.pictures[split] for file in _pictures(place, found.root)]
+        what = "the classes have no names; give them in data.yaml as names, or in classes.txt"
+        raise Fault("class", path, what)
+    places = found.pictures[split]
+    pictures = [file for place in places for file in _pictures(place, found.root, faults)]
     labels = [_label_file(picture) for picture in pictures]
     if pictures and not any(file.is_file() for file in labels):
-        raise EyelineError(
-            f"{path}: no picture of {split!r} has its label file; the first would be {labels[0]}"
-        )
-    records = [
-        _record(picture, file, names, i)
-        for i, (picture, file) in enumerate(zip(pictures, labels, strict=True))
-    ]
+        what = f"no picture of {split!r} has its label file; the first would be {labels[0]}"
+        raise Fault("file", path, what)
+    records = []
+    for i, (picture, file) in enumerate(zip(pictures, labels, strict=True)):
+        with faults:
+            records.append(_record(picture, file, names, i, faults))
     known = set(labels)
     folders = dict.fromkeys(file.parent for file in labels)
     alone = sum(
         file not in known and file.name != CLASS_LIST
         for folder in folders
         for file in folder.glob("*.txt")
-        if all(place.is_dir() for place in found.pictures[split])
+        if all(place.is_dir() for place in places)
     )
     unread = [f"{alone} label file(s) without a picture"] if alone else []
     return Annotations(names, records, f"{path}, {split}", unread=unread)
@@ -139,61 +146,42 @@ def _box(values: np.ndarray, sides: np.ndarray) -> np.ndarray:
     return corners.astype(np.float32)
 
 
-def _record(picture: Path, file: Path, classes: list[str], image_id: int) -> Record:
-    height, width = image_size(picture)
-    sides = np.array([width, height], np.float64)
-    boxes, labels, where = [], [], []
-    outlines: list[Segmentation] = []
+def _record(picture: Path, file: Path, classes: list[str], image_id: int, faults: Faults) -> Record:
+    height, width = picture_size(picture)
+    objects = []
     text = read_text(file) if file.is_file() else ""
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        where.append(f"{file}:{number}")
-        label, values = _parsed(line, where[-1], classes)
-        outline: Segmentation = []
-        if len(values) == 4:
-            boxes.append(_box(values, sides))
-        else:
-            corners = (values.reshape(-1, 2) * sides).ravel().tolist()
-            outline = [[round(value, DIGITS) for value in corners]]
-            boxes.append(extent(outline, height, width))
-        labels.append(label)
-        outlines.append(outline)
-    return Record(
-        path=picture,
-        width=width,
-        height=height,
-        boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        labels=np.array(labels, np.int64),
-        iscrowd=np.zeros(len(labels), bool),
-        segmentations=outlines,
-        image_id=image_id,
-        where=where,
-    )
+        with faults:
+            if line.strip():
+                objects.append(_object(line, f"{file}:{number}", classes, height, width))
+    return record_of(picture, (height, width), objects, image_id, outlines=True)
 
 
-def _parsed(line: str, where: str, classes: list[str]) -> tuple[int, np.ndarray]:
-    """Label and coordinates of a line."""
+def _object(line: str, where: str, classes: list[str], height: int, width: int) -> Object:
     try:
         values = np.array([float(word) for word in line.split()])
     except ValueError:
-        raise EyelineError(f"{where}: should be numbers, not {line.strip()[:60]!r}") from None
+        raise Fault("field", where, f"should be numbers, not {line.strip()[:60]!r}") from None
     if len(values) != 5 and (len(values) < 7 or len(values) % 2 == 0):
-        raise EyelineError(
-            f"{where}: should be a class and 4 numbers of a box, or the x and y of at least 3 "
-            f"corners, not {len(values)} numbers"
+        what = (
+            "should be a class and 4 numbers of a box, or the x and y of at least 3 corners, "
+            f"not {len(values)} numbers"
         )
+        raise Fault("field", where, what)
     if values[0] not in range(len(classes)):
-        raise EyelineError(
-            f"{where}: there is no class {values[0]:g}; {len(classes)} have names, from 0 on"
-        )
-    if not (np.abs(values[1:]) <= FARTHEST).all():
-        worst = values[1:][~(np.abs(values[1:]) <= FARTHEST)][0]
-        raise EyelineError(
-            f"{where}: coordinates are shares of the picture's width and height, from 0 to 1, "
-            f"not {worst:g}"
-        )
-    return int(values[0]), values[1:]
+        what = f"there is no class {values[0]:g}; {len(classes)} have names, from 0 on"
+        raise Fault("class", where, what)
+    label, shares = int(values[0]), values[1:]
+    if not (np.abs(shares) <= FARTHEST).all():
+        worst = shares[~(np.abs(shares) <= FARTHEST)][0]
+        what = "coordinates are shares of the picture's width and height, from 0 to 1"
+        raise Fault("field", where, f"{what}, not {worst:g}")
+    sides = np.array([width, height], np.float64)
+    if len(shares) == 4:
+        return Object(where, label, _box(shares, sides))
+    corners = (shares.reshape(-1, 2) * sides).ravel().tolist()
+    outline: Segmentation = [[round(value, DIGITS) for value in corners]]
+    return Object(where, label, extent(outline, height, width), segmentation=outline)
 
 
 def _label_file(picture: Path) -> Path:
@@ -204,7 +192,7 @@ def _label_file(picture: Path) -> Path:
     return Path(*parts) / f"{picture.stem}.txt"
 
 
-def _pictures(place: Path, root: Path) -> list[Path]:
+def _pictures(place: Path, root: Path, faults: Faults) -> list[Path]:
     """The pictures in a folder and below it, or those that a .txt file lists."""
     if place.is_dir():
         return sorted(
@@ -218,9 +206,10 @@ def _pictures(place: Path, root: Path) -> list[Path]:
             continue
         near = [folder / name for folder in (root, place.parent)]
         picture = next((file for file in near if isfile(file)), None)
-        if picture is None:
-            raise EyelineError(f"{place}:{number}: no such picture: {near[0]}")
-        found.append(picture)
+        with faults:
+            if picture is None:
+                raise Fault("picture", f"{place}:{number}", f"no such picture: {near[0]}")
+            found.append(picture)
     return found
 
 
@@ -249,9 +238,9 @@ def _from_yaml(file: Path) -> Description | None:
         content = YAML(typ="base", pure=True).load(text)  # every scalar is a string
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise EyelineError(f"{file}:{line}: not valid YAML: {error.problem}") from None
+        raise Fault("file", f"{file}:{line}", f"not valid YAML: {error.problem}") from None
     except YAMLError as error:
-        raise EyelineError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise Fault("file", file, f"not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         return None
     root = file.parent / str(content.get("path") or ".")
@@ -270,7 +259,7 @@ def _from_yaml(file: Path) -> Description | None:
             pictures[key] = [place for place in places if place]
         elif key in ("train", "val", "test"):
             missing = values[places.index(None)]
-            raise EyelineError(f"{_at(file, text, key)}: there is no {root / missing}")
+            raise Fault("picture", _at(file, text, key), f"there is no {root / missing}")
     return Description(_names(file, text, content), pictures, root) if pictures else None
 
 
@@ -287,17 +276,17 @@ def _names(file: Path, text: str, content: dict[str, Any]) -> list[str]:
     if isinstance(names, dict):
         numbers = list(map(str, names))
         if sorted(numbers, key=lambda n: (len(n), n)) != [str(k) for k in range(len(numbers))]:
-            raise EyelineError(
-                f"{where}: should number the classes 0, 1, 2 ..., not {', '.join(numbers[:9])}"
-            )
+            what = f"should number the classes 0, 1, 2 ..., not {', '.join(numbers[:9])}"
+            raise Fault("class", where, what)
         names = [names[str(k)] for k in range(len(numbers))]
     if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
-        raise EyelineError(f"{where}: should be a list of names, or numbers and names")
+        raise Fault("class", where, "should be a list of names, or numbers and names")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise EyelineError(f"{where}: the class {twice!r} is there twice")
+        raise Fault("class", where, f"the class {twice!r} is there twice")
     if (count := content.get("nc")) not in (None, "", str(len(names))):
-        raise EyelineError(f"{_at(file, text, 'nc')}: is {count}, but there are {len(names)} names")
+        what = f"is {count}, but there are {len(names)} names"
+        raise Fault("class", _at(file, text, "nc"), what)
     return names
 
 
