@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     """(image (3, H, W) uint8, target) of each picture.
 
     The target has boxes (G, 4), labels (G,), iscrowd (G,), image_id () and, if asked for, masks
-    (G, H, W). Without transforms and `draft`, which would make it untrue, it also has the
+    (G, H, W) or keypoints (G, P, 3) with mirrored (P,), which of them takes the place of each in a
+    mirrored picture. Without transforms and `draft`, which would make it untrue, it also has the
     annotated area (G,).
 
     Args:
@@ -43,10 +45,13 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         draft: decode JPEGs at 1/2, 1/4 or 1/8 where the shorter side keeps so many pixels; see
             `read_image`. Targets come in the smaller picture's pixels, to less than one of them,
             so this is for training: results of an evaluation would be of smaller pictures.
+        keypoints: give them. Those named alike but for "left" and "right" ("left_eye") trade
+            places where a picture is mirrored.
         single_from: the epoch from which on transforms that take several pictures do nothing.
 
     Raises:
-        EyelineError: bad boxes; masks wanted that the annotations, or an object, have not.
+        EyelineError: bad boxes; masks wanted that the annotations, or an object, have not;
+            keypoints that they have not.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         seed: int = 0,
         draft: int | None = None,
         single_from: int | None = None,
+        keypoints: bool = False,
     ) -> None:
         if bad_boxes not in ("error", "drop"):
             raise EyelineError(f'bad_boxes is "error" or "drop", not {bad_boxes!r}')
@@ -70,6 +76,11 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         self.seed = seed
         self.draft = draft
         self.single_from = single_from
+        self.mirrored: np.ndarray | None = None
+        if keypoints:
+            if annotations.keypoint_names is None:
+                raise EyelineError(f"{annotations.source}: the annotations have no keypoints")
+            self.mirrored = mirrored(annotations.keypoint_names)
         self.epoch = 0
         if masks:
             self.use_masks()
@@ -142,6 +153,11 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         }
         if self.masks:
             target["masks"] = torch.from_numpy(self._decode(record))
+        if self.mirrored is not None:
+            points = np.zeros((len(record.boxes), len(self.mirrored), 3), np.float32)
+            points[:] = 0 if record.keypoints is None else record.keypoints
+            target["keypoints"] = torch.from_numpy(points)
+            target["mirrored"] = torch.from_numpy(self.mirrored.copy())
         target = resized_target(target, (height, width), seen)
         if self.transforms is None and record.areas is not None and seen == (height, width):
             target["area"] = torch.from_numpy(record.areas.copy())
@@ -179,6 +195,7 @@ def open_dataset(
     format: str | None = None,
     unknown: Literal["error", "ignore"] = "error",
     single_from: int | None = None,
+    keypoints: bool = False,
 ) -> DetectionDataset:
     """Open one split of annotated pictures, in any format that `open_annotations` knows.
 
@@ -190,7 +207,19 @@ def open_dataset(
         EyelineError: as `open_annotations` and `DetectionDataset`.
     """
     annotations = open_annotations(path, split, classes, one_based, format, unknown)
-    return DetectionDataset(annotations, transforms, masks, bad_boxes, seed, draft, single_from)
+    return DetectionDataset(
+        annotations, transforms, masks, bad_boxes, seed, draft, single_from, keypoints
+    )
+
+
+def mirrored(names: Sequence[str]) -> np.ndarray:
+    """(P,) int64: of each keypoint the one with "left" and "right" exchanged in its name; itself
+    where there is none."""
+    sides = [("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT")]
+    other = {a: b for side in sides for a, b in (side, side[::-1])}
+    index = {name: i for i, name in enumerate(names)}
+    swapped = [re.sub("|".join(other), lambda found: other[found[0]], name) for name in names]
+    return np.array([index.get(name, i) for i, name in enumerate(swapped)], np.int64)
 
 
 def without_bad_boxes(records: list[Record], bad_boxes: Literal["error", "drop"]) -> list[Record]:

@@ -24,6 +24,7 @@ FEATURES = {
     "regions": "regions to be ignored, without a class",
     "degrees": "attributes between no and yes",
     "areas": "annotated areas of objects",
+    "keypoints": "keypoints of objects",
     "sizes": "a picture's size as annotated",
     "empty": "pictures without objects",
     "ids": "numbers of pictures and classes",
@@ -57,6 +58,9 @@ def fitted(annotations: Annotations, holds: Collection[str]) -> tuple[Annotation
             other = ~np.isclose(record.areas, of_boxes, rtol=1e-4, atol=1e-2)
             lost["{} annotated area(s), other than the box's"] += int(other.sum())
             record = replace(record, areas=None)
+        if record.keypoints is not None and "keypoints" not in holds:
+            lost["keypoints of {} object(s)"] += int(record.keypoints.any((1, 2)).sum())
+            record = replace(record, keypoints=None)
         if "sizes" not in holds:
             height, width = image_size(record.path)
             other = (height, width) != (record.height, record.width)
@@ -74,7 +78,8 @@ def fitted(annotations: Annotations, holds: Collection[str]) -> tuple[Annotation
         words.append("the ids of pictures and classes")
         category_ids = None
     classes = annotations.classes if "blanks" in holds else _without_blanks(annotations, words)
-    kept = Annotations(classes, records, annotations.source, category_ids)
+    points = annotations.keypoint_names if "keypoints" in holds else None
+    kept = Annotations(classes, records, annotations.source, category_ids, keypoint_names=points)
     return kept, words + annotations.unread
 
 
