@@ -43,6 +43,8 @@ def canvas_like(image: Tensor, size: tuple[int, int], fill: float) -> Tensor:
 
 def select(target: Target, kept: Tensor) -> Target:
     """The objects that a bool (G,) or indices name, with all that belongs to them."""
+    if kept.dtype == torch.bool and kept.all():
+        return target
     return {k: value if k in PER_PICTURE else value[kept] for k, value in target.items()}
 
 
@@ -65,7 +67,11 @@ def seen_through(target: Target, window: Window, min_visible: float = 0.0) -> Ta
     """What is seen of the objects through a window of whole pixels, in the window's pixels; it
     may reach beyond the picture. See `clipped`."""
     left, top, right, bottom = window
-    target = target | {"boxes": target["boxes"] - target["boxes"].new_tensor([left, top] * 2)}
+    boxes = target["boxes"]
+    low, high = boxes.new_tensor([left, top]), boxes.new_tensor([right, bottom])
+    met = ((boxes[:, 2:] > low) & (boxes[:, :2] < high)).all(1)
+    target = select(target, met)  # at once, for masks are many bytes
+    target = target | {"boxes": target["boxes"] - low.repeat(2)}
     if "masks" in target:
         height, width = target["masks"].shape[1:]
         margins = (-left, right - width, -top, bottom - height)  # below 0 they cut off

@@ -168,16 +168,17 @@ def _sampled(image: Tensor, back: np.ndarray, size: tuple[int, int], fill: float
     # What lies outside is sampled as 0, which is to be the fill.
     byte = image.dtype == torch.uint8
     fill = round(fill * 255) if byte else fill
-    pixels = (image.to(torch.float32, memory_format=torch.contiguous_format) - fill)[None]
+    # Bytes are put in order first, being few, and floats are written once.
+    pixels = image.contiguous().to(torch.float32, copy=True).sub_(fill)[None]
     # `grid_sample` counts from the picture's centre, in halves of its sides.
     halves = np.diag([2 / width, 2 / height, 1.0])
     back = shift(-1, -1) @ halves @ back
     out = torch.empty(*size, len(image), dtype=image.dtype)
     for top in range(0, size[0], STRIP):
         rows = slice(top, min(top + STRIP, size[0]))
-        x, y = _places(back, rows, size[1])
-        grid = torch.stack([x, y], -1).clamp_(-3, 3)  # farther out is nothing, either
-        strip = F.grid_sample(pixels, grid[None], align_corners=False)[0].add_(fill)
+        places = torch.stack(_places(back, rows, size[1])).clamp_(-3, 3)  # beyond is nothing, too
+        grid = places.permute(1, 2, 0)[None]
+        strip = F.grid_sample(pixels, grid, align_corners=False)[0].add_(fill)
         out[rows] = (strip.round_() if byte else strip).permute(1, 2, 0)
     return out.permute(2, 0, 1)
 
