@@ -31,7 +31,7 @@ from eyeline.data.transforms.base import (
 from eyeline.data.transforms.compose import Another
 from eyeline.data.transforms.geometry import resized
 from eyeline.errors import EyelineError
-from eyeline.ops.masks import mask_boxes
+from eyeline.ops.masks import any_along, mask_boxes
 from eyeline.ops.resize import fitted_size
 from eyeline.structures import Target
 
@@ -125,7 +125,7 @@ class MixUp:
         height, width = (max(one.shape[axis] for one, _ in samples) for axis in (1, 2))
         mean = canvas_like(image.float(), (height, width), 0.0)
         for share, (one, _) in zip((weight, 1 - weight), samples, strict=True):
-            mean[:, : one.shape[1], : one.shape[2]].add_(one, alpha=share)
+            mean[:, : one.shape[1], : one.shape[2]].add_(one.float(), alpha=share)
         window = (0, 0, width, height)
         objects = joined([seen_through(own, window) for _, own in samples])
         return (mean.round_() if image.dtype == torch.uint8 else mean).to(image.dtype), objects
@@ -177,12 +177,13 @@ class CopyPaste:
         left, top = (int(rng.integers(min(0, r), max(0, r) + 1)) for r in (room_x, room_y))
         window = (-left, -top, width - left, height - top)
         objects = seen_through(objects, window, self.min_visible)
-        free = torch.nonzero(~crowds(objects) & objects["masks"].flatten(1).any(1))[:, 0].numpy()
+        some = any_along(objects["masks"].flatten(1), 1)
+        free = torch.nonzero(~crowds(objects) & some)[:, 0].numpy()
         if not len(free):
             return image, target
         count = int(rng.integers(1, len(free) + 1))
         objects = select(objects, torch.from_numpy(np.sort(rng.permutation(free)[:count])))
-        pasted = objects["masks"].any(0)
+        pasted = any_along(objects["masks"], 0)
         there = canvas_like(image, (height, width), 0.0)
         _put(there, source, left, top)
         covered = _covered(target, pasted, self.min_visible)
@@ -208,11 +209,10 @@ def _put(canvas: Tensor, image: Tensor, left: int, top: int) -> None:
 
 def _covered(target: Target, cover: Tensor, min_visible: float) -> Target:
     """The objects without what a mask (H, W) hides of them."""
-    masks = target["masks"] & ~cover
-    before, left = (m.flatten(1).sum(1) for m in (target["masks"], masks))
-    changed = left < before
-    boxes = target["boxes"].clone()
+    changed = any_along((target["masks"] & cover).flatten(1), 1)
+    masks, boxes = target["masks"] & ~cover, target["boxes"].clone()
     boxes[changed] = mask_boxes(masks[changed])
+    before, left = (m[changed].flatten(1).sum(1) for m in (target["masks"], masks))
     target = target | {"boxes": boxes, "masks": masks}
     if "keypoints" in target:
         points = target["keypoints"].clone()
@@ -220,5 +220,6 @@ def _covered(target: Target, cover: Tensor, min_visible: float) -> Target:
         x, y = points[..., 0].long().clamp(0, width - 1), points[..., 1].long().clamp(0, height - 1)
         points[..., 2][cover[y, x] & (points[..., 2] > 1)] = 1
         target["keypoints"] = points
-    enough = crowds(target) | (left >= min_visible * before)
-    return select(target, ~changed | ((left > 0) & enough))
+    kept = ~changed
+    kept[changed] = (left > 0) & (crowds(target)[changed] | (left >= min_visible * before))
+    return select(target, kept)

@@ -19,6 +19,7 @@ from eyeline.data.transforms.base import (
     clipped,
     moved,
 )
+from eyeline.ops.masks import mask_boxes
 from eyeline.structures import Target
 
 STRIP = 64  # rows that are sampled at once, so that what is worked on stays in the cache
@@ -143,12 +144,9 @@ def warp(
     if tuple(image.shape[1:]) == tuple(size) and np.array_equal(matrix, np.eye(3)):
         return image, target
     back = np.linalg.inv(matrix)
-    boxes = target["boxes"]
-    corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]  # (G, 4, 2)
-    corners = points_under(corners, matrix)
-    new = target | {"boxes": torch.cat([corners.amin(1), corners.amax(1)], 1)}
+    new = target | {"boxes": boxes_under(target["boxes"], matrix)}
     if "masks" in target:
-        new["masks"] = _sampled_masks(target["masks"], back, size)
+        new["masks"] = _sampled_masks(target["masks"], matrix, back, size)
     if "keypoints" in target:
         points = target["keypoints"]
         new["keypoints"] = moved(points, points_under(points[..., :2], matrix))
@@ -160,6 +158,12 @@ def points_under(points: Tensor, matrix: np.ndarray) -> Tensor:
     m = torch.from_numpy(matrix)
     u, v, w = (points.double() @ m[:, :2].T + m[:, 2]).unbind(-1)
     return torch.stack([u / w, v / w], -1).to(points.dtype)
+
+
+def boxes_under(boxes: Tensor, matrix: np.ndarray) -> Tensor:
+    """The boxes (G, 4) about their four corners, where a homography takes them."""
+    corners = points_under(boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]], matrix)  # (G, 4, 2)
+    return torch.cat([corners.amin(1), corners.amax(1)], 1)
 
 
 def _sampled(image: Tensor, back: np.ndarray, size: tuple[int, int], fill: float) -> Tensor:
@@ -183,7 +187,9 @@ def _sampled(image: Tensor, back: np.ndarray, size: tuple[int, int], fill: float
     return out.permute(2, 0, 1)
 
 
-def _sampled_masks(masks: Tensor, back: np.ndarray, size: tuple[int, int]) -> Tensor:
+def _sampled_masks(
+    masks: Tensor, matrix: np.ndarray, back: np.ndarray, size: tuple[int, int]
+) -> Tensor:
     """Masks (G, *size): is the pixel in which a new one's centre lies part of the object?"""
     height, width = masks.shape[1:]
     x, y = (axis.floor_() for axis in _places(back, slice(0, size[0]), size[1]))
@@ -191,7 +197,13 @@ def _sampled_masks(masks: Tensor, back: np.ndarray, size: tuple[int, int]) -> Te
     index = x.add_(y, alpha=width).masked_fill_(outside, height * width).long()
     # One more pixel, which is of no object, stands for all outside.
     flat = F.pad(masks.flatten(1), (0, 1), value=False)
-    return flat.index_select(1, index.flatten()).unflatten(1, size)
+    new = torch.zeros(len(masks), *size, dtype=torch.bool)
+    around = boxes_under(mask_boxes(masks), matrix)
+    limit = around.new_tensor([size[1], size[0]] * 2)
+    around = (around + around.new_tensor([-1, -1, 2, 2])).clamp(min=0).minimum(limit)
+    for canvas, mask, (x1, y1, x2, y2) in zip(new, flat, around.int().tolist(), strict=True):
+        canvas[y1:y2, x1:x2] = mask[index[y1:y2, x1:x2]]
+    return new
 
 
 def _places(back: np.ndarray, rows: slice, width: int) -> tuple[Tensor, Tensor]:
