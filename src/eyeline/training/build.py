@@ -40,6 +40,8 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
         path, data.train, recipe.classes, transforms, draft=data.draft, single_from=single_from,
         **common,
     )  # fmt: skip
+    if transforms.uses_masks and not data.masks:
+        dataset.use_masks()
     val_dataset: DetectionDataset | None = None
     if data.val is not None:
         val_dataset = open_dataset(path, data.val, dataset.classes, **common)

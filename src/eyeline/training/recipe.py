@@ -75,7 +75,9 @@ class Data(Section):
     draft: Count | None = None  # of training: decode JPEGs smaller, the shorter side at least so
     workers: Natural = 2
     aspect_grouping: bool = False  # batches of upright or of wide pictures: less padding
-    masks: bool = False  # read the objects' masks; set by itself for a model that needs them
+    masks: bool = (
+        False  # read the objects' masks; set by itself where model or transforms need them
+    )
 
 
 class Optimizer(Section):

@@ -172,7 +172,7 @@ def test_masks_are_needed_to_paste() -> None:
     image, target = plain(0, 6, 6, [[0, 0, 3, 3]])
     bare = image, {key: value for key, value in target.items() if key != "masks"}
     for samples in ((bare, (image, target)), ((image, target), bare)):
-        with pytest.raises(EyelineError, match=r"'copy_paste' .* data\.masks=true"):
+        with pytest.raises(EyelineError, match=r"'copy_paste' .* masks=True"):
             CopyPaste(p=1)(*samples[0], np.random.default_rng(0), given(samples[1]))
 
 

@@ -33,6 +33,11 @@ class Compose:
     def uses_others(self) -> bool:
         return any(map(uses_others, self.transforms))
 
+    @property
+    def uses_masks(self) -> bool:
+        """Does one of them need the objects' masks?"""
+        return any(getattr(transform, "uses_masks", False) for transform in self.transforms)
+
     def __call__(
         self,
         image: Tensor,

@@ -148,6 +148,7 @@ class CopyPaste:
     """
 
     uses_others: ClassVar[bool] = True
+    uses_masks: ClassVar[bool] = True
 
     min_visible: float = 0.0
     p: float = 0.5
@@ -170,7 +171,7 @@ class CopyPaste:
             if "masks" not in one:
                 raise EyelineError(
                     "the transform 'copy_paste' cuts objects out by their masks, and the target "
-                    "has none; set data.masks=true, or open the data with masks=True"
+                    "has none; open the data with masks=True"
                 )
         height, width = image.shape[1:]
         room_x, room_y = width - source.shape[2], height - source.shape[1]

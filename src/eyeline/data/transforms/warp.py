@@ -108,7 +108,8 @@ class Perspective:
         shear = np.array([[1, lean_x, 0], [lean_y, 1, 0], [0, 0, 1]])
         centre = shift(-width / 2, -height / 2)
         there = shift(width * (0.5 + right), height * (0.5 + down))
-        return there @ shear @ scale @ turn @ tilt @ centre
+        whole: np.ndarray = there @ shear @ scale @ turn @ tilt @ centre
+        return whole
 
 
 def shift(x: float, y: float) -> np.ndarray:
