@@ -88,7 +88,7 @@ def test_the_last_epochs_are_of_single_pictures(tmp_path, pictures):
         sizes.append({tuple(image.shape[1:]) for image, _ in map(dataset.__getitem__, range(2))})
     assert sizes == [{(48, 48)}, {(64, 64)}]
     assert train_recipe(one).metrics["loss"] > 0
-    with pytest.raises(EyelineError, match="data.single_epochs was 1 and is now 0"):
+    with pytest.raises(EyelineError, match=r"data\.single_epochs was 1 and is now 0"):
         used, _ = load_run(tmp_path / "r")
         train_recipe(load_recipe(used, ["data.single_epochs=0", "epochs=3"]), resume=True)
 
