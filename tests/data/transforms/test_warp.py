@@ -14,6 +14,7 @@ from tests.data.transforms.drawn import POINTS, equal, scene
 from torch import Tensor
 
 from eyeline.data.transforms import Perspective, Rotate, from_names
+from eyeline.data.transforms.base import seen_through
 from eyeline.data.transforms.warp import rotation, shift, warp
 from eyeline.errors import EyelineError
 from eyeline.structures import Target
@@ -196,3 +197,17 @@ def test_points_go_where_the_matrix_says() -> None:
         there = 0 <= u / w <= 300 and 0 <= v / w <= 300
         wanted = [u / w, v / w, 2] if there else [0, 0, 0]
         assert [new_x, new_y, visible] == pytest.approx(wanted, abs=1e-3)
+
+
+def test_a_corner_of_a_box_without_anything_of_the_mask_is_not_the_object() -> None:
+    """A triangle below left in its box: of a window above right only the box is seen."""
+    mask = torch.ones(20, 20, dtype=torch.bool).tril()
+    target = {"boxes": torch.tensor([[0.0, 0, 20, 20]]), "masks": mask[None]}
+    assert len(seen_through(target, (12, 0, 32, 8))["boxes"]) == 0
+    bare = {"boxes": target["boxes"]}
+    assert seen_through(bare, (12, 0, 32, 8))["boxes"].tolist() == [[0, 0, 8, 8]]
+    assert seen_through(target, (5, 0, 25, 8))["boxes"].tolist() == [[0, 5, 3, 8]]
+    # Less of the box is seen than asked for, whatever the mask.
+    assert len(seen_through(target, (5, 0, 25, 4), min_visible=0.2)["boxes"]) == 0
+    assert len(seen_through(target, (0, 0, 20, 5), min_visible=0.3)["boxes"]) == 0
+    assert seen_through(target, (0, 0, 20, 5), min_visible=0.2)["boxes"].tolist() == [[0, 0, 5, 5]]
