@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ from torch.utils.data import Dataset
 
 from eyeline.data.formats import Annotations, Record, open_annotations
 from eyeline.data.formats.annotations import spread, taken
-from eyeline.data.images import image_size, is_rotated, read_image
+from eyeline.data.headers import rotation_fault
+from eyeline.data.images import image_size, read_image
+from eyeline.data.packed import PackedRecords
 from eyeline.data.transforms import Transform, apply, resized_target, without_others
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import decode_masks
@@ -26,7 +28,7 @@ NAMED = 5  # bad boxes that the error names; the rest is counted
 
 
 class DetectionDataset(Dataset[tuple[Tensor, Target]]):
-    """(image (3, H, W) uint8, target) of each picture.
+    """(image (3, H, W) uint8, target) of each picture; of other channels see `read_image`.
 
     The target has boxes (G, 4), labels (G,), iscrowd (G,), image_id () and, if asked for, masks
     (G, H, W) or keypoints (G, P, 3) with mirrored (P,), which of them takes the place of each in a
@@ -45,13 +47,14 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         draft: decode JPEGs at 1/2, 1/4 or 1/8 where the shorter side keeps so many pixels; see
             `read_image`. Targets come in the smaller picture's pixels, to less than one of them,
             so this is for training: results of an evaluation would be of smaller pictures.
+        channels: of the pictures; see `read_image`.
         keypoints: give them. Those named alike but for "left" and "right" ("left_eye") trade
             places where a picture is mirrored.
         single_from: the epoch from which on transforms that take several pictures do nothing.
 
     Raises:
         EyelineError: bad boxes; masks wanted that the annotations, or an object, have not;
-            keypoints that they have not.
+            keypoints that they have not; a transform that is for RGB alone, and other channels.
     """
 
     def __init__(
@@ -62,8 +65,9 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         bad_boxes: Literal["error", "drop"] = "error",
         seed: int = 0,
         draft: int | None = None,
-        single_from: int | None = None,
+        channels: int = 3,
         keypoints: bool = False,
+        single_from: int | None = None,
     ) -> None:
         if bad_boxes not in ("error", "drop"):
             raise EyelineError(f'bad_boxes is "error" or "drop", not {bad_boxes!r}')
@@ -75,6 +79,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         self.bad_boxes = bad_boxes
         self.seed = seed
         self.draft = draft
+        self.channels = channels
         self.single_from = single_from
         self.mirrored: np.ndarray | None = None
         if keypoints:
@@ -82,6 +87,13 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
                 raise EyelineError(f"{annotations.source}: the annotations have no keypoints")
             self.mirrored = mirrored(annotations.keypoint_names)
         self.epoch = 0
+        self.packed: PackedRecords | None = None
+        for transform in getattr(transforms, "transforms", [transforms]):
+            if channels != 3 and getattr(transform, "rgb_only", False):
+                raise EyelineError(
+                    f"{type(transform).__name__} is for RGB pictures, and these have {channels} "
+                    "channels; take it out of data.transforms"
+                )
         if masks:
             self.use_masks()
 
@@ -113,6 +125,18 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             )
         self.masks = True
 
+    def share(self) -> None:
+        """From now on pictures are read by records that processes share; call it again where
+        `annotations` have changed."""
+        self.packed = PackedRecords(self.annotations.records)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a process that is not forked: what is shared goes there once."""
+        if self.packed is None:
+            return self.__dict__
+        records: Any = self.packed
+        return self.__dict__ | {"annotations": replace(self.annotations, records=records)}
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the randomness of the transforms."""
         self.epoch = epoch
@@ -139,8 +163,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
 
     def _load(self, index: int) -> tuple[Tensor, Target]:
         """A picture before its transforms."""
-        record = self.annotations.records[index]
-        image = read_image(record.path, self.draft)
+        record = (self.packed or self.annotations.records)[index]
+        image = read_image(record.path, self.draft, self.channels)
         seen = (image.shape[1], image.shape[2])
         height, width = seen if self.draft is None else image_size(record.path)
         if (height, width) != (record.height, record.width):
@@ -165,12 +189,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
 
     def _resized(self, record: Record, height: int, width: int) -> Record:
         """The record of a picture whose real size is not the one annotated: the real one counts."""
-        if (height, width) == (record.width, record.height) and is_rotated(record.path):
-            raise EyelineError(
-                f"{record.path}: its annotations were made without its EXIF rotation "
-                f"({record.width}x{record.height}, upright it is {width}x{height}); "
-                "turn the file upright, or annotate it so"
-            )
+        if fault := rotation_fault(record, height, width):
+            raise EyelineError(f"{record.path}: {fault}")
         record = replace(record, height=height, width=width)
         return without_bad_boxes([record], self.bad_boxes)[0]
 
@@ -194,8 +214,9 @@ def open_dataset(
     draft: int | None = None,
     format: str | None = None,
     unknown: Literal["error", "ignore"] = "error",
-    single_from: int | None = None,
+    channels: int = 3,
     keypoints: bool = False,
+    single_from: int | None = None,
 ) -> DetectionDataset:
     """Open one split of annotated pictures, in any format that `open_annotations` knows.
 
@@ -208,7 +229,7 @@ def open_dataset(
     """
     annotations = open_annotations(path, split, classes, one_based, format, unknown)
     return DetectionDataset(
-        annotations, transforms, masks, bad_boxes, seed, draft, single_from, keypoints
+        annotations, transforms, masks, bad_boxes, seed, draft, channels, keypoints, single_from
     )
 
 

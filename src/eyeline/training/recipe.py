@@ -73,6 +73,7 @@ class Data(Section):
     transforms: list[str | dict[str, Any]] = ["hflip"]
     single_epochs: Natural = 0  # the last ones, without transforms that take several pictures
     draft: Count | None = None  # of training: decode JPEGs smaller, the shorter side at least so
+    channels: Count = 3  # of the pictures; of other numbers than 3 the model gets its in_channels
     workers: Natural = 2
     aspect_grouping: bool = False  # batches of upright or of wide pictures: less padding
     masks: bool = (

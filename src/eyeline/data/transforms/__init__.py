@@ -1,6 +1,7 @@
 """Augmentation: callables (image, target, rng) -> (image, target).
 
-Images are (3, H, W), uint8 or float in [0, 1], and keep their dtype. Boxes are xyxy in pixels.
+Images are (C, H, W), uint8 or float in [0, 1], and keep their dtype; some transforms (`rgb_only`)
+are for three channels alone. Boxes are xyxy in pixels.
 Every entry of a target has one row an object, but for those in PER_PICTURE. Nothing is changed in
 place, and all randomness comes from `rng`.
 

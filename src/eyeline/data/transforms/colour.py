@@ -33,6 +33,8 @@ class Photometric:
     hue: float = 18.0
     p: float = 0.5
 
+    rgb_only = True  # no other channels
+
     def __post_init__(self) -> None:
         check("brightness", self.brightness, 0, 1)
         check_pair("contrast", self.contrast, 0)

@@ -171,6 +171,8 @@ class Expand:
     p: float = 0.5
     fill: tuple[float, float, float] = (0.485, 0.456, 0.406)
 
+    rgb_only = True  # no other channels
+
     def __post_init__(self) -> None:
         check("max_ratio", self.max_ratio, 1)
         check("p", self.p, 0, 1)
