@@ -227,7 +227,7 @@ def _near_names(classes: Mapping[str, list[str]]) -> list[str]:
     known: dict[str, str] = {}
     for path, names in classes.items():
         for name in names:
-            other = nearest_name(name, (known_one for known_one in known if known_one not in names))
+            other = nearest_name(name, [one for one in known if one not in names])
             if name not in known and other:
                 words.append(
                     f"{path}: the class {name!r} is almost {other!r} of {known[other]}; to make "

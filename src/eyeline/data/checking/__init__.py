@@ -75,7 +75,7 @@ def check(
         splits=unified,
         known=reading.known,
         left_out=reading.left_out,
-        pictures={True: "decoded", False: "not read"}.get(pictures, "headers"),  # type: ignore[call-overload]
+        pictures="decoded" if pictures is True else pictures or "not read",
         faults=_in_order(found),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -79,30 +79,39 @@ def _shares(flat: Flat) -> np.ndarray:
     return some
 
 
-Reading = Callable[[np.ndarray], np.ndarray]
-# What the four numbers a, b, c, d may have been, which came to us as corners (x1, y1, x2, y2).
-READINGS: tuple[tuple[str, float, Reading], ...] = (
+def _corners_of_sides(boxes: np.ndarray) -> np.ndarray:
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+
+
+def _sides_of_corners(boxes: np.ndarray) -> np.ndarray:
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
+
+
+def _transposed(boxes: np.ndarray) -> np.ndarray:
+    return boxes[:, [1, 0, 3, 2]]
+
+
+def _sorted_corners(boxes: np.ndarray) -> np.ndarray:
+    a, b = boxes[:, :2], boxes[:, 2:]
+    return np.concatenate([np.minimum(a, b), np.maximum(a, b)], 1)
+
+
+# What the four numbers may have been that came to us as corners (N, 4); the least share of all
+# boxes that must be unsound for it; how to read them.
+READINGS = (
     (
         "x, y, width and height, read as two corners; write x + width and y + height",
         SHARE,
-        lambda b: np.concatenate([b[:, :2], b[:, :2] + b[:, 2:]], 1),
+        _corners_of_sides,
     ),
     (
         "two corners, read as x, y, width and height; write x2 - x1 and y2 - y1",
         SHARE,
-        lambda b: np.concatenate([b[:, :2], b[:, 2:] - b[:, :2]], 1),
+        _sides_of_corners,
     ),
-    (
-        "x and y exchanged; exchange them in these pictures",
-        0.0,
-        lambda b: b[:, [1, 0, 3, 2]],
-    ),
-    (
-        "the corners exchanged, the right or lower one first; exchange them",
-        0.0,
-        lambda b: np.concatenate([np.minimum(b[:, :2], b[:, 2:]), np.maximum(b[:, :2], b[:, 2:])], 1),
-    ),
-)  # fmt: skip
+    ("of pictures with x and y exchanged; exchange them there", 0.0, _transposed),
+    ("told with the right or lower corner first; exchange the corners", 0.0, _sorted_corners),
+)
 
 
 def _other_meaning(flat: Flat, bad: np.ndarray) -> Iterator[Fault]:
@@ -116,8 +125,7 @@ def _other_meaning(flat: Flat, bad: np.ndarray) -> Iterator[Fault]:
         mended = fits[bad[touched]].mean()
         if mended >= MENDED and fits.mean() >= FITTING and bad.mean() >= share:
             what = (
-                f"{count} boxes that do not fit their pictures, of which this is the first, seem "
-                f"to have {told}"
+                f"{count} boxes do not fit their pictures, this one first; they seem to be {told}"
             )
             yield flat.fault("order", int(bad.argmax()), what)
             return
