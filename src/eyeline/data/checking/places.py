@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from eyeline.data.checking.files import PLACE, file_of
+from eyeline.data.faults import Fault
 
 ENTRY = re.compile(r": (?P<key>\w+)\[(?P<index>\d+)\]")
 SPACE = re.compile(r"[ \t\n\r]*")
@@ -24,6 +25,14 @@ def place_of(where: str) -> tuple[str, int | None]:
     lines = _lines(file).get(entry["key"], [])
     index = int(entry["index"])
     return file, lines[index] if index < len(lines) else None
+
+
+def told(fault: Fault) -> str:
+    """A fault in one line, with the line of its place where that is only known by its index."""
+    file, line = place_of(fault.where)
+    if line is None or PLACE.match(fault.where):
+        return str(fault)
+    return f"{file}:{line}{fault.where.removeprefix(file)}: {fault.what}"
 
 
 @lru_cache(maxsize=8)
