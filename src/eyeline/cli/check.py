@@ -57,8 +57,8 @@ def check(
     """
     from rich.console import Console
 
-    from eyeline.cli.progress import track
     from eyeline.data.checking import check
+    from eyeline.data.checking.progress import track
 
     if fast and no_pictures:
         raise EyelineError("--fast and --no-pictures exclude each other; give one of them")
@@ -117,9 +117,9 @@ def show_numbers(statistics: dict[str, Statistics], every: bool, console: Consol
     table.add_row("objects", *(str(s.objects) for s in own))
     if any(s.ignored for s in own):
         table.add_row("  to be ignored", *(str(s.ignored) for s in own))
-    table.add_row("  of a picture", *(_range(s.per_picture) for s in own))
-    for size, told in (("small", "< 32²"), ("medium", "< 96²"), ("large", "from 96²")):
-        table.add_row(f"  {size} ({told} pixels)", *(str(getattr(s, size)) for s in own))
+    table.add_row("  a picture, min / median / max", *(_range(s.per_picture) for s in own))
+    for size, told in (("small", "< 32²"), ("medium", "< 96²"), ("large", "≥ 96²")):
+        table.add_row(f"  {size}, {told} px", *(str(getattr(s, size)) for s in own))
     table.add_row("  width / height", *(_range(s.aspect_ratios) for s in own))
     table.add_section()
     classes = list(own[0].by_class)

@@ -62,7 +62,8 @@ def check_boxes(data: Annotations) -> Iterator[Fault]:
         yield flat.fault("scale", i, what)
     for i in np.flatnonzero(~good & ~shares):
         record = flat.record(i)
-        yield flat.fault("box", i, unsound(flat.boxes[i], record.width, record.height))
+        what = unsound(flat.boxes[i], record.width, record.height)
+        yield flat.fault("box", i, f"{what}; mend it, or take it out")
     yield from _other_meaning(flat, ~good & ~shares)
     sides = flat.boxes[:, 2:] - flat.boxes[:, :2]
     for i in np.flatnonzero(good & ~shares & (sides.min(1) < TINY)):

@@ -28,8 +28,8 @@ def check_classes(splits: Splits, known: list[str] | None, training: str | None)
             are told of each object.
     """
     counts = {name: count_objects(data) for name, data in splits.items()}
-    total = sum(counts.values(), np.zeros(0, np.int64)) if not counts else sum(counts.values())
     first = next(iter(splits.values()))
+    total = np.sum(list(counts.values()), axis=0)
     for k, name in enumerate(first.classes):
         if known is not None and name not in known:
             continue
@@ -46,11 +46,14 @@ def check_classes(splits: Splits, known: list[str] | None, training: str | None)
             )
             yield Fault("name", _first(splits, k) or first.source, what)
         elif not total[k]:
-            what = f"no picture has an object of the class {name!r}"
+            what = f"no picture has an object of the class {name!r}; nothing can learn it"
             yield Fault("empty", first.source, what)
         elif training is not None and not counts[training][k]:
-            others = [f"{name} has {own[k]}" for name, own in counts.items() if own[k]]
-            what = f"{training} has no object of the class {name!r}, {', '.join(others)}"
+            others = [f"{split} has {own[k]}" for split, own in counts.items() if own[k]]
+            what = (
+                f"{training} has no object of the class {name!r}, {', '.join(others)}; split the "
+                "pictures anew: `eyeline data split --stratify`"
+            )
             yield Fault("untrained", splits[training].source, what)
 
 
