@@ -34,7 +34,8 @@ def check(
         bool, typer.Option("--one-based", help="PATH is Pascal VOC whose pixels count from 1")
     ] = False,
     fast: Annotated[
-        bool, typer.Option("--fast", help="read the pictures' headers alone, compare none")
+        bool,
+        typer.Option("--fast", help="read the pictures' headers alone; find exact copies"),
     ] = False,
     no_pictures: Annotated[
         bool, typer.Option("--no-pictures", help="leave the pictures alone")
