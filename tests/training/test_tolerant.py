@@ -134,6 +134,9 @@ def test_many_faults_are_counted(tmp_path: Path) -> None:
         open_checked(tmp_path, ["train"])
     with pytest.raises(EyelineError, match=r"nothing is left of train: .*0.jpg"):
         open_checked(tmp_path, ["train"], tolerant=True)
+    (tmp_path / "annotations" / "instances_val.json").write_text('{"images": ')
+    with pytest.raises(EyelineError, match=r"nothing is left of train: .*instances_val.json:1:12"):
+        open_checked(tmp_path, ["train", "val"], tolerant=True)
 
 
 def damaged_within(path: Path) -> None:

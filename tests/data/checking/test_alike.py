@@ -23,6 +23,7 @@ from eyeline.data.alike import ALIKE, fingerprint, is_slip, nearest_before, near
         ("RBC ", "rbc", True),
         ("persn", "person", True),
         ("pesron", "person", True),
+        ("Car", "car", True),
         ("car", "cat", False),
         ("bear", "deer", False),
         ("speed 30", "speed 50", False),

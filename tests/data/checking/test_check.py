@@ -133,6 +133,15 @@ def mistyped(data: Coco) -> Found:
     return "name", data.place("train", 6), "(1 object) is almost 'Platelets' (41)"
 
 
+def other_case(data: Coco) -> Found:
+    """However many there are of each."""
+    for split in ("train", "val"):
+        data.content[split]["categories"].append({"id": 3, "name": "rbc"})
+    for k in (1, 5, 9, 13, 17):
+        data.annotation("train", k)["category_id"] = 3
+    return "name", data.place("train", 1), "'rbc' (5 objects) is almost 'RBC' (13)"
+
+
 def nothing_to_learn(data: Coco) -> Found:
     for annotation in data.content["train"]["annotations"]:
         annotation["category_id"] = 2
@@ -197,7 +206,7 @@ def not_json(data: Coco) -> Found:
 PLANTS: list[Plant] = [
     cut, missing, no_picture, other_size, no_size, outside, flat, endless, tiny, shares, no_box,
     no_such_image, one_id_for_two_images, one_id_for_two_objects, unknown_class, mistyped_in_val,
-    mistyped, nothing_to_learn, never_used, gaps, other_ids, drawn_twice, in_two_splits,
+    mistyped, other_case, nothing_to_learn, never_used, gaps, other_ids, drawn_twice, in_two_splits,
     saved_again_in_val, saved_again, not_listed, not_json,
 ]  # fmt: skip
 
@@ -345,6 +354,15 @@ def test_a_picture_listed_in_two_splits(tmp_path: Path) -> None:
     [fault] = check(data.save()).faults
     assert (fault.kind, fault.where) == ("leak", str(data.picture("train3")))
     assert "listed in val and in train" in fault.what
+
+
+def test_a_class_mistyped_in_val(tmp_path: Path) -> None:
+    """Without a list of classes, those of the training split count."""
+    data = Voc(tmp_path)
+    data.objects["val1"][2] = ("platlets", data.objects["val1"][2][1])
+    [fault] = check(data.save()).faults
+    assert (fault.kind, fault.where) == ("class", f"{data.file('val1')}:5")
+    assert "did you mean 'Platelets'?" in fault.what
 
 
 # How pictures are read

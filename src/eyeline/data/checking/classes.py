@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from eyeline.data.alike import is_slip
+from eyeline.data.alike import is_slip, is_variant
 from eyeline.data.arrange import Splits
 from eyeline.data.faults import Fault
 from eyeline.data.formats import Annotations
@@ -36,7 +36,7 @@ def check_classes(splits: Splits, known: list[str] | None, training: str | None)
         likely = [
             (int(total[j]), other)
             for j, other in enumerate(first.classes)
-            if j != k and total[k] <= RARE * total[j] and is_slip(name, other)
+            if _may_be_meant(name, (int(total[k]), k), other, (int(total[j]), j))
         ]
         if likely:
             number, other = max(likely)
@@ -55,6 +55,14 @@ def check_classes(splits: Splits, known: list[str] | None, training: str | None)
                 "pictures anew: `eyeline data split --stratify`"
             )
             yield Fault("untrained", splits[training].source, what)
+
+
+def _may_be_meant(name: str, count: tuple[int, int], other: str, more: tuple[int, int]) -> bool:
+    """Of two names, with (objects, label) each: is the first a variant of the second, or, where
+    it is rare, a slip?"""
+    if is_variant(name, other):
+        return count < more
+    return count[0] <= RARE * more[0] and is_slip(name, other)
 
 
 def _objects(count: int) -> str:

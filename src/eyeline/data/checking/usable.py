@@ -55,18 +55,21 @@ def open_checked(
     pictures: Any = True if tolerant else "headers"
     report = check(path, names, format, pictures, copies=False, **options)
     kinds = set(KINDS) if tolerant else {"box", "scale"} if bad_boxes == "drop" else set()
-    sound, left_out = usable(report, kinds)
+    sound, left_out = usable(report, kinds, names)
     datasets = [DetectionDataset(sound[name], seed=seed) for name in splits]
     for dataset in datasets:
         dataset.left_out = left_out
     return datasets
 
 
-def usable(report: Report, tolerated: set[str]) -> tuple[Splits, list[Fault]]:
+def usable(
+    report: Report, tolerated: set[str], needed: Sequence[str]
+) -> tuple[Splits, list[Fault]]:
     """The splits without what is wrong, and what that was.
 
     Args:
         tolerated: kinds of errors that are left out.
+        needed: names of splits, the first to train on.
 
     Raises:
         EyelineError: an error of another kind; a split that cannot be read at all, or of which
@@ -78,14 +81,12 @@ def usable(report: Report, tolerated: set[str]) -> tuple[Splits, list[Fault]]:
         raise EyelineError(_refusal(report, refused))
     bad = {fault.where for fault in errors}
     splits = {name: _without(data, bad) for name, data in report.splits.items()}
-    if report.known is not None:
-        splits = {name: with_classes(data, report.known) for name, data in splits.items()}
-    empty = [name for name, data in splits.items() if not data.records]
-    if empty or report.known is None:
-        what = empty[0] if empty else "what should be trained on"
-        named = "; ".join(map(str, errors[:NAMED]))
-        raise EyelineError(f"{report.path}: nothing is left of {what}: {named}")
-    return splits, errors
+    for name in needed:
+        if name not in splits or not splits[name].records:
+            named = "; ".join(map(str, errors[:NAMED]))
+            raise EyelineError(f"{report.path}: nothing is left of {name}: {named}")
+    known = report.known or report.splits[needed[0]].classes
+    return {name: with_classes(data, known) for name, data in splits.items()}, errors
 
 
 def _without(data: Annotations, bad: set[str]) -> Annotations:
