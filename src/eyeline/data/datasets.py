@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from eyeline.data.faults import Fault
 from eyeline.data.formats import Annotations, Record, open_annotations
 from eyeline.data.formats.annotations import spread, taken
 from eyeline.data.headers import rotation_fault
@@ -74,7 +75,6 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         records = [spread(record, len(annotations.classes)) for record in annotations.records]
         self.annotations = replace(annotations, records=without_bad_boxes(records, bad_boxes))
         self.classes = list(annotations.classes)
-        self.transforms = transforms
         self.masks = False
         self.bad_boxes = bad_boxes
         self.seed = seed
@@ -88,12 +88,10 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             self.mirrored = mirrored(annotations.keypoint_names)
         self.epoch = 0
         self.packed: PackedRecords | None = None
-        for transform in getattr(transforms, "transforms", [transforms]):
-            if channels != 3 and getattr(transform, "rgb_only", False):
-                raise EyelineError(
-                    f"{type(transform).__name__} is for RGB pictures, and these have {channels} "
-                    "channels; take it out of data.transforms"
-                )
+        self.left_out: list[Fault] = []  # what a tolerant reader left out of all the data
+        self.transforms: Transform | None = None
+        if transforms is not None:
+            self.use_transforms(transforms)
         if masks:
             self.use_masks()
 
@@ -106,6 +104,16 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             any(any(map(bool, segmentations or ())) for segmentations in given)
             or not any(given)  # no object at all
         )
+
+    def use_transforms(self, transforms: Transform) -> None:
+        """From now on. Raises EyelineError where they are for pictures of other channels."""
+        for transform in getattr(transforms, "transforms", [transforms]):
+            if self.channels != 3 and getattr(transform, "rgb_only", False):
+                raise EyelineError(
+                    f"{type(transform).__name__} is for RGB pictures, and these have "
+                    f"{self.channels} channels; take it out of data.transforms"
+                )
+        self.transforms = transforms
 
     def use_masks(self) -> None:
         """From now on targets have masks. Raises EyelineError where an object has none."""
@@ -164,7 +172,11 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     def _load(self, index: int) -> tuple[Tensor, Target]:
         """A picture before its transforms."""
         record = (self.packed or self.annotations.records)[index]
-        image = read_image(record.path, self.draft, self.channels)
+        try:
+            image = read_image(record.path, self.draft, self.channels)
+        except EyelineError as error:
+            advice = "`eyeline data check` names all such, --tolerant leaves them out"
+            raise EyelineError(f"{error}; {advice}") from None
         seen = (image.shape[1], image.shape[2])
         height, width = seen if self.draft is None else image_size(record.path)
         if (height, width) != (record.height, record.width):
@@ -248,15 +260,13 @@ def without_bad_boxes(records: list[Record], bad_boxes: Literal["error", "drop"]
     clean, bad = [], []
     for record in records:
         size = np.array([record.width, record.height] * 2, np.float32)
-        boxes = record.boxes.clip(0, size)
-        # Comparisons that NaN and infinity fail.
-        inside = (np.abs(boxes - record.boxes) <= SLACK).all(1)
-        area = (record.boxes[:, 2:] > record.boxes[:, :2]).all(1)
-        good = inside & (boxes[:, 2:] > boxes[:, :2]).all(1)
+        good = sound(record.boxes, size)
         for i in np.flatnonzero(~good):
-            reason = f"is not inside {record.width}x{record.height}" if area[i] else "has no area"
-            bad.append(f"{record.where[i]}: the box {record.boxes[i].tolist()} {reason}")
-        clean.append(taken(replace(record, boxes=boxes), np.flatnonzero(good)))
+            bad.append(
+                f"{record.where[i]}: {unsound(record.boxes[i], record.width, record.height)}"
+            )
+        record = replace(record, boxes=record.boxes.clip(0, size))
+        clean.append(taken(record, np.flatnonzero(good)))
     if bad and bad_boxes == "error":
         more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
         count = "1 bad box" if len(bad) == 1 else f"{len(bad)} bad boxes"
@@ -265,3 +275,24 @@ def without_bad_boxes(records: list[Record], bad_boxes: Literal["error", "drop"]
             "leave them out"
         )
     return clean
+
+
+def sound(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(G,) bool: which boxes (G, 4) are finite, have an area in their pictures, and stick out by
+    no more than SLACK.
+
+    Args:
+        sizes: (4,) or (G, 4), width, height, width, height.
+    """
+    inside = boxes.clip(0, sizes)
+    # Comparisons that NaN and infinity fail.
+    within = (np.abs(inside - boxes) <= SLACK).all(1)
+    good: np.ndarray = within & (inside[:, 2:] > inside[:, :2]).all(1)
+    return good
+
+
+def unsound(box: np.ndarray, width: int, height: int) -> str:
+    """In words, why a box (4,) is not sound."""
+    area = (box[2:] > box[:2]).all()
+    reason = f"is not inside {width}x{height}" if area else "has no area"
+    return f"the box {box.tolist()} {reason}"
