@@ -132,6 +132,22 @@ def find_images(folder: str | Path) -> list[Path]:
     )
 
 
+def read_pixels(path: str | Path, colours: bool = False) -> np.ndarray:
+    """The values of a picture of labels, as the file has them: (H, W) integers, grey values or
+    places in the palette, or (H, W, 3) uint8 of colours.
+
+    Args:
+        colours: give colours of grey pictures and of those with a palette too.
+
+    Raises:
+        EyelineError: the file is missing, no picture, or damaged.
+    """
+    with _opened(path) as image:
+        if colours or image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
+            return np.array(image.convert("RGB"))
+        return np.array(image)
+
+
 @contextmanager
 def _opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
     """The open file; whatever goes wrong in reading it becomes one line that names it."""

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from eyeline.data.faults import STRICT, Faults
-from eyeline.data.formats import coco, kitti, voc, yolo
+from eyeline.data.formats import (
+    coco,
+    csv_boxes,
+    instances,
+    kitti,
+    open_images,
+    semantic,
+    voc,
+    yolo,
+)
 from eyeline.data.formats.annotations import REGION, Annotations, Record, with_classes
 from eyeline.data.formats.coco import read_coco
 from eyeline.data.formats.voc import read_voc
@@ -77,8 +86,10 @@ class Format(Protocol):
         """
 
 
-FORMATS = cast(tuple[Format, ...], (coco, voc, yolo, kitti))
-LISTS = (".yaml", ".yml")  # files that name several splits; any other file is one
+FORMATS = cast(
+    tuple[Format, ...], (coco, voc, yolo, kitti, csv_boxes, open_images, semantic, instances)
+)
+LISTS = (".yaml", ".yml")  # files that name their splits; any other, if it has but one, is that
 
 
 def open_annotations(
@@ -109,7 +120,7 @@ def open_annotations(
     found, folder = recognise(path, format)
     names = found.splits(folder) or []
     options = {"one_based": True} if one_based and found.NAME == "voc" else {}
-    alone = folder.is_file() and folder.suffix.lower() not in LISTS
+    alone = folder.is_file() and folder.suffix.lower() not in LISTS and len(names) == 1
     chosen = names[0] if alone else _split_of(folder, split, names, found)
     annotations = found.read(folder, chosen, classes, faults, **options)
     return annotations if classes is None else with_classes(annotations, classes, unknown, faults)
