@@ -13,7 +13,7 @@ IGNORE = 255  # the label of pixels from which nothing is learnt
 
 
 def semantic_target(record: Record, outside: int = IGNORE) -> np.ndarray:
-    """(H, W) int64: the label of the object that each pixel belongs to, 255 for those to be ignored.
+    """(H, W) int64: the label of the object that each pixel belongs to, 255 where it is ignored.
 
     Of objects that overlap the later one has the pixels. Those with `iscrowd`, which no class is
     learnt from, lie below all others.

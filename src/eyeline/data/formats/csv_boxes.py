@@ -143,7 +143,8 @@ def _flags(record: Record, flag: str) -> np.ndarray:
     """(G,) float64."""
     if flag != "iscrowd":
         return record.attribute(flag)
-    return (record.iscrowd & (record.attribute("difficult") == 0)).astype(np.float64)
+    crowd: np.ndarray = record.iscrowd & (record.attribute("difficult") == 0)
+    return crowd.astype(np.float64)
 
 
 def _columns(row: Sequence[str]) -> dict[str, int] | None:
@@ -178,11 +179,12 @@ def _sources(path: Path) -> dict[str, Source]:
     tables = {file: columns for file in files if (columns := _columns(first_row(file)))}
     sources: dict[str, Source] = {}
     for file, columns in tables.items():
-        if "split" in columns:
-            rows, _ = _table(Source(file, None), Faults(gather=True))
-            for value in sorted({row["split"] for _, row in rows}):
-                sources.setdefault(value, Source(file, value))
-        else:
+        rows: list[Row] = []
+        with Faults(gather=True):  # `read` says what is wrong
+            rows += _table(Source(file, None), Faults(gather=True))[0] if "split" in columns else []
+        for value in sorted({row["split"] for _, row in rows} - {""}):
+            sources.setdefault(value, Source(file, value))
+        if not rows:
             sources.setdefault(_split(file, len(tables) == 1), Source(file, None))
     return sources
 
@@ -218,6 +220,8 @@ def _table(source: Source, faults: Faults) -> tuple[list[Row], list[str]]:
                 raise Fault("field", where, what)
             values = {key: fields[place].strip() for key, place in columns.items()}
             values["filename"] = fields[columns["filename"]]
+            if source.only is not None and not values["split"]:
+                raise Fault("field", where, "it is of no split; tell which")
             if source.only is None or values["split"] == source.only:
                 found.append((where, values))
     other = [n for i, n in enumerate(header) if n.strip() and i not in columns.values()]
@@ -257,7 +261,7 @@ def _records(
     by_name: dict[str, list[Row]] = {}
     for where, row in table:
         by_name.setdefault(row["filename"], []).append((where, row))
-    records = []
+    records: list[Record] = []
     for name, rows in by_name.items():
         with faults:
             picture = _picture(name, folder, split, rows[0][0])

@@ -35,11 +35,9 @@ from eyeline.data.formats.annotations import (
     with_classes,
     write_class_list,
 )
-from eyeline.data.formats.mask_folders import Part, has_masks, listed_parts, pairs
+from eyeline.data.formats.mask_folders import Part, has_masks, listed_parts, mask_values, pairs
 from eyeline.data.formats.pictures import place_records
 from eyeline.data.formats.raster import mask_extent, painted
-from eyeline.data.images import read_pixels
-from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import decode_masks, encode_rle
 
 NAME = "instances"
@@ -90,7 +88,7 @@ def read(
             names |= set(own.values())
             pictures.append((picture, mask, own))
     order = sorted(names)
-    records = []
+    records: list[Record] = []
     for picture, mask, own in pictures:
         with faults:
             told = {number: order.index(name) for number, name in own.items()}
@@ -191,7 +189,9 @@ def _record(
         told: the labels of the objects by their numbers.
         alike: there is but one class, and nothing is told.
     """
-    numbers = _numbers(mask)
+    numbers = mask_values(mask)
+    if numbers.ndim == 3:
+        raise Fault("field", mask, "its pixels are colours; they should be objects' numbers")
     there = [number for number in np.unique(numbers).tolist() if number]
     for number in sorted(told.keys() - set(there)):
         with faults:
@@ -208,16 +208,3 @@ def _record(
             objects.append(Object(where, label, mask_extent(own), segmentation=encoded))
     height, width = numbers.shape
     return record_of(picture, (height, width), objects, image_id, outlines=True)
-
-
-def _numbers(mask: Path) -> np.ndarray:
-    """(H, W): the number of the object that each pixel belongs to. Raises Fault."""
-    try:
-        numbers = read_pixels(mask)
-    except EyelineError as error:
-        raise Fault("picture", mask, str(error).removeprefix(f"{mask}: ")) from None
-    if numbers.ndim == 3:
-        if (numbers != numbers[..., :1]).any():
-            raise Fault("field", mask, "its pixels are colours; they should be objects' numbers")
-        numbers = numbers[..., 0]
-    return numbers

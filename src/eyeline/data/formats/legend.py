@@ -24,8 +24,7 @@ import numpy as np
 
 from eyeline.data.faults import Fault, Faults
 from eyeline.data.formats.annotations import CLASS_LIST, REGION, read_class_list, read_text
-from eyeline.data.images import read_pixels
-from eyeline.errors import EyelineError
+from eyeline.data.formats.mask_folders import mask_values
 
 NOTHING = -2  # the label of a pixel where nothing is; to be ignored it is REGION
 BACKGROUND = "_background_"
@@ -58,17 +57,12 @@ class Legend:
 
         Raises Fault where the mask cannot be read, or a value is no class.
         """
-        try:
-            values = read_pixels(mask, colours=self.coloured).astype(np.int64)
-        except EyelineError as error:
-            raise Fault("picture", mask, str(error).removeprefix(f"{mask}: ")) from None
+        values = mask_values(mask, self.coloured)
         if self.coloured:
             values = values @ np.array([1 << 16, 1 << 8, 1])
-        elif values.ndim == 3:  # numbers that were saved as grey RGB are numbers all the same
-            if (values != values[..., :1]).any():
-                what = f"its pixels have colours; list them, R G B NAME a line, in {CLASS_LIST}"
-                raise Fault("class", mask, what)
-            values = values[..., 0]
+        elif values.ndim == 3:
+            what = f"its pixels have colours; list them, R G B NAME a line, in {CLASS_LIST}"
+            raise Fault("class", mask, what)
         present = np.unique(values)
         labels = np.full(len(present), NOTHING)
         for i, value in enumerate(present.tolist()):
@@ -92,7 +86,7 @@ class Legend:
 def read_legend(folder: Path, classes: Sequence[str] | None = None) -> Legend:
     """The classes that the folder lists; otherwise `classes` are the names of the numbers.
 
-    Raises EyelineError where there are neither.
+    Raises Fault where there are neither, or the list makes no sense.
     """
     rows = _listed(folder)
     if rows is None:

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from eyeline.data.faults import Fault, Faults
 from eyeline.data.formats.annotations import read_text
-from eyeline.data.images import SUFFIXES
+from eyeline.data.images import SUFFIXES, read_pixels
+from eyeline.errors import EyelineError
 
 MASK = ".png"  # what loses nothing
 
@@ -27,6 +30,21 @@ def has_masks(folder: Path) -> bool:
 
 def has_pictures(folder: Path) -> bool:
     return folder.is_dir() and any(file.suffix.lower() in SUFFIXES for file in folder.iterdir())
+
+
+def mask_values(mask: Path, colours: bool = False) -> np.ndarray:
+    """(H, W) int64, or (H, W, 3) of `colours`, which may come where numbers are meant, too.
+    Numbers that were saved as grey RGB are numbers all the same.
+
+    Raises Fault where the mask cannot be read.
+    """
+    try:
+        values: np.ndarray = read_pixels(mask, colours).astype(np.int64)
+    except EyelineError as error:
+        raise Fault("picture", mask, str(error).removeprefix(f"{mask}: ")) from None
+    if not colours and values.ndim == 3 and (values == values[..., :1]).all():
+        values = values[..., 0]
+    return values
 
 
 def listed_parts(pictures: Path, masks: Path, lists: Path) -> dict[str, Part]:

@@ -83,7 +83,7 @@ def read(
         if "XMin" in row:
             objects.setdefault(row["ImageID"], []).append((where, row))
     pictures = _pictures(root, split)
-    records = []
+    records: list[Record] = []
     for image_id, where in listed.items():
         with faults:
             if image_id not in pictures:
@@ -234,14 +234,14 @@ def _object(where: str, row: dict[str, str], label_of: Mapping[str, int], sides:
     if row["LabelName"] not in label_of:
         what = f"there is no label {row['LabelName']!r} in {CLASSES}"
         raise Fault("class", where, what)
+    words = [row[side] for side in SIDES]
     try:
-        shares = np.array([float(row[side]) for side in SIDES])
+        shares = np.array([float(word) for word in words])
     except ValueError:
-        words = [row[side] for side in SIDES]
         raise Fault("field", where, f"{', '.join(SIDES)} should be numbers, not {words}") from None
     if not (np.abs(shares) <= FARTHEST).all():
         what = "coordinates are shares of the picture's width and height, from 0 to 1"
-        raise Fault("field", where, f"{what}, not {shares.max():g}")
+        raise Fault("field", where, f"{what}, not {words}")
     flags = {name: float(row.get(column, "").strip() == "1") for name, column in FLAGS.items()}
     crowd = flags.pop("crowd") > 0
     return Object(where, label_of[row["LabelName"]], shares * sides, crowd, attributes=flags)

@@ -53,7 +53,7 @@ def rastered(record: Record, objects: bool, lost: Counter[str]) -> Record:
         members = np.flatnonzero(keys == key)
         own = np.isin(owner, members)
         if not own.any():
-            lost["{} object(s) without a pixel of their own left out"] += len(members)
+            lost["{} object(s) without a visible pixel left out"] += len(members)
             continue
         lost["{} object(s) become one with others of their class"] += len(members) - 1
         covered = [bool((masks[i] & ~own).any()) for i in members]

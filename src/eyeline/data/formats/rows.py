@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from os.path import isfile
 from pathlib import Path
 
 from eyeline.data.faults import Fault, Faults
@@ -17,14 +16,14 @@ BEGINNING = 1 << 16  # bytes in which the first row ends
 
 def first_row(path: Path) -> list[str]:
     """The fields of the first row, as a guess: quick, and [] of what is no table."""
-    if path.suffix.lower() not in SUFFIXES or not isfile(path):
+    if path.suffix.lower() not in SUFFIXES:
         return []
-    with path.open("rb") as file:
-        text = file.read(BEGINNING).decode("utf-8-sig", errors="replace")
-    line = next(iter(text.splitlines()), "")
     try:
+        with path.open("rb") as file:
+            text = file.read(BEGINNING).decode("utf-8-sig", errors="replace")
+        line = next(iter(text.splitlines()), "")
         return next(csv.reader([line], delimiter=separator_of(line)), [])
-    except csv.Error:
+    except (csv.Error, OSError):
         return []
 
 

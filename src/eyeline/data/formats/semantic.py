@@ -14,6 +14,7 @@ are a region. Written, a later object covers an earlier one, and both cover regi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import scandir
 from pathlib import Path
 from typing import Any
 
@@ -189,14 +190,15 @@ def _parts(path: Path) -> dict[str, Part]:
         name: Part(folder / "images", folder / masks)
         for name, folder in folders.items()
         for masks in FOLDERS
-        if (folder / "images").is_dir()
+        if has_masks(folder / masks)
     }
     parts = {**beside, **below}
     return {n: p for n, p in parts.items() if has_masks(p.masks) and has_pictures(p.pictures)}
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(entry for entry in path.iterdir() if entry.is_dir())
+    with scandir(path) as entries:  # which knows what is a folder, where Path asks the disk
+        return sorted(Path(entry) for entry in entries if entry.is_dir())
 
 
 def _record(picture: Path, mask: Path, legend: Legend, image_id: int, faults: Faults) -> Record:
