@@ -211,8 +211,8 @@ def test_masks_of_objects(made: Annotations) -> None:
     assert record.labels.tolist() == [0, 1, 1]
     masks = decode_masks(record.segmentations, 6, 8)
     assert masks.sum(0).max() == 1  # a later one lies on top
-    assert masks[0].sum() == 6 and masks[2, 1:4, 1:5].all() and not masks[1, 1:4, :5].any()
-    assert record.boxes[1].tolist() == [5, 1, 6, 4]
+    assert masks[0].sum() == 5 and masks[2, 1:4, 1:5].all() and not masks[1, 1:4, :5].any()
+    assert record.boxes[1].tolist() == [5, 1, 7, 4]
 
 
 def test_objects_without_a_pixel(made: Annotations) -> None:
