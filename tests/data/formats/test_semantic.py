@@ -164,7 +164,8 @@ def test_written(tmp_path: Path) -> None:
         "train: 1 object without the pixels that others cover",
         "train: 1 object without a visible pixel left out",  # what was to be ignored
     ]
-    write(planned, tmp_path / "c")
+    full = open_annotations(tmp_path / "a", "val")  # after it, and has no such pixel
+    write(plan({"train": found, "val": full}, format_named("semantic")), tmp_path / "c")
     with Image.open(tmp_path / "c/masks/train/a.png") as image:
         assert np.array(image).tolist() == [[3, 3, 1, 1], [3, 2, 2, 0], [3, 2, 2, 0]]
     assert (tmp_path / "c/classes.txt").read_text() == NAMES + "_background_\n"

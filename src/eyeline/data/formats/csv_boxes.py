@@ -120,8 +120,9 @@ def write(
     """SPLIT/_annotations.csv beside the pictures of the split, and classes.txt."""
     for split, data in splits.items():
         (folder / split).mkdir()
-        values = {flag: [_flags(record, flag) for record in data.records] for flag in FLAGS}
-        told = [flag for flag, given in values.items() if any(v.any() for v in given)]
+        told = [
+            flag for flag in FLAGS if any(_flags(record, flag).any() for record in data.records)
+        ]
         target = folder / split / ROBOFLOW
         with target.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -132,7 +133,7 @@ def write(
                 own = [_flags(record, flag) for flag in told]
                 for i, (box, label) in enumerate(zip(record.boxes, record.labels, strict=True)):
                     corners = [plain(decimal(value)) for value in box]
-                    flags = [plain(values[i]) for values in own]
+                    flags = [plain(given[i]) for given in own]
                     writer.writerow([*start, data.classes[label], *corners, *flags])
                 if not len(record.boxes):
                     writer.writerow([*start, *[""] * (5 + len(told))])
