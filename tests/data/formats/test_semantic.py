@@ -248,23 +248,24 @@ def test_what_is_not_a_folder_of_masks(tmp_path: Path) -> None:
 def test_camvid(shared_data: Path, tmp_path: Path) -> None:
     """As many pixels of each class as the PNGs hold; by the objects, and without them."""
     for folder in (shared_data / "camvid").iterdir():
-        (tmp_path / folder.name).symlink_to(folder)
+        (tmp_path / folder.name).mkdir()
+        for file in sorted(folder.iterdir())[::8]:
+            (tmp_path / folder.name / file.name).symlink_to(file)
     (tmp_path / "classes.txt").write_text("\n".join(CAMVID))
     assert recognise(tmp_path)[0].NAME == "semantic"
     assert semantic.splits(tmp_path) == ["test", "train", "val"]
     data = open_annotations(tmp_path, "val")
-    assert data.classes == CAMVID[:11] and len(data.records) == 101
+    assert data.classes == CAMVID[:11] and len(data.records) == 13
     plain, objects, direct = (np.zeros(12, int) for _ in range(3))
-    for file in sorted((shared_data / "camvid/valannot").iterdir()):
-        with Image.open(file) as image:
-            plain += np.bincount(np.array(image).ravel(), minlength=12)
     legend, pairs = read_targets(tmp_path, "val")
     for record, (picture, mask) in zip(data.records, pairs, strict=True):
         assert record.path == picture and (record.height, record.width) == (360, 480)
+        with Image.open(mask) as image:
+            plain += np.bincount(np.array(image).ravel(), minlength=12)
         for label, segmentation in zip(record.labels, record.segmentations or [], strict=True):
-            objects[label] += rle_area(segmentation)  # type: ignore[arg-type]  # REGION: the last
+            objects[label] += rle_area(segmentation)  # REGION: the last
         target = read_target(mask, legend)
         assert target.dtype == np.int64 and (target == semantic_target(record)).all()
         direct += np.bincount(np.minimum(target, 11).ravel(), minlength=12)
     assert plain.tolist() == objects.tolist() == direct.tolist()
-    assert plain.sum() == 101 * 360 * 480 and plain[11] == 297271
+    assert plain.sum() == 13 * 360 * 480 and plain.min() > 0

@@ -204,7 +204,8 @@ def _folders(path: Path) -> list[Path]:
 def _record(picture: Path, mask: Path, legend: Legend, image_id: int, faults: Faults) -> Record:
     labels = legend.labels(mask, faults)
     objects = []
-    there = sorted(set(np.unique(labels).tolist()) - {NOTHING}, key=lambda k: (k == REGION, k))
+    found = (np.flatnonzero(np.bincount((labels - NOTHING).ravel())) + NOTHING).tolist()
+    there = sorted(set(found) - {NOTHING}, key=lambda label: (label == REGION, label))
     masks = labels == np.array(there).reshape(-1, 1, 1)
     for label, own, encoded in zip(there, masks, encode_rle(masks), strict=True):
         name = "to be ignored" if label == REGION else legend.classes[label]
