@@ -237,6 +237,15 @@ def test_white_that_is_a_class(tmp_path: Path) -> None:
     assert open_annotations(root, "train").records[0].labels.tolist() == [0, 1]
 
 
+def test_masks_where_yolo_has_its_labels(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.jpg", np.zeros((3, 4, 3), np.uint8))
+    save(tmp_path / "labels/a.png", VALUES)
+    (tmp_path / "classes.txt").write_text(NAMES)
+    fails(tmp_path, "looks like YOLO and semantic masks; say which it is with format=")
+    [record] = open_annotations(tmp_path, "train", format="semantic").records
+    assert record.labels.tolist() == [0, 1, 2, REGION]
+
+
 def test_what_is_not_a_folder_of_masks(tmp_path: Path) -> None:
     for name in ("images/a.jpg", "masks/a.jpg", "train/a.png"):
         save(tmp_path / name, np.zeros((3, 4, 3), np.uint8))

@@ -1,6 +1,7 @@
 """Folders of masks in which a pixel's value, or its colour, is a class.
 
-images/ and masks/    the pictures, and PNGs of the same stems, there or in a folder a split
+images/ and masks/    the pictures, and PNGs of the same stems, there or in a folder a split; also
+                      annotations/ or labels/
 SPLIT/ and SPLITannot/                      as SegNet packs CamVid; also SPLIT_labels/
 SPLIT/images/ and SPLIT/masks/
 JPEGImages/ and SegmentationClass/, with ImageSets/Segmentation/SPLIT.txt    as CVAT writes them
@@ -57,7 +58,7 @@ NAME = "semantic"
 TITLE = "semantic masks"
 LAYOUT = "images/ and masks/*.png, or SPLIT/ and SPLITannot/*.png"
 HOLDS = frozenset(("masks", "regions", "sizes", "empty", "blanks", "folders"))
-FOLDERS = ("masks", "annotations")
+FOLDERS = ("masks", "annotations", "labels")
 BEHIND = ("annot", "_labels", "_masks")  # CamVid's, and others' names of a split's masks
 ENDINGS = ("", "_mask", "_L", "_label")  # of a mask's stem; CamVid's own are NAME_L.png
 MOST = VOID - 1  # classes; one value is left for nothing
