@@ -20,7 +20,7 @@ from eyeline.data.formats.annotations import (
     read_json,
     record_of,
 )
-from eyeline.data.formats.fitting import SHAPES
+from eyeline.data.formats.fitting import SEPARATE
 from eyeline.data.formats.numbers import decimal, shortest
 from eyeline.data.formats.pictures import place_picture
 from eyeline.ops.segmentations import decode_masks
@@ -42,7 +42,7 @@ HOLDS = frozenset(
         "ids",
         "blanks",
         "folders",
-        *SHAPES,
+        *SEPARATE,
     )
 )
 KEYS = (b'"images"', b'"annotations"', b'"categories"', b'"info"', b'"licenses"')

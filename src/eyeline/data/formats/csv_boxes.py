@@ -35,7 +35,7 @@ from eyeline.data.formats.annotations import (
     with_classes,
     write_class_list,
 )
-from eyeline.data.formats.fitting import SHAPES
+from eyeline.data.formats.fitting import SEPARATE
 from eyeline.data.formats.numbers import decimal, plain
 from eyeline.data.formats.pictures import place_picture
 from eyeline.data.formats.rows import first_row, read_rows
@@ -46,7 +46,7 @@ TITLE = "CSV"
 LAYOUT = "*.csv or */_annotations.csv with columns filename, class, xmin, ymin, xmax, ymax"
 FLAGS = ("iscrowd", "difficult", "truncated", "occluded")
 HOLDS = frozenset(
-    ("boxes", "crowd", "degrees", "sizes", "empty", "blanks", "folders", *SHAPES, *FLAGS[1:])
+    ("boxes", "crowd", "degrees", "sizes", "empty", "blanks", "folders", *SEPARATE, *FLAGS[1:])
 )
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")

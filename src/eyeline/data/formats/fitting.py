@@ -35,7 +35,7 @@ FEATURES = {
     "objects": "several objects of one class, told apart",
     # and every name of `Record.attributes`
 }
-SHAPES = ("plain", "overlaps", "objects")  # what only pictures of masks cannot hold
+SEPARATE = ("plain", "overlaps", "objects")  # what only pictures of masks cannot hold
 IGNORED = {
     "regions": "region(s) to be ignored, without a class",
     "crowd": "crowd object(s)",

@@ -31,7 +31,7 @@ from eyeline.data.formats.annotations import (
     record_of,
     with_classes,
 )
-from eyeline.data.formats.fitting import SHAPES
+from eyeline.data.formats.fitting import SEPARATE
 from eyeline.data.formats.numbers import plain, shortest
 from eyeline.data.formats.pictures import place_picture
 from eyeline.data.formats.rows import first_row, read_rows
@@ -51,7 +51,7 @@ FLAGS = {  # Open Images' words for the attributes
     "inside": "IsInside",
 }
 ATTRIBUTES = ("depiction", "inside")
-HOLDS = frozenset(("boxes", "empty", "blanks", "folders", *SHAPES, *FLAGS))
+HOLDS = frozenset(("boxes", "empty", "blanks", "folders", *SEPARATE, *FLAGS))
 FARTHEST = 10.0  # a coordinate beyond it is in pixels, not relative
 CLASSES = "class-descriptions-boxable.csv"
 Row = tuple[str, dict[str, str]]  # file and line, values by the names of the columns
