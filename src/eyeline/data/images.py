@@ -167,6 +167,25 @@ def is_rotated(path: str | Path) -> bool:
         return _header(file).orientation >= 5
 
 
+def read_pixels(path: str | Path, colours: bool = False) -> np.ndarray:
+    """The values of a picture of labels, as the file has them: (H, W) integers, grey values or
+    places in the palette, or (H, W, 3) uint8 of colours.
+
+    Args:
+        colours: give colours of grey pictures and of those with a palette too.
+
+    Raises:
+        EyelineError: the file is missing, no picture, or damaged.
+    """
+    with _opened(path) as file:
+        image = _identified(file)
+        if fault := size_fault(image.height, image.width):
+            raise ValueError(fault)
+        if colours or image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
+            return np.array(image.convert("RGB"))
+        return np.array(image)
+
+
 def find_images(folder: str | Path) -> list[Path]:
     """The picture files directly in a folder, sorted by name."""
     folder = Path(folder)

@@ -207,12 +207,12 @@ def unknown_class(name: str, classes: Sequence[str]) -> str:
 CLASS_LIST = "classes.txt"
 
 
-def read_class_list(folder: Path) -> list[str] | None:
+def read_class_list(folder: Path, file: str = CLASS_LIST) -> list[str] | None:
     """The names in classes.txt, one a line in the order of their labels, where there is one.
 
     By it the formats without a list of their own keep the order, and classes without an object.
     """
-    path = folder / CLASS_LIST
+    path = folder / file
     if not path.is_file():
         return None
     names = [line.strip() for line in read_text(path).splitlines()]

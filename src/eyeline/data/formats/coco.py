@@ -21,6 +21,7 @@ from eyeline.data.formats.annotations import (
     read_json,
     record_of,
 )
+from eyeline.data.formats.fitting import SEPARATE
 from eyeline.data.formats.numbers import decimal, shortest
 from eyeline.data.formats.pictures import place_picture
 from eyeline.ops.segmentations import decode_masks
@@ -43,6 +44,7 @@ HOLDS = frozenset(
         "ids",
         "blanks",
         "folders",
+        *SEPARATE,
     )
 )
 KEYS = (b'"images"', b'"annotations"', b'"categories"', b'"info"', b'"licenses"')
