@@ -38,7 +38,7 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 # What Pillow raises for files that are no picture, cut short or damaged.
-_DAMAGED = (
+DAMAGED = (
     OSError,
     SyntaxError,
     ValueError,
@@ -142,7 +142,7 @@ def _opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
         raise EyelineError(f"{path}: no such picture") from None
     except UnidentifiedImageError:
         raise EyelineError(f"{path}: not a picture of a known format") from None
-    except _DAMAGED as error:
+    except DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise EyelineError(f"{path}: cannot read the picture: {reason}") from None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from eyeline.data.faults import STRICT, Faults
-from eyeline.data.formats import coco, kitti, voc, yolo
+from eyeline.data.formats import coco, cvat, kitti, labelme, via, voc, yolo
 from eyeline.data.formats.annotations import REGION, Annotations, Record, with_classes
 from eyeline.data.formats.coco import read_coco
 from eyeline.data.formats.voc import read_voc
@@ -77,7 +77,7 @@ class Format(Protocol):
         """
 
 
-FORMATS = cast(tuple[Format, ...], (coco, voc, yolo, kitti))
+FORMATS = cast(tuple[Format, ...], (coco, voc, yolo, kitti, via, labelme, cvat))
 LISTS = (".yaml", ".yml")  # files that name several splits; any other file is one
 
 
