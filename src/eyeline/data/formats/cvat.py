@@ -34,7 +34,7 @@ from eyeline.data.formats.annotations import (
     record_of,
     with_classes,
 )
-from eyeline.data.formats.fields import FLAGS, beginning, numbers_of, short, size_of
+from eyeline.data.formats.fields import FLAGS, YES, beginning, numbers_of, short, size_of
 from eyeline.data.formats.fitting import extent
 from eyeline.data.formats.markup import parse_xml, text_of
 from eyeline.data.formats.naming import in_order
@@ -160,10 +160,9 @@ def _add(image: Element, record: Record, i: int, classes: Sequence[str]) -> None
         fields = {"rle": ", ".join(map(str, _runs(part)))}
         parts = [("mask", fields | {key: str(value) for key, value in place.items()})]
     elif segmentation:
-        texts = [
-            [f"{plain(x)},{plain(y)}" for x, y in np.reshape(p, (-1, 2))] for p in segmentation
-        ]
-        parts = [("polygon", {"points": ";".join(text)}) for text in texts]
+        outlines = [np.reshape(corners, (-1, 2)) for corners in segmentation]
+        texts = [";".join(f"{plain(x)},{plain(y)}" for x, y in points) for points in outlines]
+        parts = [("polygon", {"points": text}) for text in texts]
     else:
         corners = [plain(decimal(value)) for value in record.boxes[i]]
         parts = [("box", dict(zip(CORNERS, corners, strict=True)))]
@@ -181,7 +180,8 @@ def _runs(bitmap: np.ndarray) -> list[int]:
     """Lengths of the runs along the rows, the first of zeros."""
     line = np.concatenate([[False], bitmap.ravel()])
     ends = np.flatnonzero(np.diff(line))
-    return np.diff(np.concatenate([[0], ends, [bitmap.size]])).tolist()
+    lengths: list[int] = np.diff(np.concatenate([[0], ends, [bitmap.size]])).tolist()
+    return lengths
 
 
 def _bitmap(runs: str, height: int, width: int, where: str) -> np.ndarray:
@@ -254,16 +254,15 @@ def _shape(element: Element, where: str, size: tuple[int, int]) -> Shape:
     outline: list[float] | None = None
     segmentation: Segmentation = []
     if kind == "mask":
-        left, top, width, height = (
-            round(value) for value in numbers("left", "top", "width", "height")
-        )
+        left, top, width, height = map(round, numbers("left", "top", "width", "height"))
         bitmap = _bitmap(element.get("rle", ""), height, width, where)
         segmentation, box = placed(bitmap, left, top, size)
     elif kind == "box":
         box = np.array(numbers(*CORNERS))
         outline = rectangle(box.tolist(), degrees) if degrees % 360 else None
     elif kind == "ellipse":
-        outline = ellipse(*numbers("cx", "cy", "rx", "ry"), degrees)
+        cx, cy, rx, ry = numbers("cx", "cy", "rx", "ry")
+        outline = ellipse(cx, cy, rx, ry, degrees)
     else:
         points = [point.split(",") for point in element.get("points", "").split(";")]
         if any(len(point) != 2 for point in points):
@@ -278,11 +277,10 @@ def _shape(element: Element, where: str, size: tuple[int, int]) -> Shape:
     return Shape(where, name, box, segmentation, group or None, flags)
 
 
-def _is_yes(element: Element, name: str) -> float:
-    texts = [
-        (one.text or "").strip() for one in element.iterfind("attribute") if one.get("name") == name
-    ]
-    return float(any(text.lower() in ("true", "1", "yes") for text in texts))
+def _is_yes(element: Element, flag: str) -> float:
+    """1 where the attribute is set, else 0."""
+    own = [one.text or "" for one in element.iterfind("attribute") if one.get("name") == flag]
+    return float(any(text.strip().lower() in YES for text in own))
 
 
 def _count_attributes(element: Element, unread: Counter[str]) -> None:

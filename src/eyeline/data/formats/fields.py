@@ -1,4 +1,4 @@
-"""Fields of annotation files: looked at before they are used, and told from the file's beginning."""
+"""Fields of annotation files, looked at before they are used; and what a file begins with."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from eyeline.data.faults import Fault
 
 FLAGS = ("difficult", "truncated", "occluded")  # attributes that most formats can hold: no or yes
+YES = ("1", "true", "yes")
 FARTHEST = 1e6  # no picture is wider or higher, and nothing in it lies farther away
 MOST_PIXELS = 2**30  # of a picture with masks
 BEGINNING = 4096  # bytes

@@ -123,7 +123,7 @@ def write(
             picture = folder / split / names[record.path]
             place_picture(record.path, picture, link)
             objects = [_drawn(record, i, classes) for i in range(len(record.boxes))]
-            content = {
+            content: dict[str, Any] = {
                 "version": "5.5.0",
                 "flags": {},
                 "shapes": [shape for own in objects for shape in own],
@@ -181,7 +181,8 @@ def _decoded(text: Any, where: str, span: tuple[int, int]) -> np.ndarray:
     except DAMAGED as error:
         reason = " ".join(str(error).split())
         raise Fault("field", where, f"the mask is no PNG in base64: {reason}") from None
-    return values.reshape(*values.shape[:2], -1).any(2)
+    drawn: np.ndarray = np.any(values.reshape(*values.shape[:2], -1), axis=2)
+    return drawn
 
 
 def _folders(path: Path) -> dict[str, Path]:

@@ -67,8 +67,7 @@ def placed(
     left, top = max(left, 0), max(top, 0)
     y, x = np.nonzero(bitmap)
     if not len(x):
-        nothing: Segmentation = {"size": [height, width], "counts": [height * width]}
-        return compress_rle(nothing), np.zeros(4)
+        return compress_rle({"size": [height, width], "counts": [height * width]}), np.zeros(4)
     # Runs go down the columns: only those of the bitmap need to be made, the others are empty.
     strip = np.zeros((1, height, bitmap.shape[1]), bool)
     strip[0, top : top + bitmap.shape[0]] = bitmap
@@ -113,7 +112,8 @@ def _object(parts: Sequence[Shape], labels: dict[str, int], size: tuple[int, int
         if all(isinstance(own, list) for own in drawn):
             segmentation = polygons
         else:
-            [segmentation] = encode_rle(decode_masks(drawn, *size).any(0, keepdims=True))
+            whole = np.any(decode_masks(drawn, *size), axis=0)
+            [segmentation] = encode_rle(whole[None])
         box = extent(segmentation, *size)
     names = dict.fromkeys(name for part in parts for name in part.attributes)
     attributes = {name: max(part.attributes.get(name, 0.0) for part in parts) for name in names}

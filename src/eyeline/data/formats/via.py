@@ -32,7 +32,7 @@ from eyeline.data.formats.annotations import (
     record_of,
     write_class_list,
 )
-from eyeline.data.formats.fields import FLAGS, dict_of, json_keys, numbers_of, short
+from eyeline.data.formats.fields import FLAGS, YES, dict_of, json_keys, numbers_of, short
 from eyeline.data.formats.fitting import extent
 from eyeline.data.formats.naming import in_order
 from eyeline.data.formats.numbers import decimal, shortest
@@ -44,13 +44,7 @@ NAME = "via"
 TITLE = "VIA"
 LAYOUT = "via_*.json beside the pictures, there or in a folder for each split"
 HOLDS = frozenset(("polygons", "digits", "empty", "blanks", "folders", *FLAGS))
-PREFERRED = (
-    "class",
-    "label",
-    "category",
-    "type",
-    "name",
-)  # region attributes that may be the class
+PREFERRED = ("class", "label", "category", "type", "name")  # of the region attributes
 ALONE = "object"  # the class where regions have no attributes
 FIRST = 20  # JSON files of a folder that are looked at
 UNREAD = ("point", "polyline")
@@ -263,8 +257,7 @@ def _shape(region: dict[str, Any], where: str, name: str, unread: Counter[str]) 
     def numbers(*keys: str) -> list[float]:
         return numbers_of([drawn.get(key) for key in keys], where, ", ".join(keys))
 
-    yes = ("1", "true", "yes")
-    flags = {flag: float(str(attributes.get(flag)).lower() in yes) for flag in FLAGS}
+    flags = {flag: float(str(attributes.get(flag)).lower() in YES) for flag in FLAGS}
     if kind == "rect":
         x, y, width, height = numbers("x", "y", "width", "height")
         box = np.array([x, y, x + width, y + height])
