@@ -89,6 +89,7 @@ def open_annotations(
     format: str | None = None,
     unknown: Literal["error", "ignore"] = "error",
     faults: Faults = STRICT,
+    attribute: str | None = None,
 ) -> Annotations:
     """Read one split of whatever annotated data lies at `path`: see `recognise`.
 
@@ -101,6 +102,7 @@ def open_annotations(
         unknown: objects whose class is not in `classes`: "ignore" makes each a region in which
             nothing is learnt or judged.
         faults: Faults(gather=True) to leave out what is wrong, and have it told by `faults.found`.
+        attribute: the region attribute of VIA that is the class; see `via.read`.
 
     Raises:
         EyelineError: nothing there, no known format, no such split, the file is broken, or an
@@ -108,7 +110,9 @@ def open_annotations(
     """
     found, folder = recognise(path, format)
     names = found.splits(folder) or []
-    options = {"one_based": True} if one_based and found.NAME == "voc" else {}
+    own: dict[str, dict[str, Any]]
+    own = {"voc": {"one_based": one_based}, "via": {"attribute": attribute}}
+    options = own.get(found.NAME, {})
     alone = folder.is_file() and folder.suffix.lower() not in LISTS
     chosen = names[0] if alone else _split_of(folder, split, names, found)
     annotations = found.read(folder, chosen, classes, faults, **options)

@@ -47,6 +47,7 @@ from eyeline.data.formats.outlines import (
     placed,
     polygon,
     rectangle,
+    whole,
 )
 from eyeline.data.formats.pictures import place_picture
 from eyeline.data.images import SUFFIXES
@@ -97,15 +98,18 @@ def read(
             seen.add(picture)
             sides = image.get("height"), image.get("width")
             size = size_of(*sides, where) or picture_size(picture)
-            shapes = []
+            shapes, broken = [], []
             for element in image:
+                before = len(faults.found)
                 with faults:
                     if element.tag in SHAPES:
                         shapes.append(_shape(element, f"{file}:{lines[element]}", size))
                         _count_attributes(element, unread)
                     else:
                         unread[f"{element.tag}(s)"] += 1
-            objects = objects_of(shapes, labels, size)
+                if len(faults.found) > before:
+                    broken.append(element.get("group_id"))
+            objects = objects_of(whole(shapes, broken), labels, size)
             records.append(record_of(picture, size, objects, len(records), outlines=True))
     words = [f"{number} {what}" for what, number in unread.items()]
     data = Annotations(list(labels), records, f"{path}, {split}", unread=words)

@@ -38,7 +38,15 @@ from eyeline.data.formats.fields import FLAGS, dict_of, json_keys, numbers_of, s
 from eyeline.data.formats.fitting import extent
 from eyeline.data.formats.naming import in_order
 from eyeline.data.formats.numbers import decimal
-from eyeline.data.formats.outlines import Shape, cropped, ellipse, objects_of, placed, polygon
+from eyeline.data.formats.outlines import (
+    Shape,
+    cropped,
+    ellipse,
+    objects_of,
+    placed,
+    polygon,
+    whole,
+)
 from eyeline.data.formats.pictures import place_picture
 from eyeline.data.images import DAMAGED, SUFFIXES
 from eyeline.errors import EyelineError
@@ -235,8 +243,9 @@ def _shapes(
 ) -> list[Shape]:
     if not isinstance(given, list):
         raise Fault("field", file, "not LabelMe's JSON: it has no list 'shapes'")
-    shapes = []
+    shapes, broken = [], []
     for i, value in enumerate(given):
+        before = len(faults.found)
         with faults:
             where = f"{file}: shapes[{i}]"
             shape = dict_of(value, where, "a shape")
@@ -244,7 +253,9 @@ def _shapes(
                 unread[f"{shape['shape_type']}(s)"] += 1
             else:
                 shapes.append(_shape(shape, where, size))
-    return shapes
+        if len(faults.found) > before and isinstance(value, dict):
+            broken.append(value.get("group_id"))
+    return whole(shapes, broken)
 
 
 def _shape(shape: dict[str, Any], where: str, size: tuple[int, int]) -> Shape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -104,6 +104,11 @@ def objects_of(
     return [_object(parts, labels, size) for parts in objects.values()]
 
 
+def whole(shapes: Sequence[Shape], broken: Collection[object]) -> list[Shape]:
+    """Without those of groups of which another shape was broken: what is left is no object."""
+    return [shape for shape in shapes if shape.group is None or shape.group not in broken]
+
+
 def _object(parts: Sequence[Shape], labels: dict[str, int], size: tuple[int, int]) -> Object:
     segmentation, box = parts[0].segmentation, parts[0].box
     if len(parts) > 1:
@@ -112,8 +117,8 @@ def _object(parts: Sequence[Shape], labels: dict[str, int], size: tuple[int, int
         if all(isinstance(own, list) for own in drawn):
             segmentation = polygons
         else:
-            whole = np.any(decode_masks(drawn, *size), axis=0)
-            [segmentation] = encode_rle(whole[None])
+            union = np.any(decode_masks(drawn, *size), axis=0)
+            [segmentation] = encode_rle(union[None])
         box = extent(segmentation, *size)
     names = dict.fromkeys(name for part in parts for name in part.attributes)
     attributes = {name: max(part.attributes.get(name, 0.0) for part in parts) for name in names}
