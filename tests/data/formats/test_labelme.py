@@ -144,6 +144,16 @@ def test_where_the_picture_is(tmp_path: Path) -> None:
         open_annotations(root, "train")
 
 
+def test_files_in_a_folder_beside_that_of_the_pictures(tmp_path: Path) -> None:
+    """images/ and labels/, which YOLO has too."""
+    data_set(tmp_path / "labels", a=content())
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels/a.jpg").rename(tmp_path / "images/a.jpg")
+    assert recognise(tmp_path)[0].NAME == "labelme"
+    [record] = open_annotations(tmp_path, "train").records
+    assert record.path.resolve() == tmp_path / "images/a.jpg"
+
+
 def test_splits_are_folders(tmp_path: Path) -> None:
     data_set(tmp_path / "train", a=content())
     data_set(tmp_path / "val", a=content([shape("bird", [[1, 1], [5, 1], [5, 5]]), SHAPES[1]]))

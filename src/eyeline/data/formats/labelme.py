@@ -231,7 +231,8 @@ def _picture(file: Path, told: Any) -> Path:
     """The one that the file names, or else the one of the file's own name."""
     names = []
     if isinstance(told, str) and told:
-        names = [told, PureWindowsPath(told).as_posix(), PureWindowsPath(told).name]
+        windows = PureWindowsPath(told)
+        names = [told, windows.as_posix(), windows.name, f"../images/{windows.name}"]
     for name in (*names, *(file.stem + suffix for suffix in (".jpg", *sorted(SUFFIXES)))):
         if isfile(file.parent / name):
             return file.parent / name

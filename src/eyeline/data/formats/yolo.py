@@ -222,7 +222,7 @@ def _described(path: Path) -> Description | None:
         if found := _from_yaml(file):
             return found
     images, labels = path / "images", path / "labels"
-    if not (images.is_dir() and labels.is_dir()):
+    if not (images.is_dir() and labels.is_dir()) or any(labels.glob("*.json")):  # LabelMe's
         return None
     classes = read_class_list(path) or read_class_list(labels)
     inside = sorted(folder for folder in images.iterdir() if folder.is_dir())
