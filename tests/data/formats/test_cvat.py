@@ -57,7 +57,8 @@ z_order="4">
       <attribute name="colour">red</attribute>
       <attribute name="truncated">true</attribute>
     </box>
-    <box label="car" occluded="0" xtl="10.00" ytl="10.00" xbr="30.00" ybr="20.00" rotation="90.00">
+    <box label="car" occluded="0" xtl="10.00" ytl="10.00" xbr="30.00" ybr="20.00" rotation="90.00" \
+group_id="1">
     </box>
     <polygon label="car" occluded="0" points="1.00,2.00;9.50,2.00;9.50,8.25" group_id="1">
     </polygon>
@@ -155,9 +156,18 @@ def test_subsets_are_splits(tmp_path: Path, places: tuple[str, ...]) -> None:
 def test_no_subset_is_called_default(tmp_path: Path) -> None:
     root = data_set(tmp_path, SUBSETS.replace("Train", "default").replace("Validation", "default"))
     assert len(open_annotations(root, "train").records) == 2
-    root = data_set(tmp_path / "2", SUBSETS.replace("Train", "default"))
+    root = data_set(tmp_path / "2", SUBSETS.replace('"Train"', "'default'"))
     found, folder = recognise(root)
     assert found.splits(folder) == ["default", "val"]
+    half = SUBSETS.replace('subset="Train"', "").replace("a.jpg", "a>.jpg")
+    root = data_set(tmp_path / "3", half, ("images/a>.jpg", PLACES[1]))
+    assert len(open_annotations(root, "default").records) == 1
+
+
+def test_a_file_of_any_name(tmp_path: Path) -> None:
+    root = data_set(tmp_path)
+    (root / "annotations.xml").rename(root / "task 4.xml")
+    assert len(open_annotations(root, "train").records) == 2
 
 
 def test_a_file_or_a_folder_for_each_split(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, change: dict[str, Any], said: st
         (None, "should be a PNG in base64, not None"),
         ("!!", "the mask is no PNG in base64"),
         (png(BITMAP)[:40], "the mask is no PNG in base64"),
-        (png(np.ones((9, 9), bool)), "the mask has 9x9 pixels, its points span 3x2"),
+        (png(np.ones((2, 9), bool)), "the mask has 9x2 pixels, its points span 3x2"),
     ],
 )
 def test_broken_masks(tmp_path: Path, mask: Any, said: str) -> None:

@@ -18,11 +18,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import unescape
+from contextlib import suppress
 from os.path import isfile  # False for names that no file can have, where Path raises
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
+from xml.parsers import expat
 
 import numpy as np
 
@@ -37,7 +38,7 @@ from eyeline.data.formats.annotations import (
 from eyeline.data.formats.fields import FLAGS, YES, beginning, numbers_of, short, size_of
 from eyeline.data.formats.fitting import extent
 from eyeline.data.formats.markup import parse_xml, text_of
-from eyeline.data.formats.naming import in_order
+from eyeline.data.formats.naming import in_order, split_files
 from eyeline.data.formats.numbers import decimal, plain
 from eyeline.data.formats.outlines import (
     Shape,
@@ -202,11 +203,7 @@ def _parts(path: Path) -> dict[str, tuple[Path, str | None]]:
     if path.is_file():
         return _parts_of(path, path.stem) if _is_cvat(path) else {}
     found: dict[str, tuple[Path, str | None]] = {}
-    if own := _files(path):
-        named = {"train" if file.stem == "annotations" else file.stem: file for file in own}
-    else:
-        named = {file.parent.name: file for folder in path.glob("*/") for file in _files(folder)}
-    for name, file in sorted(named.items()):
+    for name, file in split_files(path, _files).items():
         for split, part in _parts_of(file, name).items():
             found[f"{split}_{file.stem}" if split in found else split] = part
     return found
@@ -214,11 +211,16 @@ def _parts(path: Path) -> dict[str, tuple[Path, str | None]]:
 
 def _parts_of(file: Path, name: str) -> dict[str, tuple[Path, str | None]]:
     """Its subsets; where there are none the file is the split of this name."""
-    try:
-        told = re.findall(rb'<image\b[^>]*?\ssubset="([^"]*)"', file.read_bytes())
-    except OSError:
-        told = []
-    subsets = dict.fromkeys(unescape(subset.decode(errors="replace")) for subset in told)
+    subsets: dict[str, None] = {}
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        if tag == "image":
+            subsets[attributes.get("subset", "")] = None
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = start
+    with suppress(expat.ExpatError, ValueError, LookupError, OSError):  # `read` will tell
+        parser.Parse(file.read_bytes(), True)
     if not any(subset not in NONE for subset in subsets):
         return {name: (file, None)}
     return {SUBSETS.get(subset, subset or "default"): (file, subset) for subset in subsets}

@@ -16,7 +16,7 @@ FARTHEST = 1e6  # no picture is wider or higher, and nothing in it lies farther 
 MOST_PIXELS = 2**30  # of a picture with masks
 BEGINNING = 4096  # bytes
 # A string, closed or cut off, and whether it is a key; or a bracket.
-JSON_TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*)(?:"(\s*:)?|\Z)|[][{}]', re.DOTALL)
+JSON_TOKEN = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)(?:"(\s*:)?|\\?\Z)|[][{}]', re.DOTALL)
 
 
 def beginning(path: Path) -> bytes:

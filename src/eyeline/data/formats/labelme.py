@@ -36,7 +36,7 @@ from eyeline.data.formats.annotations import (
 )
 from eyeline.data.formats.fields import FLAGS, dict_of, json_keys, numbers_of, short, size_of
 from eyeline.data.formats.fitting import extent
-from eyeline.data.formats.naming import in_order
+from eyeline.data.formats.naming import USUAL, in_order
 from eyeline.data.formats.numbers import decimal
 from eyeline.data.formats.outlines import (
     Shape,
@@ -201,7 +201,7 @@ def _folders(path: Path) -> dict[str, Path]:
         return {"train": path}
     folders = {folder.name: folder for folder in sorted(path.glob("*/")) if _has_files(folder)}
     listed = (path / CLASS_LIST).is_file()
-    return folders if listed or any(n.startswith(("train", "val", "test")) for n in folders) else {}
+    return folders if listed or any(n.startswith(USUAL) for n in folders) else {}
 
 
 def _has_files(folder: Path) -> bool:

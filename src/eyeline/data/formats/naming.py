@@ -1,4 +1,4 @@
-"""The classes of formats that name them with each object and have no list of them."""
+"""The names of splits and of classes, in formats that have no list of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,27 @@ from pathlib import Path
 
 from eyeline.data.faults import Faults
 from eyeline.data.formats.annotations import Annotations, read_class_list, with_classes
+
+USUAL = ("train", "val", "test")  # beginnings of the names of splits
+
+
+def split_files(root: Path, files_in: Callable[[Path], list[Path]]) -> dict[str, Path]:
+    """Files that are a split each, by its name: those of the folder itself, or else those of the
+    folders in it, which then have the names.
+
+    A file alone is "train", unless it is called like another split.
+    """
+    own = files_in(root)
+    if len(own) == 1 and not own[0].stem.startswith(USUAL):
+        return {"train": own[0]}
+    if own:
+        return {file.stem: file for file in own}
+    found = {folder.name: files_in(folder) for folder in sorted(root.glob("*/"))}
+    return {
+        name if len(files) == 1 else f"{name}_{file.stem}": file
+        for name, files in found.items()
+        for file in files
+    }
 
 
 def in_order(

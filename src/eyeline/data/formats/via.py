@@ -34,7 +34,7 @@ from eyeline.data.formats.annotations import (
 )
 from eyeline.data.formats.fields import FLAGS, YES, dict_of, json_keys, numbers_of, short
 from eyeline.data.formats.fitting import extent
-from eyeline.data.formats.naming import in_order
+from eyeline.data.formats.naming import in_order, split_files
 from eyeline.data.formats.numbers import decimal, shortest
 from eyeline.data.formats.outlines import Shape, ellipse, objects_of, polygon
 from eyeline.data.formats.pictures import place_picture
@@ -154,17 +154,7 @@ def _files(path: Path) -> dict[str, Path]:
     """The files by their splits."""
     if path.is_file():
         return {path.stem: path} if _is_via(path) else {}
-    own = _files_in(path)
-    if len(own) == 1 and not own[0].stem.startswith(("train", "val", "test")):
-        return {"train": own[0]}
-    if own:
-        return {file.stem: file for file in own}
-    found = {folder.name: _files_in(folder) for folder in sorted(path.glob("*/"))}
-    return {
-        name if len(files) == 1 else f"{name}_{file.stem}": file
-        for name, files in found.items()
-        for file in files
-    }
+    return split_files(path, _files_in)
 
 
 def _files_in(folder: Path) -> list[Path]:
