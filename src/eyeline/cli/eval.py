@@ -79,6 +79,7 @@ def evaluate(
         path,
         split,
         classes=model.classes,
+        channels=getattr(model, "channels", 3),
         bad_boxes=bad_boxes or of_run.bad_boxes,
         one_based=of_run.one_based,
         format=None if data else of_run.format,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ from torch.utils.data import Dataset
 
 from eyeline.data.formats import Annotations, Record, open_annotations
 from eyeline.data.formats.annotations import spread, taken
-from eyeline.data.images import image_size, is_rotated, read_image
+from eyeline.data.headers import rotation_fault
+from eyeline.data.images import image_size, read_image
+from eyeline.data.packed import PackedRecords
 from eyeline.data.transforms import Transform, resized_target
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import decode_masks
@@ -25,7 +27,7 @@ NAMED = 5  # bad boxes that the error names; the rest is counted
 
 
 class DetectionDataset(Dataset[tuple[Tensor, Target]]):
-    """(image (3, H, W) uint8, target) of each picture.
+    """(image (3, H, W) uint8, target) of each picture; of other channels see `read_image`.
 
     The target has boxes (G, 4), labels (G,), iscrowd (G,), image_id () and, if asked for, masks
     (G, H, W). Without transforms and `draft`, which would make it untrue, it also has the
@@ -42,9 +44,11 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         draft: decode JPEGs at 1/2, 1/4 or 1/8 where the shorter side keeps so many pixels; see
             `read_image`. Targets come in the smaller picture's pixels, to less than one of them,
             so this is for training: results of an evaluation would be of smaller pictures.
+        channels: of the pictures; see `read_image`.
 
     Raises:
-        EyelineError: bad boxes; masks wanted that the annotations, or an object, have not.
+        EyelineError: bad boxes; masks wanted that the annotations, or an object, have not; a
+            transform that is for RGB alone, and other channels.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         bad_boxes: Literal["error", "drop"] = "error",
         seed: int = 0,
         draft: int | None = None,
+        channels: int = 3,
     ) -> None:
         if bad_boxes not in ("error", "drop"):
             raise EyelineError(f'bad_boxes is "error" or "drop", not {bad_boxes!r}')
@@ -66,7 +71,15 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         self.bad_boxes = bad_boxes
         self.seed = seed
         self.draft = draft
+        self.channels = channels
         self.epoch = 0
+        self.packed: PackedRecords | None = None
+        for transform in getattr(transforms, "transforms", [transforms]):
+            if channels != 3 and getattr(transform, "rgb_only", False):
+                raise EyelineError(
+                    f"{type(transform).__name__} is for RGB pictures, and these have {channels} "
+                    "channels; take it out of data.transforms"
+                )
         if masks:
             self.use_masks()
 
@@ -98,6 +111,18 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             )
         self.masks = True
 
+    def share(self) -> None:
+        """From now on pictures are read by records that processes share; call it again where
+        `annotations` have changed."""
+        self.packed = PackedRecords(self.annotations.records)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a process that is not forked: what is shared goes there once."""
+        if self.packed is None:
+            return self.__dict__
+        records: Any = self.packed
+        return self.__dict__ | {"annotations": replace(self.annotations, records=records)}
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the randomness of the transforms."""
         self.epoch = epoch
@@ -109,8 +134,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"picture {index} of {len(self)}")
         index %= len(self)
-        record = self.annotations.records[index]
-        image = read_image(record.path, self.draft)
+        record = (self.packed or self.annotations.records)[index]
+        image = read_image(record.path, self.draft, self.channels)
         seen = (image.shape[1], image.shape[2])
         height, width = seen if self.draft is None else image_size(record.path)
         if (height, width) != (record.height, record.width):
@@ -135,12 +160,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
 
     def _resized(self, record: Record, height: int, width: int) -> Record:
         """The record of a picture whose real size is not the one annotated: the real one counts."""
-        if (height, width) == (record.width, record.height) and is_rotated(record.path):
-            raise EyelineError(
-                f"{record.path}: its annotations were made without its EXIF rotation "
-                f"({record.width}x{record.height}, upright it is {width}x{height}); "
-                "turn the file upright, or annotate it so"
-            )
+        if fault := rotation_fault(record, height, width):
+            raise EyelineError(f"{record.path}: {fault}")
         record = replace(record, height=height, width=width)
         return without_bad_boxes([record], self.bad_boxes)[0]
 
@@ -164,6 +185,7 @@ def open_dataset(
     draft: int | None = None,
     format: str | None = None,
     unknown: Literal["error", "ignore"] = "error",
+    channels: int = 3,
 ) -> DetectionDataset:
     """Open one split of annotated pictures, in any format that `open_annotations` knows.
 
@@ -175,7 +197,7 @@ def open_dataset(
         EyelineError: as `open_annotations` and `DetectionDataset`.
     """
     annotations = open_annotations(path, split, classes, one_based, format, unknown)
-    return DetectionDataset(annotations, transforms, masks, bad_boxes, seed, draft)
+    return DetectionDataset(annotations, transforms, masks, bad_boxes, seed, draft, channels)
 
 
 def without_bad_boxes(records: list[Record], bad_boxes: Literal["error", "drop"]) -> list[Record]:

@@ -137,6 +137,8 @@ class Photometric:
     hue: float = 18.0
     p: float = 0.5
 
+    rgb_only = True  # no other channels
+
     def __post_init__(self) -> None:
         _check("brightness", self.brightness, 0, 1)
         _check_pair("contrast", self.contrast, 0)
@@ -234,6 +236,8 @@ class Expand:
     max_ratio: float = 4.0
     p: float = 0.5
     fill: tuple[float, float, float] = (0.485, 0.456, 0.406)
+
+    rgb_only = True  # no other channels
 
     def __post_init__(self) -> None:
         _check("max_ratio", self.max_ratio, 1)

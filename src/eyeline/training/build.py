@@ -33,6 +33,7 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
     common: dict[str, Any] = {
         "masks": data.masks, "bad_boxes": data.bad_boxes, "seed": recipe.seed,
         "one_based": data.one_based, "format": data.format, "unknown": data.unknown,
+        "channels": data.channels,
     }  # fmt: skip
     transforms = from_names(data.transforms)
     dataset = open_dataset(path, data.train, recipe.classes, transforms, draft=data.draft, **common)
@@ -40,9 +41,18 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
     if data.val is not None:
         val_dataset = open_dataset(path, data.val, dataset.classes, **common)
     seed_generators(recipe.seed)  # for the first weights
+    options = recipe.model.options
+    if recipe.weights is None:
+        options = _of_channels(data.channels) | options
     model = create_model(
-        recipe.model.name, classes=dataset.classes, weights=recipe.weights, **recipe.model.options
+        recipe.model.name, classes=dataset.classes, weights=recipe.weights, **options
     )
+    takes = getattr(model, "channels", data.channels)
+    if takes != data.channels:
+        raise EyelineError(
+            f"data.channels is {data.channels} and the model takes {takes}; set data.channels, or "
+            "model.in_channels, with as many numbers in model.image_mean and model.image_std"
+        )
     if getattr(model, "needs_masks", False) and not data.masks:
         for one in (dataset, val_dataset):
             if one is not None:
@@ -51,3 +61,11 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
     if source is not None and os.environ.get("RANK", "0") == "0":  # once, of torchrun's processes
         print(f"{source}: {model.load_report}", flush=True)
     return model, dataset, val_dataset
+
+
+def _of_channels(count: int) -> dict[str, Any]:
+    """Options of a model for pictures of so many channels. Of other than three nobody knows mean
+    and deviation: these bring values in [0, 1] to about -2 to 2, as ImageNet's do."""
+    if count == 3:
+        return {}
+    return {"in_channels": count, "image_mean": [0.5] * count, "image_std": [0.25] * count}

@@ -72,6 +72,7 @@ class Data(Section):
     unknown: Literal["error", "ignore"] = "error"  # objects of other classes than `classes`
     transforms: list[str | dict[str, Any]] = ["hflip"]
     draft: Count | None = None  # of training: decode JPEGs smaller, the shorter side at least so
+    channels: Count = 3  # of the pictures; of other numbers than 3 the model gets its in_channels
     workers: Natural = 2
     aspect_grouping: bool = False  # batches of upright or of wide pictures: less padding
     masks: bool = False  # read the objects' masks; set by itself for a model that needs them

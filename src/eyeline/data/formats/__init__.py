@@ -15,6 +15,7 @@ from eyeline.data.formats import coco, cvat, kitti, labelme, via, voc, yolo
 from eyeline.data.formats.annotations import REGION, Annotations, Record, with_classes
 from eyeline.data.formats.coco import read_coco
 from eyeline.data.formats.voc import read_voc
+from eyeline.data.public.sets import path_of
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import Segmentation
 
@@ -128,7 +129,7 @@ def recognise(path: str | Path, format: str | None = None) -> tuple[Format, Path
     """
     path = Path(path)
     if not path.exists():
-        raise EyelineError(f"{path}: no such file or folder")
+        path = path_of(path)  # of a public data set, by its name
     formats = FORMATS if format is None else (format_named(format),)
     for pattern in (".", "*", "*/*") if path.is_dir() else (".",):
         folders = [path] if pattern == "." else sorted(path.glob(f"{pattern}/"))

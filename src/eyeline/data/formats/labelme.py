@@ -180,13 +180,15 @@ def _decoded(text: Any, where: str, span: tuple[int, int]) -> np.ndarray:
     if not isinstance(text, str):
         raise Fault("field", where, f"the mask should be a PNG in base64, not {short(text)}")
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text))) as image:
+        with Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
             # Corners that are not whole numbers are rounded each by itself.
             if max(abs(image.height - span[0]), abs(image.width - span[1])) > 1:
                 what = f"the mask has {image.width}x{image.height} pixels"
                 raise Fault("field", where, f"{what}, its points span {span[1]}x{span[0]}")
             values = np.asarray(image)
-    except DAMAGED as error:
+    except Fault:  # which is a ValueError
+        raise
+    except (*DAMAGED, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
         raise Fault("field", where, f"the mask is no PNG in base64: {reason}") from None
     drawn: np.ndarray = np.any(values.reshape(*values.shape[:2], -1), axis=2)
