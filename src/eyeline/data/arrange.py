@@ -30,6 +30,7 @@ def open_splits(
     names: Sequence[str] | None = None,
     format: str | None = None,
     one_based: bool = False,
+    attribute: str | None = None,
 ) -> tuple[Format, Splits, list[str]]:
     """All splits of a data set, or those named, with the same classes: first those to train on.
 
@@ -43,7 +44,9 @@ def open_splits(
         raise EyelineError(f"{folder}: it has no split: {found.LAYOUT}")
     wanted = sorted(names or there, key=rank_of)
     splits = {
-        name: open_annotations(folder, name, one_based=one_based, format=found.NAME)
+        name: open_annotations(
+            folder, name, one_based=one_based, format=found.NAME, attribute=attribute
+        )
         for name in wanted
     }
     left_out = [] if names else unions(splits)

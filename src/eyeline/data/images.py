@@ -48,7 +48,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else they go to stderr
 
 # What Pillow and numpy raise for files that are no picture, cut short or damaged.
-_DAMAGED = (
+DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError,
     MemoryError, RuntimeError, struct.error, zlib.error, tokenize.TokenError,
 )  # fmt: skip
@@ -294,7 +294,7 @@ def _opened(path: str | Path) -> Iterator[IO[bytes]]:
         raise EyelineError(f"{path}: not a picture of a known format") from None
     except Image.DecompressionBombError as error:
         raise EyelineError(f"{path}: {error} Set {LIMIT} to read it") from None
-    except _DAMAGED as error:
+    except DAMAGED as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise EyelineError(
             f"{path}: cannot read the picture: {reason or type(error).__name__}"

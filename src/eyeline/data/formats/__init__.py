@@ -14,10 +14,13 @@ from eyeline.data.faults import STRICT, Faults
 from eyeline.data.formats import (
     coco,
     csv_boxes,
+    cvat,
     instances,
     kitti,
+    labelme,
     open_images,
     semantic,
+    via,
     voc,
     yolo,
 )
@@ -90,8 +93,11 @@ class Format(Protocol):
 
 
 FORMATS = cast(
-    tuple[Format, ...], (coco, voc, yolo, kitti, csv_boxes, open_images, semantic, instances)
-)
+    tuple[Format, ...],
+    (
+        coco, voc, yolo, kitti, via, labelme, cvat, csv_boxes, open_images, semantic, instances,
+    ),
+)  # fmt: skip
 LISTS = (".yaml", ".yml")  # files that name their splits; any other, if it has but one, is that
 
 
@@ -103,6 +109,7 @@ def open_annotations(
     format: str | None = None,
     unknown: Literal["error", "ignore"] = "error",
     faults: Faults = STRICT,
+    attribute: str | None = None,
 ) -> Annotations:
     """Read one split of whatever annotated data lies at `path`: see `recognise`.
 
@@ -115,15 +122,16 @@ def open_annotations(
         unknown: objects whose class is not in `classes`: "ignore" makes each a region in which
             nothing is learnt or judged.
         faults: Faults(gather=True) to leave out what is wrong, and have it told by `faults.found`.
+        attribute: the region attribute of VIA that is the class; see `via.read`.
 
     Raises:
         EyelineError: nothing there, no known format, no such split, the file is broken, or an
             object's class is not in `classes`.
     """
     found, folder = recognise(path, format)
-    annotations = found.read(
-        folder, split_of(folder, split, found), classes, faults, **read_options(found, one_based)
-    )
+    options = read_options(found, one_based, attribute)
+    chosen = split_of(folder, split, found)
+    annotations = found.read(folder, chosen, classes, faults, **options)
     return annotations if classes is None else with_classes(annotations, classes, unknown, faults)
 
 
@@ -168,9 +176,10 @@ def format_named(name: str) -> Format:
     raise EyelineError(f"no format {name!r}; there are: {', '.join(f.NAME for f in FORMATS)}")
 
 
-def read_options(found: Format, one_based: bool) -> dict[str, Any]:
+def read_options(found: Format, one_based: bool, attribute: str | None = None) -> dict[str, Any]:
     """What `Format.read` takes beyond what all of them take."""
-    return {"one_based": True} if one_based and found.NAME == "voc" else {}
+    own = {"voc": {"one_based": one_based}, "via": {"attribute": attribute}}
+    return own.get(found.NAME, {})
 
 
 def split_of(path: Path, split: str, found: Format) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Container, Mapping, Sequence
 from math import isfinite
 from os.path import isfile  # False for names that no file can have, where Path raises
@@ -21,6 +20,7 @@ from eyeline.data.formats.annotations import (
     read_json,
     record_of,
 )
+from eyeline.data.formats.fields import json_keys
 from eyeline.data.formats.fitting import SEPARATE
 from eyeline.data.formats.numbers import decimal, shortest
 from eyeline.data.formats.pictures import place_picture
@@ -35,7 +35,9 @@ HOLDS = frozenset(
         "polygons",
         "digits",
         "parts",
+        "thin",
         "masks",
+        "counts",
         "crowd",
         "areas",
         "keypoints",
@@ -47,7 +49,7 @@ HOLDS = frozenset(
         *SEPARATE,
     )
 )
-KEYS = (b'"images"', b'"annotations"', b'"categories"', b'"info"', b'"licenses"')
+KEYS = {"images", "annotations", "categories", "info", "licenses"}
 FARTHEST = 1e6  # no picture is wider or higher
 FIRST = 20  # pictures by which their folder is told
 Content = dict[str, dict[int, dict[str, Any]]]  # the entries of each list, by their index
@@ -219,13 +221,7 @@ def _split(json_path: Path) -> str:
 
 def _is_coco(path: Path) -> bool:
     """Other formats are JSON, too: one of COCO's lists stands near the beginning."""
-    if path.suffix.lower() != ".json":
-        return False
-    with path.open("rb") as file:
-        return (
-            re.search(rb'"(images|annotations|categories|info|licenses)"', file.read(4096))
-            is not None
-        )
+    return path.suffix.lower() == ".json" and bool(json_keys(path) & KEYS)
 
 
 def read(

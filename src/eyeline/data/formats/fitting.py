@@ -19,7 +19,9 @@ FEATURES = {
     "polygons": "outlines",
     "digits": "their corners to less than a millionth of a pixel",
     "parts": "outlines of several polygons",
-    "masks": "run-length encodings",
+    "thin": "polygons with fewer than three corners",
+    "masks": "masks of pixels",
+    "counts": "their run-length encoding as it is given, compressed or a list",
     "crowd": "objects that are many, COCO's way",
     "difficult": "objects not to be judged, VOC's way",
     "regions": "regions to be ignored, without a class",
@@ -195,12 +197,15 @@ def _converted(
         rounded = [[round(value, 6) for value in polygon] for polygon in given]
         lost["digits of {} outline(s) beyond a millionth of a pixel"] += rounded != given
         given = rounded
-    if isinstance(given, list) and "parts" not in holds:
-        whole = [polygon for polygon in given if len(polygon) >= 6]
-        thin = len(given) - len(whole)
+    if isinstance(given, list) and "thin" not in holds:
+        thin = sum(len(polygon) < 6 for polygon in given)
         lost["{} part(s) of outlines left out, with fewer than three corners"] += thin
-        lost["{} outline(s) of several parts become one, along lines between"] += len(whole) > 1
-        given = [joined(whole)] if whole else []
+        given = [polygon for polygon in given if len(polygon) >= 6]
+    if isinstance(given, list) and "parts" not in holds:
+        lost["{} outline(s) of several parts become one, along lines between"] += len(given) > 1
+        given = [joined(given)] if given else []
+    if isinstance(given, dict) and "counts" not in holds:  # another spelling of the same pixels
+        given = encode_rle(decode_masks([given], *size))[0]
     return given
 
 
