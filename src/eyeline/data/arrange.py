@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from eyeline.data.faults import STRICT, Faults
 from eyeline.data.formats import (
     REGION,
     Annotations,
@@ -31,6 +32,7 @@ def open_splits(
     names: Sequence[str] | None = None,
     format: str | None = None,
     one_based: bool = False,
+    faults: Faults = STRICT,
 ) -> tuple[Format, Splits, list[str]]:
     """All splits of a data set, or those named, with the same classes: first those to train on.
 
@@ -44,7 +46,7 @@ def open_splits(
         raise EyelineError(f"{folder}: it has no split: {found.LAYOUT}")
     wanted = sorted(names or there, key=_rank)
     splits = {
-        name: open_annotations(folder, name, one_based=one_based, format=found.NAME)
+        name: open_annotations(folder, name, None, one_based, found.NAME, faults=faults)
         for name in wanted
     }
     left_out = [] if names else _unions(splits)

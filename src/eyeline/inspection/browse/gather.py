@@ -1,0 +1,168 @@
+"""The pictures of a data set with all that is annotated, and all that is wrong, of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from eyeline.data.arrange import open_splits
+from eyeline.data.faults import Fault, Faults
+from eyeline.data.formats import REGION, Record
+from eyeline.errors import EyelineError
+
+REGION_NAME = "region to ignore"
+
+
+@dataclass
+class Picture:
+    """One picture of a split; `record` is None where nothing could be read but its name."""
+
+    split: str
+    path: Path
+    record: Record | None
+    faults: list[Fault] = field(default_factory=list)  # of the picture as a whole
+    wrong: dict[int, list[Fault]] = field(default_factory=dict)  # of objects, by their index
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(G,) int64, REGION among them."""
+        return np.zeros(0, np.int64) if self.record is None else self.record.labels
+
+    @property
+    def every_fault(self) -> list[Fault]:
+        return [*self.faults, *(fault for faults in self.wrong.values() for fault in faults)]
+
+
+@dataclass
+class Collection:
+    """Pictures of one data set, in order, and what is told of the whole."""
+
+    source: str
+    classes: list[str]
+    pictures: list[Picture]
+    elsewhere: list[Fault] = field(default_factory=list)  # of none of its pictures
+    omitted: int = 0  # pictures that `narrowed` left out for their number alone
+
+    @property
+    def splits(self) -> list[str]:
+        return list(dict.fromkeys(picture.split for picture in self.pictures))
+
+    @property
+    def names(self) -> list[str]:
+        """Of the labels, and last of what stands for REGION, `shown_labels` says where."""
+        return [*self.classes, REGION_NAME]
+
+    def shown_labels(self, labels: np.ndarray) -> np.ndarray:
+        """The labels, a REGION being the one after the last class."""
+        return np.where(labels == REGION, len(self.classes), labels)
+
+
+def gather(
+    path: str | Path, splits: Sequence[str] | None = None, format: str | None = None
+) -> Collection:
+    """All pictures of the splits (default: all that the data has), and their faults.
+
+    Nothing that is wrong with a picture or an object hinders the rest.
+
+    Raises:
+        EyelineError: no data of a known format; no such split.
+    """
+    faults = Faults(gather=True)
+    _, found, _ = open_splits(path, splits, format, faults=faults)
+    classes = next(iter(found.values())).classes
+    pictures = [
+        Picture(split, record.path, record)
+        for split, annotations in found.items()
+        for record in annotations.records
+    ]
+    collection = Collection(str(path), classes, pictures)
+    attach(collection, faults.found)
+    return collection
+
+
+def attach(collection: Collection, faults: Iterable[Fault]) -> None:
+    """Put each fault to its object, its picture, or where neither is there, `elsewhere`.
+
+    A picture that is only known by its fault, for it cannot be read, becomes one without record.
+    """
+    objects: dict[str, list[tuple[Picture, int]]] = {}
+    paths: dict[str, list[Picture]] = {}
+    files: dict[str, list[Picture]] = {}  # annotation files of one picture each have its stem
+    for picture in collection.pictures:
+        paths.setdefault(str(picture.path), []).append(picture)
+        files.setdefault(picture.path.stem, []).append(picture)
+        for i, where in enumerate(picture.record.where if picture.record else []):
+            objects.setdefault(where, []).append((picture, i))
+    seen: set[tuple[str, str]] = set()
+    for fault in faults:
+        if (fault.where, fault.what) in seen:
+            continue
+        seen.add((fault.where, fault.what))
+        file = Path(re.sub(r"(:\d+)+$", "", fault.where))
+        if fault.where in objects:
+            for picture, i in objects[fault.where]:
+                picture.wrong.setdefault(i, []).append(fault)
+        elif fault.where in paths:
+            for picture in paths[fault.where]:
+                picture.faults.append(fault)
+        elif len(owners := files.get(file.stem, [])) == 1:
+            owners[0].faults.append(fault)
+        elif fault.kind == "picture":
+            collection.pictures.append(Picture("", Path(fault.where), None, [fault]))
+        else:
+            collection.elsewhere.append(fault)
+
+
+def narrowed(
+    collection: Collection,
+    classes: Sequence[str] = (),
+    defects: bool = False,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Collection:
+    """The pictures with an object of one of the classes and, if so wanted, a fault; of those at
+    most `limit`, drawn by chance and in their order.
+
+    Raises:
+        EyelineError: no class is called so; nothing is left.
+    """
+    if unknown := [name for name in classes if name not in collection.classes]:
+        known = ", ".join(collection.classes)
+        raise EyelineError(f"{collection.source}: no class {unknown[0]!r}; there are: {known}")
+    wanted = [collection.classes.index(name) for name in classes]
+    chosen = [
+        picture
+        for picture in collection.pictures
+        if (not wanted or np.isin(picture.labels, wanted).any())
+        and (not defects or picture.every_fault)
+    ]
+    if not chosen:
+        what = "with a fault" if defects else "in the splits"
+        of = f" and an object of {' or '.join(classes)}" if classes else ""
+        if collection.elsewhere:
+            of += f"; {collection.elsewhere[0]}"
+        raise EyelineError(f"{collection.source}: there is no picture {what}{of}")
+    omitted = 0
+    if limit is not None and len(chosen) > limit:
+        omitted = len(chosen) - limit
+        order = np.random.default_rng(seed).permutation(len(chosen))[:limit]
+        chosen = [chosen[i] for i in sorted(order)]
+    return replace(collection, pictures=chosen, omitted=omitted)
+
+
+def told_counts(labels: Iterable[int], names: Sequence[str], most: int = 4) -> str:
+    """As "7 RBC, 1 WBC", the most frequent first; "no objects"."""
+    values, counts = np.unique(np.array(list(labels), np.int64), return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    parts = [f"{counts[i]} {names[values[i]]}" for i in order[:most]]
+    if len(order) > most:
+        parts.append(f"{counts[order[most:]].sum()} others")
+    return ", ".join(parts) or "no objects"
