@@ -1,4 +1,4 @@
-"""eyeline data: sample data, and one's own checked, converted, split and merged."""
+"""eyeline data: sample data, and one's own checked, looked at, converted, split and merged."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Annotated
 
 import typer
 
-from eyeline.cli import arrange
+from eyeline.cli import arrange, show
 from eyeline.errors import EyelineError
 
 app = typer.Typer(
-    help="Sample data; your own checked, converted, split, merged.", no_args_is_help=True
+    help="Sample data; your own checked, looked at, converted, split, merged.", no_args_is_help=True
 )
 app.command()(arrange.convert)
 app.command()(arrange.split)
 app.command()(arrange.merge)
+app.command()(show.show)
 
 
 @app.command()

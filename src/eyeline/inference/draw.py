@@ -59,6 +59,7 @@ def draw_boxes(
     classes: Sequence[str] | None = None,
     masks: Tensor | np.ndarray | None = None,
     ignored: Sequence[bool] | None = None,
+    letters: int | None = None,
 ) -> Image.Image:
     """The picture with its boxes, a tag "class score" on each, and its masks under both.
 
@@ -73,6 +74,8 @@ def draw_boxes(
         classes: names of the classes; without them the tag shows the index.
         masks: (N, h, w) bool of the same picture, in any size.
         ignored: (N,) those that do not count, such as crowds: dashed, their masks hatched.
+        letters: height of the tags' letters in the result's pixels; by default the picture's size
+            decides.
     """
     picture = to_pil(image)
     factor = max(1, ceil(SHORTEST / max(picture.size)))
@@ -88,7 +91,7 @@ def draw_boxes(
     broken = [False] * len(scaled) if ignored is None else [bool(value) for value in ignored]
     longer = max(picture.size)
     width = max(2, round(longer / 320))
-    font = ImageFont.load_default(max(12, round(longer / 45)))
+    font = ImageFont.load_default(letters or max(12, round(longer / 45)))
 
     if masks is not None:
         picture = paint_masks(picture, masks, kinds, width, broken)

@@ -69,9 +69,7 @@ def fitted(image: Tensor | Image.Image, side: int = SIDE) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
 
 
-def mark_faults(
-    image: Image.Image, faults: Mapping[int, tuple[np.ndarray, str]]
-) -> Image.Image:
+def mark_faults(image: Image.Image, faults: Mapping[int, tuple[np.ndarray, str]]) -> Image.Image:
     """Boxes, by their number, framed in thick red dashes, with what is wrong beside each."""
     pen = ImageDraw.Draw(image)
     font = ImageFont.load_default(13)
@@ -104,7 +102,9 @@ def missing(reason: str) -> Image.Image:
     return image
 
 
-def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
+def wrapped(
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float
+) -> list[str]:
     """Lines no wider than `width`; a word that is too long is cut up."""
     lines = [""]
     for word in text.split():

@@ -132,7 +132,7 @@ def narrowed(
     most `limit`, drawn by chance and in their order.
 
     Raises:
-        EyelineError: no class is called so; nothing is left.
+        EyelineError: no class is called so.
     """
     if unknown := [name for name in classes if name not in collection.classes]:
         known = ", ".join(collection.classes)
@@ -144,12 +144,6 @@ def narrowed(
         if (not wanted or np.isin(picture.labels, wanted).any())
         and (not defects or picture.every_fault)
     ]
-    if not chosen:
-        what = "with a fault" if defects else "in the splits"
-        of = f" and an object of {' or '.join(classes)}" if classes else ""
-        if collection.elsewhere:
-            of += f"; {collection.elsewhere[0]}"
-        raise EyelineError(f"{collection.source}: there is no picture {what}{of}")
     omitted = 0
     if limit is not None and len(chosen) > limit:
         omitted = len(chosen) - limit
@@ -159,10 +153,11 @@ def narrowed(
 
 
 def told_counts(labels: Iterable[int], names: Sequence[str], most: int = 4) -> str:
-    """As "7 RBC, 1 WBC", the most frequent first; "no objects"."""
+    """As "7 × RBC, 1 × WBC", the most frequent first; "no objects"."""
     values, counts = np.unique(np.array(list(labels), np.int64), return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    parts = [f"{counts[i]} {names[values[i]]}" for i in order[:most]]
+    parts = [f"{counts[i]} × {names[values[i]]}" for i in order[:most]]
     if len(order) > most:
-        parts.append(f"{counts[order[most:]].sum()} others")
+        rest = int(counts[order[most:]].sum())
+        parts.append(f"{rest} {'others' if rest > 1 else 'other'}")
     return ", ".join(parts) or "no objects"

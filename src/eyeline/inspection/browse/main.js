@@ -21,17 +21,21 @@ function changed() {
 
 function writeAddress() {
   const parts = [toAddress()];
-  if (dialog.open) parts.push(`picture=${encodeURIComponent(shown[view.place].picture.name)}`);
+  if (dialog.open) parts.push(`picture=${encodeURIComponent(addressOf(shown[view.place].picture))}`);
   const hash = parts.filter(Boolean).join("&");
   if (location.hash.slice(1) !== hash) {
     history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
   }
 }
 
+function addressOf(picture) {
+  return `${DATA.splits[picture.split]}/${picture.name}`;
+}
+
 function readAddress() {
   const name = fromAddress(location.hash);
   changed();
-  const place = name === null ? -1 : shown.findIndex(({ picture }) => picture.name === name);
+  const place = name === null ? -1 : shown.findIndex(({ picture }) => addressOf(picture) === name);
   if (place >= 0) openLarge(place);
 }
 

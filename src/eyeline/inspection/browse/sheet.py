@@ -66,20 +66,27 @@ def sheets(
         yield _page(rows, columns, title, names, labels)
 
 
+def check_sheet(path: Path) -> str:
+    """ "PNG" or "JPEG". Raises EyelineError where no sheet can be written to `path`."""
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise EyelineError(f"{path}: a sheet is a .png or a .jpg")
+    if path.exists():
+        raise EyelineError(f"{path} exists already; choose another --sheet")
+    return kind
+
+
 def save_sheets(pages: Iterable[Image.Image], path: Path) -> list[Path]:
     """Write the pages to `path`, and further ones beside it as NAME-2, NAME-3 ...
 
     Raises:
         EyelineError: one of the files is there already; the suffix is not of PNG or JPEG.
     """
-    kind = SUFFIXES.get(path.suffix.lower())
-    if kind is None:
-        raise EyelineError(f"{path}: a sheet is a .png or a .jpg")
+    kind = check_sheet(path)
     written = []
     for i, page in enumerate(pages, 1):
         file = path if i == 1 else path.with_stem(f"{path.stem}-{i}")
-        if file.exists():
-            raise EyelineError(f"{file} exists already; choose another --sheet")
+        check_sheet(file)
         file.parent.mkdir(parents=True, exist_ok=True)
         page.save(file, kind, **({"quality": 88} if kind == "JPEG" else {"optimize": True}))
         written.append(file)
