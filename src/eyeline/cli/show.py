@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eyeline.cli.output import free_path
+from eyeline.cli.progress import track
 from eyeline.errors import EyelineError
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def show(
         return
     from eyeline.inspection.browse.gather import gather, narrowed
 
-    collection = gather(path, split, format)
+    collection = gather(path, split, format, track)
     most = limit if sheet is None else count or 24
     chosen = narrowed(collection, classes or [], defects, most, seed)
     if not chosen.pictures:
@@ -110,20 +111,12 @@ def show(
 
 
 def _write_page(collection: Collection, out: Path | None, path: Path) -> None:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from eyeline.inspection.browse.page import ONE_FILE, write_page
 
     total = len(collection.pictures)
     one_file = _is_page(out) if out is not None else total <= ONE_FILE
     target = free_path(out, _default(path), ".html" if one_file else "")
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("pictures", total=total)
-        page = write_page(
-            collection, target, one_file, lambda made: progress.update(task, completed=made)
-        )
+    page = write_page(collection, target, one_file, track)
     _tell(collection)
     print(page)
 

@@ -183,15 +183,13 @@ def without_bad_boxes(records: list[Record], bad_boxes: Literal["error", "drop"]
     clean, bad = [], []
     for record in records:
         size = np.array([record.width, record.height] * 2, np.float32)
-        boxes = record.boxes.clip(0, size)
-        # Comparisons that NaN and infinity fail.
-        inside = (np.abs(boxes - record.boxes) <= SLACK).all(1)
-        area = (record.boxes[:, 2:] > record.boxes[:, :2]).all(1)
-        good = inside & (boxes[:, 2:] > boxes[:, :2]).all(1)
+        good = sound(record.boxes, size)
         for i in np.flatnonzero(~good):
-            reason = f"is not inside {record.width}x{record.height}" if area[i] else "has no area"
-            bad.append(f"{record.where[i]}: the box {record.boxes[i].tolist()} {reason}")
-        clean.append(taken(replace(record, boxes=boxes), np.flatnonzero(good)))
+            bad.append(
+                f"{record.where[i]}: {unsound(record.boxes[i], record.width, record.height)}"
+            )
+        record = replace(record, boxes=record.boxes.clip(0, size))
+        clean.append(taken(record, np.flatnonzero(good)))
     if bad and bad_boxes == "error":
         more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
         count = "1 bad box" if len(bad) == 1 else f"{len(bad)} bad boxes"
@@ -200,3 +198,24 @@ def without_bad_boxes(records: list[Record], bad_boxes: Literal["error", "drop"]
             "leave them out"
         )
     return clean
+
+
+def sound(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(G,) bool: which boxes (G, 4) are finite, have an area in their pictures, and stick out by
+    no more than SLACK.
+
+    Args:
+        sizes: (4,) or (G, 4), width, height, width, height.
+    """
+    inside = boxes.clip(0, sizes)
+    # Comparisons that NaN and infinity fail.
+    within = (np.abs(inside - boxes) <= SLACK).all(1)
+    good: np.ndarray = within & (inside[:, 2:] > inside[:, :2]).all(1)
+    return good
+
+
+def unsound(box: np.ndarray, width: int, height: int) -> str:
+    """In words, why a box (4,) is not sound."""
+    area = (box[2:] > box[:2]).all()
+    reason = f"is not inside {width}x{height}" if area else "has no area"
+    return f"the box {box.tolist()} {reason}"

@@ -29,8 +29,10 @@ __all__ = [
     "format_named",
     "open_annotations",
     "read_coco",
+    "read_options",
     "read_voc",
     "recognise",
+    "split_of",
     "with_classes",
 ]
 
@@ -107,11 +109,9 @@ def open_annotations(
             object's class is not in `classes`.
     """
     found, folder = recognise(path, format)
-    names = found.splits(folder) or []
-    options = {"one_based": True} if one_based and found.NAME == "voc" else {}
-    alone = folder.is_file() and folder.suffix.lower() not in LISTS
-    chosen = names[0] if alone else _split_of(folder, split, names, found)
-    annotations = found.read(folder, chosen, classes, faults, **options)
+    annotations = found.read(
+        folder, split_of(folder, split, found), classes, faults, **read_options(found, one_based)
+    )
     return annotations if classes is None else with_classes(annotations, classes, unknown, faults)
 
 
@@ -156,8 +156,20 @@ def format_named(name: str) -> Format:
     raise EyelineError(f"no format {name!r}; there are: {', '.join(f.NAME for f in FORMATS)}")
 
 
-def _split_of(path: Path, split: str, names: Sequence[str], found: Format) -> str:
-    """The name itself, or that of the only one with a year behind it."""
+def read_options(found: Format, one_based: bool) -> dict[str, Any]:
+    """What `Format.read` takes beyond what all of them take."""
+    return {"one_based": True} if one_based and found.NAME == "voc" else {}
+
+
+def split_of(path: Path, split: str, found: Format) -> str:
+    """The split that is meant: the name itself, or that of the only one with a year behind it; of
+    a file that is its own split, that.
+
+    Raises EyelineError where there is none.
+    """
+    names = found.splits(path) or []
+    if path.is_file() and path.suffix.lower() not in LISTS:
+        return names[0]
     if split in names:
         return split
     dated = [name for name in names if re.fullmatch(re.escape(split) + r"_?\d{4}", name)]

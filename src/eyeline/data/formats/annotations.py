@@ -173,7 +173,7 @@ def with_classes(
             for i in np.flatnonzero(new):
                 name = annotations.classes[before[i]]
                 with faults:
-                    raise Fault("class", record.where[i], _unknown(name, classes))
+                    raise Fault("class", record.where[i], unknown_class(name, classes))
             record = taken(record, np.flatnonzero(~new))
         records.append(record)
     category_ids = None
@@ -184,7 +184,8 @@ def with_classes(
     return replace(annotations, classes=classes, records=records, category_ids=category_ids)
 
 
-def _unknown(name: str, classes: Sequence[str]) -> str:
+def unknown_class(name: str, classes: Sequence[str]) -> str:
+    """In words, and the one that may be meant."""
     folded = {known.casefold(): known for known in classes}
     near = get_close_matches(name.casefold(), folded, n=1)
     hint = f"; did you mean {folded[near[0]]!r}?" if near else ""

@@ -71,8 +71,8 @@ function buildControls() {
     total: totals[k] })).filter(({ total, value }) => total || value < DATA.classes.length - 1)
     .sort((a, b) => b.total - a.total);
   controls.totals = totals;
-  const kinds = Object.entries(DATA.kinds).map(([kind, note]) => ({ value: kind, name: kind,
-    note }));
+  const kinds = Object.entries(DATA.kinds).map(([kind, [severity, title]]) => ({
+    value: kind, name: kind, note: `${severity}: ${title}` }));
   const sizes = el("div", { className: "segments" });
   controls.sizes = new Map([["any", [0, Infinity]], ...Object.entries(SIZES)].map(
     ([name, bounds]) => {
@@ -104,7 +104,7 @@ function buildControls() {
   parts.push(group("Objects by class", choices("classes", classes)));
   parts.push(group("Size of objects (root of the area)", sizes, range("side", "pixels")));
   parts.push(group("Objects in a picture", range("count", "objects")));
-  if (kinds.length) parts.push(group("Faults", choices("faults", kinds)));
+  if (kinds.length) parts.push(group("What is wrong", choices("faults", kinds)));
   parts.push(group("Order", order));
   parts.push(el("label", { className: "tick" }, names, "class names on the pictures"), clear);
   const details = el("details", { open: innerWidth > 900 },

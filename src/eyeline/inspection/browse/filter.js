@@ -34,6 +34,10 @@ function allFaults(picture) {
   return own.concat(...picture.objects.map((object) => object[FAULTS] || []));
 }
 
+function isNote([kind]) {
+  return DATA.kinds[kind][0] === "note";
+}
+
 function matches(object) {
   return (!filter.classes.size || filter.classes.has(object[LABEL])) &&
     object[SIDE] >= filter.side[0] && object[SIDE] < filter.side[1];

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from eyeline.data.arrange import open_splits
-from eyeline.data.faults import Fault, Faults
+from eyeline.data.checking import Report, check, silent
+from eyeline.data.checking.pictures import Track
+from eyeline.data.faults import Fault
 from eyeline.data.formats import REGION, Record
 from eyeline.errors import EyelineError
 
@@ -38,6 +38,7 @@ class Picture:
 
     @property
     def every_fault(self) -> list[Fault]:
+        """Notes among them, which are no defects."""
         return [*self.faults, *(fault for faults in self.wrong.values() for fault in faults)]
 
 
@@ -66,57 +67,56 @@ class Collection:
 
 
 def gather(
-    path: str | Path, splits: Sequence[str] | None = None, format: str | None = None
+    path: str | Path,
+    splits: Sequence[str] | None = None,
+    format: str | None = None,
+    track: Track = silent,
 ) -> Collection:
-    """All pictures of the splits (default: all that the data has), and their faults.
+    """All pictures of the splits (default: all that the data has), and what `check` finds wrong.
 
     Nothing that is wrong with a picture or an object hinders the rest.
 
+    Args:
+        track: as in `check`.
+
     Raises:
-        EyelineError: no data of a known format; no such split.
+        EyelineError: no data of a known format; no such split; nothing of it can be read.
     """
-    faults = Faults(gather=True)
-    _, found, _ = open_splits(path, splits, format, faults=faults)
-    classes = next(iter(found.values())).classes
+    report = check(path, splits, format, track=track)
+    if not report.splits:
+        raise report.faults[0]
+    classes = next(iter(report.splits.values())).classes
     pictures = [
         Picture(split, record.path, record)
-        for split, annotations in found.items()
+        for split, annotations in report.splits.items()
         for record in annotations.records
     ]
     collection = Collection(str(path), classes, pictures)
-    attach(collection, faults.found)
+    attach(collection, report)
     return collection
 
 
-def attach(collection: Collection, faults: Iterable[Fault]) -> None:
+def attach(collection: Collection, report: Report) -> None:
     """Put each fault to its object, its picture, or where neither is there, `elsewhere`.
 
-    A picture that is only known by its fault, for it cannot be read, becomes one without record.
+    A picture that is only known by its fault, for it is not there, becomes one without record.
     """
     objects: dict[str, list[tuple[Picture, int]]] = {}
-    paths: dict[str, list[Picture]] = {}
-    files: dict[str, list[Picture]] = {}  # annotation files of one picture each have its stem
+    paths: dict[Path, list[Picture]] = {}
     for picture in collection.pictures:
-        paths.setdefault(str(picture.path), []).append(picture)
-        files.setdefault(picture.path.stem, []).append(picture)
+        paths.setdefault(picture.path, []).append(picture)
         for i, where in enumerate(picture.record.where if picture.record else []):
             objects.setdefault(where, []).append((picture, i))
-    seen: set[tuple[str, str]] = set()
-    for fault in faults:
-        if (fault.where, fault.what) in seen:
-            continue
-        seen.add((fault.where, fault.what))
-        file = Path(re.sub(r"(:\d+)+$", "", fault.where))
+    for fault in report.faults:
+        path = report.picture_of(fault)
         if fault.where in objects:
             for picture, i in objects[fault.where]:
                 picture.wrong.setdefault(i, []).append(fault)
-        elif fault.where in paths:
-            for picture in paths[fault.where]:
+        elif path is not None and path in paths:
+            for picture in paths[path]:
                 picture.faults.append(fault)
-        elif len(owners := files.get(file.stem, [])) == 1:
-            owners[0].faults.append(fault)
         elif fault.kind == "picture":
-            collection.pictures.append(Picture("", Path(fault.where), None, [fault]))
+            collection.pictures.append(Picture("", path or Path(fault.where), None, [fault]))
         else:
             collection.elsewhere.append(fault)
 
@@ -142,7 +142,7 @@ def narrowed(
         picture
         for picture in collection.pictures
         if (not wanted or np.isin(picture.labels, wanted).any())
-        and (not defects or picture.every_fault)
+        and (not defects or any(fault.severity != "note" for fault in picture.every_fault))
     ]
     omitted = 0
     if limit is not None and len(chosen) > limit:

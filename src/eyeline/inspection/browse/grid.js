@@ -53,7 +53,7 @@ function tile({ picture, wanted }, place) {
     ? el("span", { className: "split", textContent: DATA.splits[picture.split] }) : null;
   button.append(frame, el("b", { textContent: picture.name }),
     el("small", {}, split, countsOf(picture)));
-  const faults = allFaults(picture);
+  const faults = allFaults(picture).filter((fault) => !isNote(fault));
   if (faults.length) {
     const more = faults.length > 1 ? ` (and ${faults.length - 1} more)` : "";
     button.append(el("small", { className: "wrong", textContent: `⚠ ${faults[0][1]}${more}` }));

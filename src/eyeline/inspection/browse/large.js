@@ -104,8 +104,9 @@ function zoomTo(zoom, atX = 0, atY = 0) {
 function showSide(picture) {
   const parts = [];
   if (picture.broken) parts.push(el("p", { className: "wrong", textContent: picture.broken }));
-  for (const [, what] of picture.faults || []) {
-    parts.push(el("p", { className: "wrong", textContent: `⚠ ${what}` }));
+  for (const fault of picture.faults || []) {
+    parts.push(isNote(fault) ? el("p", { textContent: `Note: ${fault[1]}` })
+      : el("p", { className: "wrong", textContent: `⚠ ${fault[1]}` }));
   }
   const split = DATA.splits[picture.split];
   parts.push(el("p", { textContent: [split, picture.broken ? "" :

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from pathlib import Path
@@ -13,7 +14,9 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from eyeline.data.faults import KINDS
+from eyeline.data.checking import silent
+from eyeline.data.checking.pictures import THREADS, Track
+from eyeline.data.faults import KINDS, Fault
 from eyeline.data.images import read_image
 from eyeline.errors import EyelineError
 from eyeline.evaluation.html import ALERTS, counted, document, picture_uri, scripts
@@ -29,21 +32,19 @@ ONE_FILE = 400  # pictures up to which the page holds them itself
 CARRIED, THUMBNAIL = 720, 400  # longer side: of pictures that a page holds, of files beside it
 AT_ONCE = 64  # pictures read ahead, so that memory does not grow with their number
 
-Ready = Callable[[int], None]
-
 
 def write_page(
     collection: Collection,
     out: Path,
     one_file: bool | None = None,
-    ready: Ready = lambda count: None,
+    track: Track = silent,
 ) -> Path:
     """Write the page of all pictures, and give back its path.
 
     Args:
         out: the page itself, or the new folder that gets index.html and thumbnails/.
         one_file: does the page hold its pictures? None: up to ONE_FILE of them.
-        ready: called with the number of thumbnails made so far.
+        track: as in `eyeline.data.checking.check`.
     """
     if one_file is None:
         one_file = len(collection.pictures) <= ONE_FILE
@@ -53,8 +54,10 @@ def write_page(
         (out / "thumbnails").mkdir(exist_ok=True)
     rows = []
     side = CARRIED if one_file else THUMBNAIL
-    for i, image in enumerate(_thumbnails(collection.pictures, side)):
-        picture = collection.pictures[i]
+    pictures, images = collection.pictures, _thumbnails(collection.pictures, side)
+    paths = track([picture.path for picture in pictures], "thumbnails", len(pictures))
+    for i, (picture, _) in enumerate(zip(pictures, paths, strict=True)):
+        image = next(images)
         row = told(picture, collection, page.parent)
         if isinstance(image, str):
             row["broken"] = image
@@ -64,7 +67,6 @@ def write_page(
             row["image"] = f"thumbnails/{i:06d}.jpg"
             image.save(out / row["image"], quality=82)
         rows.append(row)
-        ready(i + 1)
     page.write_text(html(collection, rows), encoding="utf-8", errors="replace")
     return page
 
@@ -74,14 +76,14 @@ def html(collection: Collection, rows: Sequence[dict[str, Any]]) -> str:
     count = len(collection.names)
     colours = [PALETTE[k % len(PALETTE)] for k in range(count)]
     faults = [fault for picture in collection.pictures for fault in picture.every_fault]
-    kinds = dict.fromkeys(fault.kind for fault in (*faults, *collection.elsewhere))
+    kinds = {fault.kind for fault in faults}
     data = {
         "classes": collection.names,
         "colours": colours,
         "inks": [contrasting(colour) for colour in colours],
         "fault": FAULT,
         "splits": collection.splits,
-        "kinds": {kind: KINDS.get(kind, kind) for kind in kinds},
+        "kinds": {kind: KINDS[kind] for kind in KINDS if kind in kinds},
         "pictures": rows,
     }
     objects = sum(len(picture.labels) for picture in collection.pictures)
@@ -93,7 +95,7 @@ def html(collection: Collection, rows: Sequence[dict[str, Any]]) -> str:
 <h1>{escape(title)}</h1>
 <p>{counted(len(rows), "picture")}, {counted(objects, "object")},
 {counted(len(collection.classes), "class", "classes")},
-{counted(len(faults) + len(collection.elsewhere), "fault")}.{omitted}</p>
+{severities([*faults, *collection.elsewhere])}.{omitted}</p>
 {ALERTS}
 {_elsewhere(collection)}</header>
 <div class="browser">
@@ -108,6 +110,13 @@ def html(collection: Collection, rows: Sequence[dict[str, Any]]) -> str:
 {scripts(data, [COMMON, *(HERE / name for name in SCRIPTS)])}"""
     style = (HERE / "browse.css").read_text(encoding="utf-8")
     return document(f"{title}: annotated pictures", body, style)
+
+
+def severities(faults: Sequence[Fault]) -> str:
+    """As "2 errors, 1 note"."""
+    counts = Counter(fault.severity for fault in faults)
+    names = ("error", "warning", "note")
+    return ", ".join(counted(counts[n], n) for n in names if counts[n]) or "nothing wrong"
 
 
 def told(picture: Picture, collection: Collection, folder: Path) -> dict[str, Any]:
@@ -163,7 +172,7 @@ def _thumbnails(pictures: Sequence[Picture], side: int) -> Iterator[Image.Image 
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
         return image
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for first in range(0, len(pictures), AT_ONCE):
             yield from pool.map(small, pictures[first : first + AT_ONCE])
 

@@ -38,8 +38,8 @@ def cells_of(collection: Collection) -> Iterable[Cell]:
         if ignored:
             told += f"; {ignored} of them ignored"
         lines = [f"{picture.split}/{picture.name}".removeprefix("/"), told]
-        for fault in picture.faults[:2]:
-            lines.append(f"! {fault.what}")
+        wrong = [fault for fault in picture.faults if fault.severity != "note"]
+        lines += [f"! {fault.what}" for fault in wrong[:2]]
         yield Cell(image, lines)
 
 
