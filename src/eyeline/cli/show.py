@@ -126,9 +126,8 @@ def _write_sheet(collection: Collection, sheet: Path, columns: int) -> None:
 
     from eyeline.inspection.browse.sheet import cells_of, save_sheets, sheets
 
-    total = len(collection.pictures)
-    title = f"{Path(collection.source).resolve().name}: {total:,} of "
-    title += f"{total + collection.omitted:,} pictures"
+    title = f"{Path(collection.source).resolve().name}: {len(collection.pictures):,} of "
+    title += f"{collection.whole:,} pictures"
     labels = [collection.shown_labels(picture.labels) for picture in collection.pictures]
     pages = sheets(cells_of(collection), columns, title, collection.names, np.concatenate(labels))
     written = save_sheets(pages, sheet)
@@ -141,7 +140,9 @@ def _tell(collection: Collection) -> None:
     """What the pictures do not show by themselves."""
     if collection.omitted:
         total = len(collection.pictures) + collection.omitted
-        print(f"{len(collection.pictures):,} of {total:,} pictures, drawn by chance (--seed)")
+        print(
+            f"{len(collection.pictures):,} of {total:,} pictures that are wanted, drawn by chance (--seed)"
+        )
     for fault in collection.elsewhere[:SHOWN]:
         print(f"fault: {fault}")
     if len(collection.elsewhere) > SHOWN:

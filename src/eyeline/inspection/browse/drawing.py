@@ -29,7 +29,7 @@ def drawn(picture: Picture, names: Sequence[str], labels: np.ndarray) -> Image.I
         names, labels: of the classes, and of each object, as `Collection` shows them.
     """
     try:
-        image = fitted(read_image(picture.path, draft=SIDE))
+        image = fitted(read_image(picture.path, draft=SIDE))  # a draft is smaller, boxes are not
     except EyelineError as error:
         return missing(str(error).removeprefix(f"{picture.path}: "))
     record = picture.record

@@ -102,12 +102,13 @@ def original(feed: Feed, index: int) -> Cell:
     """A picture as it is annotated."""
     record = feed.dataset.annotations.records[index]
     image = read_image(record.path)
-    scale = np.array([image.shape[2] / record.width, image.shape[1] / record.height] * 2)
-    shown = _drawn(
-        image, record.boxes * scale, record.labels, record.iscrowd, feed.dataset.classes,
-        masks_of(record) if feed.dataset.masks else None,
+    height, width = image.shape[1:]
+    shown = fitted(image)
+    shown = draw_boxes(
+        shown, record.boxes * (shown.width / width), record.labels, None, feed.dataset.classes,
+        masks_of(record) if feed.dataset.masks else None, record.iscrowd, LETTERS,
     )  # fmt: skip
-    size = f"{record.width} × {record.height}"
+    size = f"{width} x {height}"
     told = told_counts(record.labels, feed.dataset.classes)
     return Cell(shown, [record.path.name, f"as annotated: {size}, {told}"])
 
@@ -119,7 +120,7 @@ def draw_cell(feed: Feed, index: int, epoch: int) -> Cell:
     told = told_counts(fed.target["labels"].tolist(), feed.dataset.classes)
     return Cell(
         fed_image(fed, feed.dataset.classes),
-        [f"epoch {epoch + 1}", f"as fed: {width} × {height}, {told}"],
+        [f"epoch {epoch + 1}", f"as fed: {width} x {height}, {told}"],
     )
 
 
@@ -131,31 +132,32 @@ def batch_cells(feed: Feed, indices: Sequence[int], batch: Batch) -> list[Cell]:
         h, w = batch.sizes[i].tolist()
         assert batch.targets is not None
         fed = Fed(feed.shown(batch.images[i]), batch.targets[i])
-        shown = fed_image(fed, feed.dataset.classes)
-        scale = shown.width / width
         share = 1 - h * w / (height * width)
-        cells.append(
-            Cell(
-                _striped(shown, round(w * scale), round(h * scale)),
-                [feed.name(index), f"{w} × {h} of {width} × {height}, {share:.0%} padding"],
-            )
-        )
+        told = f"{w} x {h} of {width} x {height}, {share:.0%} padding"
+        shown = fed_image(fed, feed.dataset.classes, (h, w))
+        cells.append(Cell(shown, [feed.name(index), told]))
     return cells
 
 
-def fed_image(fed: Fed, classes: Sequence[str]) -> Image.Image:
-    """The picture with its boxes, masks and keypoints drawn, its longer side SIDE."""
+def fed_image(fed: Fed, classes: Sequence[str], size: tuple[int, int] | None = None) -> Image.Image:
+    """The picture with its boxes, masks and keypoints drawn, its longer side SIDE.
+
+    Args:
+        size: height and width inside the padding, which is striped.
+    """
     target = fed.target
     masks = target.get("masks")
     if masks is not None and masks.shape[1:] != fed.image.shape[1:]:  # those of a padded picture
         missing = [b - a for a, b in zip(masks.shape[1:], fed.image.shape[1:], strict=True)]
         masks = torch.nn.functional.pad(masks, (0, missing[1], 0, missing[0]))
-    shown = _drawn(
-        fed.image, target["boxes"].numpy(), target["labels"].numpy(),
-        target["iscrowd"].numpy(), classes, masks,
-    )  # fmt: skip
+    image = fitted(fed.image)
+    scale = image.width / fed.image.shape[2]
+    if size is not None:
+        image = _striped(image, round(size[1] * scale), round(size[0] * scale))
+    boxes, labels = target["boxes"] * scale, target["labels"]
+    shown = draw_boxes(image, boxes, labels, None, classes, masks, target["iscrowd"], LETTERS)
     if "keypoints" in target:
-        _dots(shown, target["keypoints"].numpy() * [*[shown.width / fed.image.shape[2]] * 2, 1])
+        _dots(shown, target["keypoints"][..., :3] * torch.tensor([scale, scale, 1]))
     return shown
 
 
@@ -231,23 +233,10 @@ def _row(cells: Sequence[Cell], name: str) -> str:
     return f'<div class="row">{figures}</div>'
 
 
-def _drawn(
-    image: Tensor,
-    boxes: np.ndarray,
-    labels: np.ndarray,
-    ignored: np.ndarray,
-    classes: Sequence[str],
-    masks: Tensor | np.ndarray | None,
-) -> Image.Image:
-    shown = fitted(image)
-    scale = np.array([shown.width / image.shape[2], shown.height / image.shape[1]] * 2)
-    return draw_boxes(shown, boxes * scale, labels, None, classes, masks, ignored, LETTERS)
-
-
-def _dots(image: Image.Image, keypoints: np.ndarray) -> None:
+def _dots(image: Image.Image, keypoints: Tensor) -> None:
     """(G, P, 3) x, y and visibility, above 0 where it is annotated."""
     pen = ImageDraw.Draw(image)
-    for x, y, visible in keypoints.reshape(-1, keypoints.shape[-1])[:, :3]:
+    for x, y, visible in keypoints.reshape(-1, 3).tolist():
         if visible > 0:
             pen.ellipse((x - DOT, y - DOT, x + DOT, y + DOT), "#ffffff", "#000000")
 

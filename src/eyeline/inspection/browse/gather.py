@@ -12,8 +12,10 @@ from eyeline.data.checking import Report, check, silent
 from eyeline.data.checking.pictures import Track
 from eyeline.data.faults import Fault
 from eyeline.data.formats import REGION, Record
+from eyeline.data.images import image_size
 from eyeline.errors import EyelineError
 
+RESIZED = ("size", "rotation")  # faults of pictures of another size than annotated
 REGION_NAME = "region to ignore"
 
 
@@ -50,7 +52,8 @@ class Collection:
     classes: list[str]
     pictures: list[Picture]
     elsewhere: list[Fault] = field(default_factory=list)  # of none of its pictures
-    omitted: int = 0  # pictures that `narrowed` left out for their number alone
+    whole: int = 0  # pictures before any was left out by `narrowed`
+    omitted: int = 0  # of which it left so many out for their number alone
 
     @property
     def splits(self) -> list[str]:
@@ -93,6 +96,11 @@ def gather(
     ]
     collection = Collection(str(path), classes, pictures)
     attach(collection, report)
+    for picture in collection.pictures:
+        if picture.record and any(fault.kind in RESIZED for fault in picture.faults):
+            height, width = image_size(picture.path)  # boxes are of the picture as it is
+            picture.record = replace(picture.record, height=height, width=width)
+    collection.whole = len(collection.pictures)
     return collection
 
 
@@ -153,11 +161,11 @@ def narrowed(
 
 
 def told_counts(labels: Iterable[int], names: Sequence[str], most: int = 4) -> str:
-    """As "7 × RBC, 1 × WBC", the most frequent first; "no objects"."""
+    """As "RBC: 7, WBC: 1", the most frequent first; "no objects"."""
     values, counts = np.unique(np.array(list(labels), np.int64), return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    parts = [f"{counts[i]} × {names[values[i]]}" for i in order[:most]]
+    parts = [f"{names[values[i]]}: {counts[i]}" for i in order[:most]]
     if len(order) > most:
         rest = int(counts[order[most:]].sum())
-        parts.append(f"{rest} {'others' if rest > 1 else 'other'}")
+        parts.append(f"others: {rest}")
     return ", ".join(parts) or "no objects"

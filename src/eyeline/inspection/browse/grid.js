@@ -61,15 +61,15 @@ function tile({ picture, wanted }, place) {
   return button;
 }
 
-// As "7 × RBC, 1 × WBC, 2 others".
+// As "RBC: 7, WBC: 1, others: 2".
 function countsOf(picture) {
   const counts = new Map();
   for (const object of picture.objects) {
     counts.set(nameOf(object), (counts.get(nameOf(object)) || 0) + 1);
   }
   const sorted = [...counts].sort((a, b) => b[1] - a[1]);
-  const told = sorted.slice(0, 3).map(([name, count]) => `${count} × ${name}`);
+  const told = sorted.slice(0, 3).map(([name, count]) => `${name}: ${count}`);
   const rest = sorted.slice(3).reduce((sum, [, count]) => sum + count, 0);
-  if (rest) told.push(`${rest} ${rest > 1 ? "others" : "other"}`);
+  if (rest) told.push(`others: ${rest}`);
   return told.join(", ") || "no objects";
 }

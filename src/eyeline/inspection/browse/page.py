@@ -21,7 +21,6 @@ from eyeline.data.images import read_image
 from eyeline.errors import EyelineError
 from eyeline.evaluation.html import ALERTS, counted, document, picture_uri, scripts
 from eyeline.inference.draw import PALETTE, contrasting, to_pil
-from eyeline.inspection.browse.drawing import FAULT
 from eyeline.inspection.browse.gather import Collection, Picture
 from eyeline.inspection.browse.outlines import outline
 
@@ -81,15 +80,14 @@ def html(collection: Collection, rows: Sequence[dict[str, Any]]) -> str:
         "classes": collection.names,
         "colours": colours,
         "inks": [contrasting(colour) for colour in colours],
-        "fault": FAULT,
         "splits": collection.splits,
         "kinds": {kind: KINDS[kind] for kind in KINDS if kind in kinds},
         "pictures": rows,
     }
     objects = sum(len(picture.labels) for picture in collection.pictures)
     omitted = ""
-    if collection.omitted:
-        omitted = f" {counted(collection.omitted, 'picture')} more are not on this page: --limit."
+    if len(rows) < collection.whole:
+        omitted = f" Not on this page: {counted(collection.whole - len(rows), 'picture')} more."
     title = Path(collection.source).resolve().name
     body = f"""<header>
 <h1>{escape(title)}</h1>
@@ -181,6 +179,8 @@ def _elsewhere(collection: Collection) -> str:
     """The faults that belong to none of the pictures."""
     if not collection.elsewhere:
         return ""
-    items = "".join(f"<li>{escape(str(fault))}</li>" for fault in collection.elsewhere)
-    title = f"{counted(len(collection.elsewhere), 'fault')} of none of these pictures"
+    items = "".join(
+        f"<li>{fault.severity}: {escape(str(fault))}</li>" for fault in collection.elsewhere
+    )
+    title = f"Of the data as a whole: {severities(collection.elsewhere)}"
     return f'<details class="elsewhere"><summary>{title}</summary><ul>{items}</ul></details>\n'
