@@ -140,9 +140,7 @@ def _tell(collection: Collection) -> None:
     """What the pictures do not show by themselves."""
     if collection.omitted:
         total = len(collection.pictures) + collection.omitted
-        print(
-            f"{len(collection.pictures):,} of {total:,} pictures that are wanted, drawn by chance (--seed)"
-        )
+        print(f"{len(collection.pictures):,} of {total:,} pictures, drawn by chance (--seed)")
     for fault in collection.elsewhere[:SHOWN]:
         print(f"fault: {fault}")
     if len(collection.elsewhere) > SHOWN:

@@ -58,7 +58,7 @@ def draw_boxes(
     scores: Tensor | np.ndarray | Sequence[float] | None = None,
     classes: Sequence[str] | None = None,
     masks: Tensor | np.ndarray | None = None,
-    ignored: Sequence[bool] | None = None,
+    ignored: Tensor | np.ndarray | Sequence[bool] | None = None,
     letters: int | None = None,
 ) -> Image.Image:
     """The picture with its boxes, a tag "class score" on each, and its masks under both.

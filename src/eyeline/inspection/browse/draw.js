@@ -67,7 +67,7 @@ function shape(object, id, unit, counts, chosen) {
   if (striped) parts.push(`<rect class="area" fill="${fill}" ${box}/>`);
   parts.push(`<rect class="line${thin}" stroke="${colour}" ${box}/>`);
   if ((object[FAULTS] || []).length) { // around boxes without area too
-    const least = 10 * unit;
+    const least = 16 * unit;
     const [mx, my] = [Math.max(0, least - w) / 2, Math.max(0, least - h) / 2];
     const frame = `x="${x - mx}" y="${y - my}" width="${w + 2 * mx}" height="${h + 2 * my}"`;
     parts.push(`<rect class="fault-under" ${frame}/><rect class="fault" ${frame}/>`);

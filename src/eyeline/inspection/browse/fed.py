@@ -21,7 +21,7 @@ from eyeline.inference.draw import draw_boxes
 from eyeline.inspection.browse.drawing import fitted, masks_of
 from eyeline.inspection.browse.gather import told_counts
 from eyeline.inspection.browse.sheet import Cell
-from eyeline.nn.detector import prepare_of
+from eyeline.nn.detector import Preprocess, prepare_of
 from eyeline.structures import Batch, Target
 from eyeline.training.build import build
 from eyeline.training.checks import check_data
@@ -61,9 +61,14 @@ class Feed:
         if not isinstance(dataset, DetectionDataset):
             raise EyelineError(f"{type(dataset).__name__} does not tell its pictures' names")
         self.dataset = dataset
+        preprocess = getattr(self.model, "preprocess", None)
         self.prepare = prepare_of(self.model)
-        if self.prepare is None:
-            raise EyelineError(f"{type(self.model).__name__} has no prepare, so nothing to show")
+        if self.prepare is None or not isinstance(preprocess, Preprocess):
+            raise EyelineError(
+                f"{type(self.model).__name__} prepares its pictures in a way of its own, which "
+                "cannot be undone for you to see; give a model with a `preprocess`"
+            )
+        self.preprocess = preprocess
         self.loader = build_loader(
             dataset, recipe.batch_size, self.prepare, True, 0, recipe.seed,
             recipe.data.aspect_grouping,
@@ -90,7 +95,7 @@ class Feed:
 
     def shown(self, image: Tensor) -> Tensor:
         """Normalised (3, H, W) back to [0, 1]."""
-        pre = self.model.preprocess
+        pre = self.preprocess
         mean, std = (torch.tensor(v)[:, None, None] for v in (pre.mean, pre.std))
         return (image * std + mean).clamp(0, 1)
 
@@ -207,7 +212,7 @@ hatched: ignored.</p>
 
 
 def _facts(feed: Feed) -> dict[str, str]:
-    recipe, pre = feed.recipe, feed.model.preprocess
+    recipe, pre = feed.recipe, feed.preprocess
     names = [t if isinstance(t, str) else str(t) for t in recipe.data.transforms]
     return {
         "model": recipe.model.name if recipe.model else "",

@@ -10,19 +10,21 @@ from eyeline.data.formats import Record, Segmentation
 from eyeline.ops.segmentations import decode_masks, mask_to_polygons
 
 FINE = 1000  # an outline may be off by the picture's longer side divided by this
+STAIRS = 0.75  # and that of a bitmap by so many pixels, which makes slopes of stairs
 
 
 def outline(segmentation: Segmentation, record: Record) -> list[list[float]]:
     """Polygons [x, y, x, y ...] of one object; none where its segmentation cannot be read."""
     try:
         polygons: Any = segmentation
+        tolerance = max(record.width, record.height) / FINE
         if isinstance(segmentation, dict):
             mask = decode_masks([segmentation], record.height, record.width)[0]
             polygons = mask_to_polygons(mask)
+            tolerance = max(tolerance, STAIRS)
         rings = [np.array(polygon, float).reshape(-1, 2) for polygon in polygons]
     except (ValueError, KeyError, TypeError, RuntimeError):
         return []  # it is drawn as a box; `data check` tells what is wrong with it
-    tolerance = max(record.width, record.height) / FINE
     return [
         simplified(ring, tolerance).round(1).ravel().tolist()
         for ring in rings

@@ -112,7 +112,7 @@ def html(collection: Collection, rows: Sequence[dict[str, Any]]) -> str:
 
 def severities(faults: Sequence[Fault]) -> str:
     """As "2 errors, 1 note"."""
-    counts = Counter(fault.severity for fault in faults)
+    counts = Counter[str](fault.severity for fault in faults)
     names = ("error", "warning", "note")
     return ", ".join(counted(counts[n], n) for n in names if counts[n]) or "nothing wrong"
 
