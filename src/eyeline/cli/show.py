@@ -141,10 +141,11 @@ def _tell(collection: Collection) -> None:
     if collection.omitted:
         total = len(collection.pictures) + collection.omitted
         print(f"{len(collection.pictures):,} of {total:,} pictures, drawn by chance (--seed)")
-    for fault in collection.elsewhere[:SHOWN]:
-        print(f"fault: {fault}")
-    if len(collection.elsewhere) > SHOWN:
-        print(f"fault: and {len(collection.elsewhere) - SHOWN:,} more")
+    faults = [fault for fault in collection.elsewhere if fault.severity != "note"]
+    for fault in faults[:SHOWN]:
+        print(f"{fault.severity}: {fault}")
+    if len(faults) > SHOWN:
+        print(f"and {len(faults) - SHOWN:,} more; `eyeline data check` names them")
 
 
 def _feed(what: str, path: Path, settings: list[str], format: str | None) -> Feed:

@@ -12,7 +12,7 @@ from eyeline.data.checking import Report, check, silent
 from eyeline.data.checking.pictures import Track
 from eyeline.data.faults import Fault
 from eyeline.data.formats import REGION, Record
-from eyeline.data.images import image_size
+from eyeline.data.images import SUFFIXES, image_size
 from eyeline.errors import EyelineError
 
 RESIZED = ("size", "rotation")  # faults of pictures of another size than annotated
@@ -111,6 +111,7 @@ def attach(collection: Collection, report: Report) -> None:
     """
     objects: dict[str, list[tuple[Picture, int]]] = {}
     paths: dict[Path, list[Picture]] = {}
+    folders = {picture.path.parent: picture.split for picture in collection.pictures}
     for picture in collection.pictures:
         paths.setdefault(picture.path, []).append(picture)
         for i, where in enumerate(picture.record.where if picture.record else []):
@@ -123,8 +124,10 @@ def attach(collection: Collection, report: Report) -> None:
         elif path is not None and path in paths:
             for picture in paths[path]:
                 picture.faults.append(fault)
-        elif fault.kind == "picture":
-            collection.pictures.append(Picture("", path or Path(fault.where), None, [fault]))
+        elif fault.kind == "picture" and Path(fault.where).suffix.lower() in SUFFIXES:
+            path = Path(fault.where)
+            split = folders.get(path.parent, "")
+            collection.pictures.append(Picture(split, path, None, [fault]))
         else:
             collection.elsewhere.append(fault)
 

@@ -88,7 +88,7 @@ def save_sheets(pages: Iterable[Image.Image], path: Path) -> list[Path]:
         file = path if i == 1 else path.with_stem(f"{path.stem}-{i}")
         check_sheet(file)
         file.parent.mkdir(parents=True, exist_ok=True)
-        page.save(file, kind, **({"quality": 88} if kind == "JPEG" else {"optimize": True}))
+        page.save(file, kind, **({"quality": 88} if kind == "JPEG" else {}))
         written.append(file)
     return written
 
