@@ -34,7 +34,8 @@ def check(
         bool, typer.Option("--one-based", help="PATH is Pascal VOC whose pixels count from 1")
     ] = False,
     fast: Annotated[
-        bool, typer.Option("--fast", help="read the pictures' headers alone, compare none")
+        bool,
+        typer.Option("--fast", help="read the pictures' headers alone; find exact copies"),
     ] = False,
     no_pictures: Annotated[
         bool, typer.Option("--no-pictures", help="leave the pictures alone")
@@ -57,8 +58,8 @@ def check(
     """
     from rich.console import Console
 
-    from eyeline.cli.progress import track
     from eyeline.data.checking import check
+    from eyeline.data.checking.progress import track
 
     if fast and no_pictures:
         raise EyelineError("--fast and --no-pictures exclude each other; give one of them")
@@ -117,9 +118,9 @@ def show_numbers(statistics: dict[str, Statistics], every: bool, console: Consol
     table.add_row("objects", *(str(s.objects) for s in own))
     if any(s.ignored for s in own):
         table.add_row("  to be ignored", *(str(s.ignored) for s in own))
-    table.add_row("  of a picture", *(_range(s.per_picture) for s in own))
-    for size, told in (("small", "< 32²"), ("medium", "< 96²"), ("large", "from 96²")):
-        table.add_row(f"  {size} ({told} pixels)", *(str(getattr(s, size)) for s in own))
+    table.add_row("  a picture, min / median / max", *(_range(s.per_picture) for s in own))
+    for size, told in (("small", "< 32²"), ("medium", "< 96²"), ("large", "≥ 96²")):
+        table.add_row(f"  {size}, {told} px", *(str(getattr(s, size)) for s in own))
     table.add_row("  width / height", *(_range(s.aspect_ratios) for s in own))
     table.add_section()
     classes = list(own[0].by_class)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eyeline.cli.options import NO_DATA, Data, Settings
+from eyeline.cli.options import NO_DATA, Data, Settings, Tolerant
 from eyeline.errors import EyelineError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def train(
     out: Annotated[
         str | None, typer.Option(metavar="DIR", help="the run folder; default runs/NAME")
     ] = None,
+    tolerant: Tolerant = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="go on with the run that was broken off")
     ] = False,
@@ -51,6 +52,8 @@ def train(
         overrides.append(f"data.path={json.dumps(data)}")
     if out is not None:
         overrides.append(f"out={json.dumps(out)}")
+    if tolerant:
+        overrides.append("data.tolerant=true")
     path = Path(what)
     if path.suffix in (".yaml", ".yml"):
         recipe = load_recipe(path, overrides)

@@ -17,7 +17,7 @@ SIDE = 16  # of the grid of differences by which pictures are compared
 # apart, to 0.5 at most. docs/data.md has the measurement.
 ALIKE = 0.9
 FAINTEST = 0.5  # grey levels; below it a picture is too even to be compared
-BLOCK = 1024  # pictures that are compared with all others at once
+BLOCK = 256  # pictures that are compared with all others at once
 
 
 def nearest_name(name: str, others: Iterable[str]) -> str | None:
@@ -27,13 +27,22 @@ def nearest_name(name: str, others: Iterable[str]) -> str | None:
     return folded[near[0]] if near else None
 
 
+def is_variant(name: str, other: str) -> bool:
+    """Do two names differ in case, in blanks, hyphens and the like, or in an "s" at the end?"""
+    return _letters(name).removesuffix("s") == _letters(other).removesuffix("s")
+
+
+def _letters(name: str) -> str:
+    """And digits, in lower case."""
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
 def is_slip(name: str, other: str) -> bool:
-    """Can one of two names be the other, mistyped? They differ in case, in blanks, hyphens and
-    the like, in an "s" at the end, or in a letter; of eight letters or more, in two. Digits are
-    never a slip: "speed 30" is not "speed 50"."""
-    a, b = ("".join(filter(str.isalnum, text.casefold())) for text in (name, other))
-    if a == b or a.removesuffix("s") == b.removesuffix("s"):
+    """Can one of two names be the other, mistyped? They are variants, or differ in a letter; of
+    eight letters or more, in two. Digits are never a slip: "speed 30" is not "speed 50"."""
+    if is_variant(name, other):
         return True
+    a, b = _letters(name), _letters(other)
     if [c for c in a if c.isdigit()] != [c for c in b if c.isdigit()]:
         return False
     shorter = min(len(a), len(b))

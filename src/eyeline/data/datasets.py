@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from eyeline.data.faults import Fault
 from eyeline.data.formats import Annotations, Record, open_annotations
 from eyeline.data.formats.annotations import spread, taken
 from eyeline.data.images import image_size, is_rotated, read_image
@@ -67,6 +68,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         self.seed = seed
         self.draft = draft
         self.epoch = 0
+        self.left_out: list[Fault] = []  # what a tolerant reader left out of all the data
         if masks:
             self.use_masks()
 
@@ -110,7 +112,11 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             raise IndexError(f"picture {index} of {len(self)}")
         index %= len(self)
         record = self.annotations.records[index]
-        image = read_image(record.path, self.draft)
+        try:
+            image = read_image(record.path, self.draft)
+        except EyelineError as error:
+            advice = "`eyeline data check` names all such, --tolerant leaves them out"
+            raise EyelineError(f"{error}; {advice}") from None
         seen = (image.shape[1], image.shape[2])
         height, width = seen if self.draft is None else image_size(record.path)
         if (height, width) != (record.height, record.width):

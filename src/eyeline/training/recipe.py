@@ -66,7 +66,8 @@ class Data(Section):
     path: str | None = None
     train: str = "train"  # names of splits
     val: str | None = "val"
-    bad_boxes: Literal["error", "drop"] = "error"
+    tolerant: bool = False  # leave out what would spoil training, and tell it; or else refuse
+    bad_boxes: Literal["error", "drop"] = "error"  # drop: be tolerant of boxes alone
     one_based: bool = False  # VOC's pixels are counted from 1
     format: str | None = None  # where the folder looks like two
     unknown: Literal["error", "ignore"] = "error"  # objects of other classes than `classes`

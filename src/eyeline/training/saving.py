@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial, reduce
 from itertools import chain, count
@@ -20,21 +20,25 @@ import torch
 from torch import nn
 
 from eyeline.checkpoints.eyeline import MODEL_FILE, run_weights, save_weights
+from eyeline.data.checking.usable import write_left_out
+from eyeline.data.faults import Fault
 from eyeline.errors import EyelineError
 from eyeline.files import write_whole
 from eyeline.training.recipe import Recipe, load_recipe, save_recipe
 
 STATE = "state.pt"
+LEFT_OUT = "left_out.json"
 # Keys of the recipe that a resumed run must have as they were.
 UNCHANGED = (
-    "model", "classes", "data.train", "data.transforms", "data.bad_boxes", "data.one_based",
+    "model", "classes", "data.train", "data.transforms", "data.tolerant", "data.bad_boxes",
+    "data.one_based",
     "data.unknown", "data.draft", "data.aspect_grouping", "optimizer", "schedule", "batch_size",
     "accumulate", "clip_norm", "seed", "precision", "freeze", "ema", "eval.metric",
 )  # fmt: skip
 # What a run writes into its folder before it has saved a state.
 EARLY = (
     "recipe.yaml", MODEL_FILE, "metrics.jsonl", "best.safetensors", "last.safetensors",
-    "tensorboard/events.*",
+    LEFT_OUT, "tensorboard/events.*",
 )  # fmt: skip
 
 
@@ -132,6 +136,11 @@ class RunFolder:
         source, path = getattr(model, "source", None), self.path / MODEL_FILE
         if self.writes and source is not None and not path.exists():
             write_whole(path, partial(Path.write_text, data=source, encoding="utf-8", newline=""))
+
+    def save_left_out(self, left_out: Sequence[Fault]) -> None:
+        """left_out.json, where something of the data was."""
+        if self.writes and left_out:
+            write_left_out(self.path / LEFT_OUT, left_out)
 
     def save_weights(self, model: nn.Module, name: str) -> None:
         """NAME.safetensors, with what `create_model(weights=)` needs if the model is one of its."""

@@ -43,7 +43,7 @@ def check(
             False: leave them alone.
         classes: names to train on, by default those of the split to train on.
         one_based, unknown: as in `open_annotations`.
-        copies: look for pictures that are the same, or nearly (that needs them decoded).
+        copies: look for pictures that are the same, and where they are decoded nearly the same.
         track: (paths, what is done, how many) -> the paths, one after another; shows progress.
 
     Raises:

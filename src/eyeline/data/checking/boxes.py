@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -62,7 +63,8 @@ def check_boxes(data: Annotations) -> Iterator[Fault]:
         yield flat.fault("scale", i, what)
     for i in np.flatnonzero(~good & ~shares):
         record = flat.record(i)
-        yield flat.fault("box", i, unsound(flat.boxes[i], record.width, record.height))
+        what = unsound(flat.boxes[i], record.width, record.height)
+        yield flat.fault("box", i, f"{what}; mend it, or take it out")
     yield from _other_meaning(flat, ~good & ~shares)
     sides = flat.boxes[:, 2:] - flat.boxes[:, :2]
     for i in np.flatnonzero(good & ~shares & (sides.min(1) < TINY)):
@@ -96,21 +98,33 @@ def _sorted_corners(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([np.minimum(a, b), np.maximum(a, b)], 1)
 
 
-# What the four numbers may have been that came to us as corners (N, 4); the least share of all
-# boxes that must be unsound for it; how to read them.
-READINGS = (
-    (
+class Meaning(NamedTuple):
+    """What the four numbers of boxes may have been that came to us as corners (N, 4)."""
+
+    told: str
+    reading: Callable[[np.ndarray], np.ndarray]  # the corners they then have
+    share: float = 0.0  # of all boxes, that must be unsound for it
+    backwards: bool = False  # do most unsound ones end before they begin?
+
+
+MEANINGS = (
+    Meaning(
         "x, y, width and height, read as two corners; write x + width and y + height",
-        SHARE,
         _corners_of_sides,
+        share=SHARE,
+        backwards=True,
     ),
-    (
+    Meaning(
         "two corners, read as x, y, width and height; write x2 - x1 and y2 - y1",
-        SHARE,
         _sides_of_corners,
+        share=SHARE,
     ),
-    ("of pictures with x and y exchanged; exchange them there", 0.0, _transposed),
-    ("told with the right or lower corner first; exchange the corners", 0.0, _sorted_corners),
+    Meaning("of pictures with x and y exchanged; exchange them there", _transposed),
+    Meaning(
+        "told with the right or lower corner first; exchange the corners",
+        _sorted_corners,
+        backwards=True,
+    ),
 )
 
 
@@ -119,13 +133,15 @@ def _other_meaning(flat: Flat, bad: np.ndarray) -> Iterator[Fault]:
     count = int(bad.sum())
     if count < LEAST:
         return
+    backwards = (flat.boxes[bad, 2:] < flat.boxes[bad, :2]).any(1).mean() > 0.5
     touched = np.isin(flat.owner, flat.owner[bad])
-    for told, share, reading in READINGS:
-        fits = sound(reading(flat.boxes[touched]), flat.sizes[touched])
-        mended = fits[bad[touched]].mean()
-        if mended >= MENDED and fits.mean() >= FITTING and bad.mean() >= share:
+    for meaning in MEANINGS:
+        fits = sound(meaning.reading(flat.boxes[touched]), flat.sizes[touched])
+        mended = fits[bad[touched]].mean() >= MENDED and fits.mean() >= FITTING
+        if mended and bad.mean() >= meaning.share and (backwards or not meaning.backwards):
             what = (
-                f"{count} boxes do not fit their pictures, this one first; they seem to be {told}"
+                f"{count} boxes do not fit their pictures, this one first; they seem to be "
+                f"{meaning.told}"
             )
             yield flat.fault("order", int(bad.argmax()), what)
             return

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from eyeline.data.alike import is_slip
+from eyeline.data.alike import is_slip, is_variant
 from eyeline.data.arrange import Splits
 from eyeline.data.faults import Fault
 from eyeline.data.formats import Annotations
@@ -28,15 +28,15 @@ def check_classes(splits: Splits, known: list[str] | None, training: str | None)
             are told of each object.
     """
     counts = {name: count_objects(data) for name, data in splits.items()}
-    total = sum(counts.values(), np.zeros(0, np.int64)) if not counts else sum(counts.values())
     first = next(iter(splits.values()))
+    total = np.sum(list(counts.values()), axis=0)
     for k, name in enumerate(first.classes):
         if known is not None and name not in known:
             continue
         likely = [
             (int(total[j]), other)
             for j, other in enumerate(first.classes)
-            if j != k and total[k] <= RARE * total[j] and is_slip(name, other)
+            if _may_be_meant(name, (int(total[k]), k), other, (int(total[j]), j))
         ]
         if likely:
             number, other = max(likely)
@@ -46,12 +46,23 @@ def check_classes(splits: Splits, known: list[str] | None, training: str | None)
             )
             yield Fault("name", _first(splits, k) or first.source, what)
         elif not total[k]:
-            what = f"no picture has an object of the class {name!r}"
+            what = f"no picture has an object of the class {name!r}; nothing can learn it"
             yield Fault("empty", first.source, what)
         elif training is not None and not counts[training][k]:
-            others = [f"{name} has {own[k]}" for name, own in counts.items() if own[k]]
-            what = f"{training} has no object of the class {name!r}, {', '.join(others)}"
+            others = [f"{split} has {own[k]}" for split, own in counts.items() if own[k]]
+            what = (
+                f"{training} has no object of the class {name!r}, {', '.join(others)}; split the "
+                "pictures anew: `eyeline data split --stratify`"
+            )
             yield Fault("untrained", splits[training].source, what)
+
+
+def _may_be_meant(name: str, count: tuple[int, int], other: str, more: tuple[int, int]) -> bool:
+    """Of two names, with (objects, label) each: is the first a variant of the second, or, where
+    it is rare, a slip?"""
+    if is_variant(name, other):
+        return count < more
+    return count[0] <= RARE * more[0] and is_slip(name, other)
 
 
 def _objects(count: int) -> str:

@@ -30,23 +30,19 @@ class Seen:
 
     path: Path
     size: tuple[int, int] | None = None  # (height, width), upright
-    rotated: bool = False  # does its EXIF orientation exchange the two?
     fault: str | None = None  # why it cannot be read
     fingerprint: np.ndarray | None = None
 
 
 def look(path: Path, decode: bool) -> Seen:
-    """Args:
-    decode: all of it; otherwise its header, and the mark at its end, alone.
-    """
+    """Decode a picture, or look at its header and the mark at its end alone."""
     try:
         if decode or not has_end(path):
             image = read_image(path)  # (3, H, W)
             size = (image.shape[1], image.shape[2])
-            seen = Seen(path, size, is_rotated(path))
-            seen.fingerprint = fingerprint(image.permute(1, 2, 0).numpy())
-            return seen
-        return Seen(path, image_size(path), is_rotated(path))
+            print_ = fingerprint(image.permute(1, 2, 0).numpy()) if decode else None
+            return Seen(path, size, fingerprint=print_)
+        return Seen(path, image_size(path))
     except EyelineError as error:
         return Seen(path, fault=str(error).removeprefix(f"{path}: "))
 
@@ -99,7 +95,7 @@ def _fault(record: Record, seen: Seen) -> Fault | None:
     height, width = seen.size
     if seen.size == (record.height, record.width):
         return None
-    if seen.rotated and seen.size == (record.width, record.height):
+    if seen.size == (record.width, record.height) and is_rotated(record.path):
         what = (
             f"its annotations were made without its EXIF rotation ({record.width}x"
             f"{record.height}, upright it is {width}x{height}); turn the file upright, or "
