@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eyeline.cli.output import free_path
-from eyeline.cli.progress import track
 from eyeline.errors import EyelineError
 
 if TYPE_CHECKING:
@@ -96,6 +95,7 @@ def show(
         _show_fed(feed, f"{path.resolve().name}, fed to {augmented}", sheet, out, path,
                   count or 8, draws, batches, seed)  # fmt: skip
         return
+    from eyeline.data.checking.progress import track
     from eyeline.inspection.browse.gather import gather, narrowed
 
     collection = gather(path, split, format, track)
@@ -111,6 +111,7 @@ def show(
 
 
 def _write_page(collection: Collection, out: Path | None, path: Path) -> None:
+    from eyeline.data.checking.progress import track
     from eyeline.inspection.browse.page import ONE_FILE, write_page
 
     total = len(collection.pictures)
