@@ -249,7 +249,7 @@ def test_names_are_no_html(tmp_path: Path) -> None:
 
 
 def test_a_folder_has_thumbnails(found: Collection, tmp_path: Path) -> None:
-    index = write_page(found, tmp_path / "out", one_file=False)
+    index = write_page(found, tmp_path / "out")
     assert index == tmp_path / "out" / "index.html"
     rows = data_of(index.read_text(encoding="utf-8"))["pictures"]
     files = [row["image"] for row in rows if "image" in row]

@@ -115,9 +115,8 @@ def _write_page(collection: Collection, out: Path | None, path: Path) -> None:
     from eyeline.inspection.browse.page import ONE_FILE, write_page
 
     total = len(collection.pictures)
-    one_file = _is_page(out) if out is not None else total <= ONE_FILE
-    target = free_path(out, _default(path), ".html" if one_file else "")
-    page = write_page(collection, target, one_file, track)
+    target = free_path(out, _default(path), ".html" if total <= ONE_FILE else "")
+    page = write_page(collection, target, track)
     _tell(collection)
     print(page)
 
@@ -176,6 +175,7 @@ def _show_fed(
     import numpy as np
 
     from eyeline.inspection.browse import fed
+    from eyeline.inspection.browse.page import is_page
     from eyeline.inspection.browse.sheet import save_sheets, sheets
 
     total = len(feed.dataset)
@@ -185,7 +185,7 @@ def _show_fed(
         labels = np.concatenate([feed.dataset.annotations.records[i].labels for i in pictures])
         written = save_sheets(sheets(cells, 1 + draws, title, feed.dataset.classes, labels), sheet)
     else:
-        if out is not None and not _is_page(out):
+        if out is not None and not is_page(out):
             raise EyelineError(f"{out}: with --augmented the page is one file; call it .html")
         target = free_path(out, _default(path), ".html")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +199,3 @@ def _show_fed(
 
 def _default(path: Path) -> Path:
     return Path(f"{path.resolve().name}-show")
-
-
-def _is_page(out: Path) -> bool:
-    return out.suffix.lower() in (".html", ".htm")

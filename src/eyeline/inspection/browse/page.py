@@ -32,21 +32,16 @@ CARRIED, THUMBNAIL = 720, 400  # longer side: of pictures that a page holds, of 
 AT_ONCE = 64  # pictures read ahead, so that memory does not grow with their number
 
 
-def write_page(
-    collection: Collection,
-    out: Path,
-    one_file: bool | None = None,
-    track: Track = silent,
-) -> Path:
+def write_page(collection: Collection, out: str | Path, track: Track = silent) -> Path:
     """Write the page of all pictures, and give back its path.
 
     Args:
-        out: the page itself, or the new folder that gets index.html and thumbnails/.
-        one_file: does the page hold its pictures? None: up to ONE_FILE of them.
+        out: NAME.html, a page that holds its pictures; any other name becomes a folder with
+            index.html and thumbnails/, as is better for more than ONE_FILE of them.
         track: as in `eyeline.data.checking.check`.
     """
-    if one_file is None:
-        one_file = len(collection.pictures) <= ONE_FILE
+    out = Path(out)
+    one_file = is_page(out)
     page = out if one_file else out / "index.html"
     page.parent.mkdir(parents=True, exist_ok=True)
     if not one_file:
@@ -68,6 +63,11 @@ def write_page(
         rows.append(row)
     page.write_text(html(collection, rows), encoding="utf-8", errors="replace")
     return page
+
+
+def is_page(out: Path) -> bool:
+    """Is it the name of a page, and not of a folder?"""
+    return out.suffix.lower() in (".html", ".htm")
 
 
 def html(collection: Collection, rows: Sequence[dict[str, Any]]) -> str:
