@@ -36,7 +36,7 @@ function drawScatter() {
   c.scale(devicePixelRatio, devicePixelRatio);
   const style = getComputedStyle(document.body);
   const [soft, rule, ink] = ["--soft", "--rule", "--ink"].map((name) => style.getPropertyValue(name));
-  const field = { left: 44, top: 22, right: width - 10, bottom: height - 26 };
+  const field = { left: 44, top: 22, right: width - 18, bottom: height - 26 };
   let high = 10;
   let count = 0;
   for (const { wanted } of shown) {
