@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_cli import Run, cli, told, write_split
+from test_cli import Run, cli, told, weights, write_split
 
-__all__ = ["cli"]
+__all__ = ["cli", "weights"]
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +107,23 @@ def test_brackets_and_long_paths_stay_as_they_are(cli: Run, tmp_path: Path) -> N
     (folder / "train" / "0.png").write_bytes(b"")
     _, out, _ = cli("data", "check", folder)
     assert f"\n  {folder}/train/0.png: not a picture of a known format\n" in out
+
+
+def test_eval_of_what_is_sound(cli: Run, data: Path, weights: Path) -> None:
+    """Refused; with --tolerant measured on the rest, and told in three places."""
+    (data / "val" / "1.png").write_bytes(b"no picture")
+    line = told(cli("eval", weights, "--data", "d", "--out", "e"))
+    assert line.startswith("error: d: 1 fault in the data: d/val/1.png: not a picture")
+    status, out, err = cli("eval", weights, "--data", "d", "--out", "e", "--tolerant")
+    assert status == 0, err
+    words = "1 (pictures that are not there, or cannot be read)"
+    assert out.startswith(f"left out of the data: {words}\n")
+    [fault] = json.loads(Path("e/left_out.json").read_text())["left_out"]
+    assert fault["where"] == "d/val/1.png"
+    assert (
+        words in Path("e/report.html").read_text()
+        and "--tolerant" in Path("e/report.html").read_text()
+    )
 
 
 def test_ctrl_c_ends_in_one_line(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def show_numbers(statistics: dict[str, Statistics], every: bool, console: Consol
     from rich import box
     from rich.table import Table
 
-    table = Table("", box=box.SIMPLE_HEAD)
+    table = Table("", box=box.SIMPLE_HEAD, caption="* minimum / median / maximum")
     for name in statistics:
         table.add_column(name, justify="right")
     own = list(statistics.values())
@@ -118,10 +118,10 @@ def show_numbers(statistics: dict[str, Statistics], every: bool, console: Consol
     table.add_row("objects", *(str(s.objects) for s in own))
     if any(s.ignored for s in own):
         table.add_row("  to be ignored", *(str(s.ignored) for s in own))
-    table.add_row("  a picture, min / median / max", *(_range(s.per_picture) for s in own))
+    table.add_row("  of a picture*", *(_range(s.per_picture) for s in own))
     for size, told in (("small", "< 32²"), ("medium", "< 96²"), ("large", "≥ 96²")):
         table.add_row(f"  {size}, {told} px", *(str(getattr(s, size)) for s in own))
-    table.add_row("  width / height", *(_range(s.aspect_ratios) for s in own))
+    table.add_row("  width / height*", *(_range(s.aspect_ratios) for s in own))
     table.add_section()
     classes = list(own[0].by_class)
     hidden = 0 if every else max(0, len(classes) - CLASSES)

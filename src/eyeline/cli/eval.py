@@ -59,7 +59,7 @@ def evaluate(
 
     from eyeline.cli.output import free_path
     from eyeline.data.checking.progress import track
-    from eyeline.data.checking.usable import open_checked, told, write_left_out
+    from eyeline.data.checking.usable import in_words, open_checked, write_left_out
     from eyeline.device import find_device
     from eyeline.evaluation import evaluate
     from eyeline.export import optimize
@@ -90,7 +90,7 @@ def evaluate(
         track=track,
     )
     if dataset.left_out:
-        print(told(dataset.left_out))
+        print(in_words(dataset.left_out))
     if getattr(model, "needs_masks", False) and dataset.has_masks:
         dataset.use_masks()
     chosen = {
@@ -119,7 +119,7 @@ def evaluate(
     told = {key.replace("_", " "): str(v) for key, v in chosen.items() if v is not None}
     report.facts |= told | ({"test-time augmentation": "twelve passes"} if tta else {})
     if dataset.left_out:
-        report.facts["left out"] = told(dataset.left_out).partition(": ")[2]
+        report.facts["left out"] = in_words(dataset.left_out).partition(": ")[2]
     report.to_json(out / "results.json")
     report.detections_json(out / "detections.json")
     title = f"{model.name} on {Path(path).name} {split}"

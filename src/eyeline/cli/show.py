@@ -92,7 +92,7 @@ def show(
                 "instead of --split, and leave out --class, --defects and --limit"
             )
         feed = _feed(augmented, path, settings or [], format)
-        _show_fed(feed, f"{path.resolve().name}, fed to {augmented}", sheet, out, path,
+        _show_fed(feed, f"{path.resolve().name}, fed to {Path(augmented).name}", sheet, out, path,
                   count or 8, draws, batches, seed)  # fmt: skip
         return
     from eyeline.data.checking.progress import track

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from eyeline.data.checking import silent
 from eyeline.data.checking.progress import track
-from eyeline.data.checking.usable import open_checked, told
+from eyeline.data.checking.usable import in_words, open_checked
 from eyeline.data.formats import LISTS
 from eyeline.data.transforms import from_names
 from eyeline.errors import EyelineError
@@ -44,7 +44,7 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
     for one in opened if data.masks else []:
         one.use_masks()
     if dataset.left_out and writes:
-        print(told(dataset.left_out), flush=True)
+        print(in_words(dataset.left_out), flush=True)
     seed_generators(recipe.seed)  # for the first weights
     model = create_model(
         recipe.model.name, classes=dataset.classes, weights=recipe.weights, **recipe.model.options

@@ -111,7 +111,7 @@ def _refusal(report: Report, faults: list[Fault]) -> str:
     )
 
 
-def told(left_out: Sequence[Fault]) -> str:
+def in_words(left_out: Sequence[Fault]) -> str:
     """In words, how many of what were left out."""
     counts = Counter(fault.kind for fault in left_out)
     parts = [f"{counts[kind]} ({KINDS[kind].title})" for kind in KINDS if counts[kind]]
