@@ -1,4 +1,4 @@
-"""Files that are there whole, or not at all."""
+"""Files that are there whole, or not at all; and where those are kept that come from elsewhere."""
 
 from __future__ import annotations
 
@@ -20,3 +20,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $EYELINE_HOME, or ~/.cache/eyeline."""
+    return Path(os.environ.get("EYELINE_HOME") or Path.home() / ".cache" / "eyeline")

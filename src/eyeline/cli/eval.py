@@ -85,6 +85,7 @@ def evaluate(
         bad_boxes or of_run.bad_boxes,
         None if data else of_run.format,
         classes=model.classes,
+        channels=getattr(model, "channels", 3),
         one_based=of_run.one_based,
         unknown=of_run.unknown,
         track=track,

@@ -85,6 +85,18 @@ def all_classes(parts: Iterable[Annotations]) -> list[str]:
     return list(dict.fromkeys(name for part in parts for name in part.classes))
 
 
+def _points(parts: Iterable[Annotations]) -> list[str] | None:
+    """The names of the keypoints; data without any joins data that has some."""
+    parts = [data for data in parts if data.keypoint_names]
+    for data in parts:
+        if data.keypoint_names != parts[0].keypoint_names:
+            raise EyelineError(
+                f"{data.source}: other keypoints than in {parts[0].source}; name them alike, and "
+                "in the same order, or take them out of one"
+            )
+    return parts[0].keypoint_names if parts else None
+
+
 def renamed(data: Annotations, names: Mapping[str, str]) -> Annotations:
     """Classes under other names; one that gets the name of another becomes one with it."""
     classes = [names.get(name, name) for name in data.classes]
@@ -151,7 +163,8 @@ def split(
             raise EyelineError(
                 f"{name} would have no picture: there are {len(records)} in {len(groups)} groups"
             )
-        result[name] = replace(first, records=[records[i] for i in index])
+        own = [records[i] for i in index]
+        result[name] = replace(first, records=own, keypoint_names=_points(splits.values()))
     return _numbered(result)
 
 
@@ -213,6 +226,7 @@ def merge(parts: Mapping[str, Splits]) -> tuple[Splits, list[str]]:
             " and ".join(data.source for data in own),
             own[0].category_ids,
             [text for data in own for text in data.unread],
+            _points(own),
         )
         for name, own in pooled.items()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,12 +67,17 @@ def build_loader(
             )
         wide = np.array([record.width > record.height for record in annotations.records])
     count = len(dataset)  # type: ignore[arg-type]
+    if workers:
+        for one in _within(dataset):
+            if hasattr(one, "share"):
+                one.share()
     return Loader(
         _Seeded(dataset, seed),
         batch_sampler=BatchSampler(count, batch_size, shuffle, seed, wide, rank, world_size),
         num_workers=workers,
         collate_fn=partial(_collate, prepare=prepare),
         persistent_workers=workers > 0,
+        worker_init_fn=_keep_shared,
         pin_memory=torch.cuda.is_available(),
     )
 
@@ -144,12 +150,23 @@ class _Seeded(Dataset[Any]):
 
 
 def _set_epoch(dataset: Any, epoch: int) -> None:
-    """Tell it to the data set and, through torch's Subset and ConcatDataset, to those within."""
-    if hasattr(dataset, "set_epoch"):
-        dataset.set_epoch(epoch)
+    for one in _within(dataset):
+        if hasattr(one, "set_epoch"):
+            one.set_epoch(epoch)
+
+
+def _within(dataset: Any) -> Iterator[Any]:
+    """The data set and, through torch's Subset and ConcatDataset, those within."""
+    yield dataset
     for inner in (getattr(dataset, "dataset", None), *getattr(dataset, "datasets", ())):
         if inner is not None:
-            _set_epoch(inner, epoch)
+            yield from _within(inner)
+
+
+def _keep_shared(worker: int) -> None:
+    """The garbage collector writes to every object it looks at, and a page of memory that is
+    written to is copied: let it pass over all that the worker shares with its parent."""
+    gc.freeze()
 
 
 @contextmanager

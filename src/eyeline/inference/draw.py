@@ -11,7 +11,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from scipy import ndimage  # type: ignore[import-untyped]
 from torch import Tensor
 
-from eyeline.data.images import to_rgb
+from eyeline.data.modes import to_rgb
 from eyeline.errors import EyelineError
 from eyeline.ops.pixels import check_pixels
 
@@ -29,7 +29,8 @@ SHORTEST = 480  # pictures whose longer side is below it are enlarged by a whole
 def to_pil(image: Tensor | np.ndarray | Image.Image) -> Image.Image:
     """An RGB PIL picture of a tensor (3, H, W), an array (H, W, 3) or another PIL picture: a copy.
 
-    Tensors and arrays are uint8, or floats in [0, 1].
+    Tensors and arrays are uint8, or floats in [0, 1]. Of a tensor of more channels the first three
+    are seen, of one or two the first, in grey.
 
     Raises:
         EyelineError: another shape, type or range.
@@ -38,8 +39,9 @@ def to_pil(image: Tensor | np.ndarray | Image.Image) -> Image.Image:
         converted = to_rgb(image)
         return converted.copy() if converted is image else converted
     if isinstance(image, Tensor):
-        if image.ndim != 3 or image.shape[0] != 3:
+        if image.ndim != 3 or not image.numel():
             raise EyelineError(f"a picture tensor is (3, H, W), this one is {tuple(image.shape)}")
+        image = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
         image = image.detach().float().cpu() if image.is_floating_point() else image.cpu()
         image = image.permute(1, 2, 0).numpy()
     if image.ndim != 3 or image.shape[2] != 3:

@@ -36,19 +36,31 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
     transforms = from_names(data.transforms)
     opened = open_checked(
         path, [data.train] if data.val is None else [data.train, data.val], data.tolerant,
-        data.bad_boxes, data.format, recipe.seed, classes=recipe.classes,
+        data.bad_boxes, data.format, recipe.seed, data.channels, classes=recipe.classes,
         one_based=data.one_based, unknown=data.unknown, track=track if writes else silent,
     )  # fmt: skip
     dataset, val_dataset = opened[0], opened[1] if len(opened) > 1 else None
-    dataset.transforms, dataset.draft = transforms, data.draft
+    dataset.use_transforms(transforms)
+    dataset.draft, dataset.single_from = data.draft, recipe.epochs - data.single_epochs
     for one in opened if data.masks else []:
         one.use_masks()
+    if transforms.uses_masks and not data.masks:
+        dataset.use_masks()
     if dataset.left_out and writes:
         print(in_words(dataset.left_out), flush=True)
     seed_generators(recipe.seed)  # for the first weights
+    options = recipe.model.options
+    if recipe.weights is None:
+        options = _of_channels(data.channels) | options
     model = create_model(
-        recipe.model.name, classes=dataset.classes, weights=recipe.weights, **recipe.model.options
+        recipe.model.name, classes=dataset.classes, weights=recipe.weights, **options
     )
+    takes = getattr(model, "channels", data.channels)
+    if takes != data.channels:
+        raise EyelineError(
+            f"data.channels is {data.channels} and the model takes {takes}; set data.channels, or "
+            "model.in_channels, with as many numbers in model.image_mean and model.image_std"
+        )
     if getattr(model, "needs_masks", False) and not data.masks:
         for one in opened:
             one.use_masks()
@@ -56,3 +68,11 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
     if source is not None and writes:
         print(f"{source}: {model.load_report}", flush=True)
     return model, dataset, val_dataset
+
+
+def _of_channels(count: int) -> dict[str, Any]:
+    """Options of a model for pictures of so many channels. Of other than three nobody knows mean
+    and deviation: these bring values in [0, 1] to about -2 to 2, as ImageNet's do."""
+    if count == 3:
+        return {}
+    return {"in_channels": count, "image_mean": [0.5] * count, "image_std": [0.25] * count}

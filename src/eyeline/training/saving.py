@@ -30,10 +30,10 @@ STATE = "state.pt"
 LEFT_OUT = "left_out.json"
 # Keys of the recipe that a resumed run must have as they were.
 UNCHANGED = (
-    "model", "classes", "data.train", "data.transforms", "data.tolerant", "data.bad_boxes",
-    "data.one_based",
-    "data.unknown", "data.draft", "data.aspect_grouping", "optimizer", "schedule", "batch_size",
-    "accumulate", "clip_norm", "seed", "precision", "freeze", "ema", "eval.metric",
+    "model", "classes", "data.train", "data.transforms", "data.single_epochs", "data.tolerant",
+    "data.bad_boxes", "data.one_based", "data.unknown", "data.draft", "data.aspect_grouping",
+    "optimizer", "schedule", "batch_size", "accumulate", "clip_norm", "seed", "precision", "freeze",
+    "ema", "eval.metric",
 )  # fmt: skip
 # What a run writes into its folder before it has saved a state.
 EARLY = (

@@ -165,6 +165,8 @@ def test_real_data_is_the_same_in_every_format(
     assert len(boxes) == {"bccd": 292, "tiny_coco": 45}[source]
     assert len(without_area) == {"bccd": 2, "tiny_coco": 0}[source]
     for format in FORMATS:
+        if "plain" not in format.HOLDS:  # pictures of masks
+            continue
         write(plan({"train": given}, format), tmp_path / format.NAME, link=True)
         found = open_annotations(tmp_path / format.NAME, "train")
         assert {r.path.name: (r.boxes.tolist(), r.labels.tolist()) for r in found.records} == boxes

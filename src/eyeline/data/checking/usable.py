@@ -32,6 +32,7 @@ def open_checked(
     bad_boxes: str = "error",
     format: str | None = None,
     seed: int = 0,
+    channels: int = 3,
     **options: Any,
 ) -> list[DetectionDataset]:
     """Data sets of the splits, with the classes of the first, or else `classes`.
@@ -56,7 +57,7 @@ def open_checked(
     report = check(path, names, format, pictures, copies=False, **options)
     kinds = set(KINDS) if tolerant else {"box", "scale"} if bad_boxes == "drop" else set()
     sound, left_out = usable(report, kinds, names)
-    datasets = [DetectionDataset(sound[name], seed=seed) for name in splits]
+    datasets = [DetectionDataset(sound[name], seed=seed, channels=channels) for name in splits]
     for dataset in datasets:
         dataset.left_out = left_out
     return datasets

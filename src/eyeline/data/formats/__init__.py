@@ -11,10 +11,20 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from eyeline.data.faults import STRICT, Faults
-from eyeline.data.formats import coco, kitti, voc, yolo
+from eyeline.data.formats import (
+    coco,
+    csv_boxes,
+    instances,
+    kitti,
+    open_images,
+    semantic,
+    voc,
+    yolo,
+)
 from eyeline.data.formats.annotations import REGION, Annotations, Record, with_classes
 from eyeline.data.formats.coco import read_coco
 from eyeline.data.formats.voc import read_voc
+from eyeline.data.public.sets import path_of
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import Segmentation
 
@@ -79,8 +89,10 @@ class Format(Protocol):
         """
 
 
-FORMATS = cast(tuple[Format, ...], (coco, voc, yolo, kitti))
-LISTS = (".yaml", ".yml")  # files that name several splits; any other file is one
+FORMATS = cast(
+    tuple[Format, ...], (coco, voc, yolo, kitti, csv_boxes, open_images, semantic, instances)
+)
+LISTS = (".yaml", ".yml")  # files that name their splits; any other, if it has but one, is that
 
 
 def open_annotations(
@@ -124,7 +136,7 @@ def recognise(path: str | Path, format: str | None = None) -> tuple[Format, Path
     """
     path = Path(path)
     if not path.exists():
-        raise EyelineError(f"{path}: no such file or folder")
+        path = path_of(path)  # of a public data set, by its name
     formats = FORMATS if format is None else (format_named(format),)
     for pattern in (".", "*", "*/*") if path.is_dir() else (".",):
         folders = [path] if pattern == "." else sorted(path.glob(f"{pattern}/"))
@@ -168,7 +180,7 @@ def split_of(path: Path, split: str, found: Format) -> str:
     Raises EyelineError where there is none.
     """
     names = found.splits(path) or []
-    if path.is_file() and path.suffix.lower() not in LISTS:
+    if path.is_file() and path.suffix.lower() not in LISTS and len(names) == 1:
         return names[0]
     if split in names:
         return split

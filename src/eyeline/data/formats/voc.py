@@ -20,6 +20,7 @@ from eyeline.data.formats.annotations import (
     with_classes,
     write_class_list,
 )
+from eyeline.data.formats.fitting import SEPARATE
 from eyeline.data.formats.pictures import place_records
 from eyeline.data.images import SUFFIXES
 from eyeline.errors import EyelineError
@@ -30,7 +31,7 @@ LAYOUT = "Annotations/*.xml, JPEGImages/ and ImageSets/Main/*.txt"
 Parsed = tuple[Path, Element, dict[Element, int]]  # a file, its tree, its objects' lines
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FLAGS = ("difficult", "truncated", "occluded")
-HOLDS = frozenset(("boxes", "sizes", "empty", "blanks", *FLAGS))
+HOLDS = frozenset(("boxes", "sizes", "empty", "blanks", *SEPARATE, *FLAGS))
 
 
 def read_voc(

@@ -31,7 +31,7 @@ from eyeline.data.formats.annotations import (
     read_text,
     record_of,
 )
-from eyeline.data.formats.fitting import extent
+from eyeline.data.formats.fitting import SEPARATE, extent
 from eyeline.data.formats.numbers import plain, shortest
 from eyeline.data.formats.pictures import place_picture
 from eyeline.data.images import SUFFIXES
@@ -41,7 +41,7 @@ from eyeline.ops.segmentations import Segmentation
 NAME = "yolo"
 TITLE = "YOLO"
 LAYOUT = "data.yaml with names and train, or images/ and labels/*.txt"
-HOLDS = frozenset(("polygons", "empty", "blanks", "folders"))
+HOLDS = frozenset(("polygons", "empty", "blanks", "folders", *SEPARATE))
 
 FARTHEST = 10.0  # a coordinate beyond it is in pixels, not relative
 DIGITS = 6  # behind the point of an outline's corner in pixels

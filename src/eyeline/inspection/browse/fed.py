@@ -21,7 +21,7 @@ from eyeline.inference.draw import draw_boxes
 from eyeline.inspection.browse.drawing import fitted, masks_of
 from eyeline.inspection.browse.gather import told_counts
 from eyeline.inspection.browse.sheet import Cell
-from eyeline.nn.detector import Preprocess, prepare_of
+from eyeline.nn.detector import Preprocess, as_float, prepare_of
 from eyeline.structures import Batch, Target
 from eyeline.training.build import build
 from eyeline.training.checks import check_data
@@ -106,7 +106,7 @@ class Feed:
 def original(feed: Feed, index: int) -> Cell:
     """A picture as it is annotated."""
     record = feed.dataset.annotations.records[index]
-    image = read_image(record.path)
+    image = as_float(read_image(record.path, channels=feed.dataset.channels))
     height, width = image.shape[1:]
     shown = fitted(image)
     shown = draw_boxes(
