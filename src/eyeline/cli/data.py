@@ -1,4 +1,4 @@
-"""eyeline data: sample and public data, and one's own checked, converted, split and merged."""
+"""eyeline data: sample and public data, one's own checked, looked at, converted, split, merged."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Annotated
 
 import typer
 
-from eyeline.cli import arrange, get
+from eyeline.cli import arrange, get, show
 from eyeline.cli.check import check
 
 app = typer.Typer(
-    help="Sample and public data; your own checked, converted, split, merged.",
+    help="Sample and public data; your own checked, looked at, converted, split, merged.",
     no_args_is_help=True,
 )
 app.command()(check)
 app.command()(arrange.convert)
 app.command()(arrange.split)
 app.command()(arrange.merge)
+app.command()(show.show)
 app.command()(get.get)
 
 
