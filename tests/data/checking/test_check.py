@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
-from planted import CLASSES, HEIGHT, WIDTH, Coco, Voc, picture
+from planted import CLASSES, HEIGHT, OBJECTS, WIDTH, Coco, Voc, picture
 
 from eyeline.data.checking import Report, check
 from eyeline.data.faults import KINDS
@@ -296,6 +296,19 @@ def test_corners_exchanged(tmp_path: Path) -> None:
     [fault] = check(data.save()).by_kind()["order"]
     assert "right or lower corner first" in fault.what
     assert fault.where == f"{data.file('train0')}:3"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("box", [["inf"] * 4, ["-inf", "-inf", "inf", "inf"], ["1e39"] * 4])
+def test_numbers_that_are_not_finite(box: list[str], tmp_path: Path) -> None:
+    data = Voc(tmp_path)
+    data.objects["val0"] = [("RBC", [float(value) for value in box])] * OBJECTS
+    report = check(data.save())
+    assert [fault.where for fault in report.by_kind()["box"]] == [
+        f"{data.file('val0')}:{line}" for line in range(3, 3 + OBJECTS)
+    ]
+    assert report.statistics["val"].objects == 3 * OBJECTS
+    assert set(report.by_kind()) == {"box"}
 
 
 def test_corners_counted_from_1(tmp_path: Path) -> None:
