@@ -356,9 +356,13 @@ def test_a_list_of_what_others_list_is_left_out(tmp_path: Path) -> None:
     data = Voc(tmp_path)
     data.splits["trainval"] = [*data.splits["train"], *data.splits["val"]]
     data.objects["val1"][0] = ("RBC", [5, 5, 5, 5])
+    data.objects["val2"][1] = ("", [5, 5, 9, 9])
     report = check(data.save())
     assert report.left_out == ["trainval"]
-    assert told(report) == [("box", f"{data.file('val1')}:3")]  # once
+    assert told(report) == [  # each once, though "trainval" lists it too
+        ("class", f"{data.file('val2')}:4"),
+        ("box", f"{data.file('val1')}:3"),
+    ]
 
 
 def test_a_picture_listed_in_two_splits(tmp_path: Path) -> None:
@@ -373,9 +377,13 @@ def test_a_class_mistyped_in_val(tmp_path: Path) -> None:
     """Without a list of classes, those of the training split count."""
     data = Voc(tmp_path)
     data.objects["val1"][2] = ("platlets", data.objects["val1"][2][1])
-    [fault] = check(data.save()).faults
+    report = check(data.save())
+    [fault] = report.faults
     assert (fault.kind, fault.where) == ("class", f"{data.file('val1')}:5")
     assert "did you mean 'Platelets'?" in fault.what
+    assert report.known == CLASSES  # the object itself is kept, to be looked at
+    assert report.splits["val"].classes == [*CLASSES, "platlets"]
+    assert report.statistics["val"].by_class["platlets"] == 1
 
 
 # How pictures are read
