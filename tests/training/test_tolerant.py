@@ -126,6 +126,15 @@ def test_bad_boxes_alone(tmp_path: Path) -> None:
     assert len(train) == PICTURES and [fault.kind for fault in train.left_out] == ["box", "box"]
 
 
+def test_warnings_are_told(tmp_path: Path) -> None:
+    write(tmp_path, "train", 2, {"disc": 1, "Disc ": 2})
+    lines: list[str] = []
+    [train] = open_checked(tmp_path, ["train"], say=lines.append)
+    assert train.left_out == [] and len(lines) == 1
+    assert lines[0].startswith("1 warning: ") and "is almost 'disc' (4)" in lines[0]
+    assert lines[0].endswith(f"; see `eyeline data check {tmp_path} --all`")
+
+
 def test_many_faults_are_counted(tmp_path: Path) -> None:
     write(tmp_path, "train", 14, {"disc": 1})
     for i in range(14):

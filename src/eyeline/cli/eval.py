@@ -89,9 +89,8 @@ def evaluate(
         one_based=of_run.one_based,
         unknown=of_run.unknown,
         track=track,
+        say=print,
     )
-    if dataset.left_out:
-        print(in_words(dataset.left_out))
     if getattr(model, "needs_masks", False) and dataset.has_masks:
         dataset.use_masks()
     chosen = {

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from eyeline.data.checking import silent
 from eyeline.data.checking.progress import track
-from eyeline.data.checking.usable import in_words, open_checked
+from eyeline.data.checking.usable import open_checked
 from eyeline.data.formats import LISTS
 from eyeline.data.transforms import from_names
 from eyeline.errors import EyelineError
@@ -38,6 +38,7 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
         path, [data.train] if data.val is None else [data.train, data.val], data.tolerant,
         data.bad_boxes, data.format, recipe.seed, data.channels, classes=recipe.classes,
         one_based=data.one_based, unknown=data.unknown, track=track if writes else silent,
+        say=print if writes else None,
     )  # fmt: skip
     dataset, val_dataset = opened[0], opened[1] if len(opened) > 1 else None
     dataset.use_transforms(transforms)
@@ -46,8 +47,6 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
         one.use_masks()
     if transforms.uses_masks and not data.masks:
         dataset.use_masks()
-    if dataset.left_out and writes:
-        print(in_words(dataset.left_out), flush=True)
     seed_generators(recipe.seed)  # for the first weights
     options = recipe.model.options
     if recipe.weights is None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
-from planted import CLASSES, HEIGHT, WIDTH, Coco, Voc, picture
+from planted import CLASSES, HEIGHT, OBJECTS, WIDTH, Coco, Voc, picture
 
 from eyeline.data.checking import Report, check
 from eyeline.data.faults import KINDS
@@ -298,6 +298,19 @@ def test_corners_exchanged(tmp_path: Path) -> None:
     assert fault.where == f"{data.file('train0')}:3"
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("box", [["inf"] * 4, ["-inf", "-inf", "inf", "inf"], ["1e39"] * 4])
+def test_numbers_that_are_not_finite(box: list[str], tmp_path: Path) -> None:
+    data = Voc(tmp_path)
+    data.objects["val0"] = [("RBC", [float(value) for value in box])] * OBJECTS
+    report = check(data.save())
+    assert [fault.where for fault in report.by_kind()["box"]] == [
+        f"{data.file('val0')}:{line}" for line in range(3, 3 + OBJECTS)
+    ]
+    assert report.statistics["val"].objects == 3 * OBJECTS
+    assert set(report.by_kind()) == {"box"}
+
+
 def test_corners_counted_from_1(tmp_path: Path) -> None:
     data = Voc(tmp_path)
     for stem in ("train0", "train1", "val0"):
@@ -343,9 +356,13 @@ def test_a_list_of_what_others_list_is_left_out(tmp_path: Path) -> None:
     data = Voc(tmp_path)
     data.splits["trainval"] = [*data.splits["train"], *data.splits["val"]]
     data.objects["val1"][0] = ("RBC", [5, 5, 5, 5])
+    data.objects["val2"][1] = ("", [5, 5, 9, 9])
     report = check(data.save())
     assert report.left_out == ["trainval"]
-    assert told(report) == [("box", f"{data.file('val1')}:3")]  # once
+    assert told(report) == [  # each once, though "trainval" lists it too
+        ("class", f"{data.file('val2')}:4"),
+        ("box", f"{data.file('val1')}:3"),
+    ]
 
 
 def test_a_picture_listed_in_two_splits(tmp_path: Path) -> None:
@@ -360,9 +377,13 @@ def test_a_class_mistyped_in_val(tmp_path: Path) -> None:
     """Without a list of classes, those of the training split count."""
     data = Voc(tmp_path)
     data.objects["val1"][2] = ("platlets", data.objects["val1"][2][1])
-    [fault] = check(data.save()).faults
+    report = check(data.save())
+    [fault] = report.faults
     assert (fault.kind, fault.where) == ("class", f"{data.file('val1')}:5")
     assert "did you mean 'Platelets'?" in fault.what
+    assert report.known == CLASSES  # the object itself is kept, to be looked at
+    assert report.splits["val"].classes == [*CLASSES, "platlets"]
+    assert report.statistics["val"].by_class["platlets"] == 1
 
 
 # How pictures are read

@@ -6,11 +6,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
+from eyeline.data.arrange import Splits
 from eyeline.data.checking.boxes import check_boxes, check_corners
 from eyeline.data.checking.classes import check_classes
 from eyeline.data.checking.files import check_files
 from eyeline.data.checking.pictures import Track, check_copies, check_pictures, look_at_all
-from eyeline.data.checking.reading import empty_splits, ids_of, read_all, unknown_classes
+from eyeline.data.checking.reading import Reading, empty_splits, ids_of, read_all, unknown_classes
 from eyeline.data.checking.report import Report
 from eyeline.data.checking.statistics import Statistics
 from eyeline.data.faults import KINDS, Fault, Faults
@@ -50,16 +53,10 @@ def check(
         EyelineError: nothing there, no known format, no such split. All else is in the report.
     """
     faults = Faults(gather=True)
-    reading = read_all(path, splits, format, classes, one_based, unknown, faults)
-    found = faults.found + unknown_classes(reading) + ids_of(reading)
-    found += empty_splits(reading.splits)
-    unified = reading.unified()
-    if unified:
-        found += check_classes(unified, reading.known, reading.training)
-    for data in unified.values():
-        found += check_boxes(data)
-    if unified and reading.format.NAME == "voc" and not one_based:
-        found += check_corners(unified)
+    with np.errstate(invalid="ignore", over="ignore"):  # numbers that are not finite are told
+        reading = read_all(path, splits, format, classes, one_based, unknown, faults)
+        unified = reading.unified()
+        found = faults.found + _annotation_faults(reading, unified, one_based)
     if pictures:
         paths = list(dict.fromkeys(r.path for data in unified.values() for r in data.records))
         seen = look_at_all(paths, pictures is True, track)
@@ -78,6 +75,18 @@ def check(
         pictures="decoded" if pictures is True else pictures or "not read",
         faults=_in_order(found),
     )
+
+
+def _annotation_faults(reading: Reading, unified: Splits, one_based: bool) -> list[Fault]:
+    """All that can be said without the pictures."""
+    found = unknown_classes(reading) + ids_of(reading) + empty_splits(unified)
+    if unified:
+        found += check_classes(unified, reading.known, reading.training)
+        if reading.format.NAME == "voc" and not one_based:
+            found += check_corners(unified)
+    for data in unified.values():
+        found += check_boxes(data)
+    return found
 
 
 def _in_order(faults: list[Fault]) -> list[Fault]:

@@ -39,8 +39,9 @@ def statistics(data: Annotations) -> Statistics:
     sizes = Counter(f"{record.width}x{record.height}" for record in records)
     counts = np.array([len(record.boxes) for record in records], np.int64)
     boxes = np.concatenate([np.zeros((0, 4), np.float32), *(r.boxes for r in records)])
-    sides = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
-    sides = sides[np.isfinite(sides).all(1) & (sides > 0).all(1)]
+    boxes = boxes[np.isfinite(boxes).all(1)].astype(np.float64)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    sides = sides[(sides > 0).all(1)]
     areas = sides.prod(1)
     return Statistics(
         pictures=len(records),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ def open_checked(
     format: str | None = None,
     seed: int = 0,
     channels: int = 3,
+    say: Callable[[str], object] | None = None,
     **options: Any,
 ) -> list[DetectionDataset]:
     """Data sets of the splits, with the classes of the first, or else `classes`.
@@ -43,6 +44,7 @@ def open_checked(
 
     Args:
         tolerant: leave out what is wrong, as the data sets' `left_out` tells, and say how much.
+        say: gets a line on what is left out, and one on warnings, where there are any.
         bad_boxes: "drop" to do so with boxes alone.
         options: `classes`, `one_based`, `unknown` and `track` of `check`.
 
@@ -60,6 +62,12 @@ def open_checked(
     datasets = [DetectionDataset(sound[name], seed=seed, channels=channels) for name in splits]
     for dataset in datasets:
         dataset.left_out = left_out
+    warnings = [fault for fault in report.faults if fault.severity == "warning"]
+    if left_out and say:
+        say(in_words(left_out))
+    if warnings and say:
+        count = "1 warning" if len(warnings) == 1 else f"{len(warnings)} warnings, the first"
+        say(f"{count}: {warnings[0]}; see {_command(report)}")
     return datasets
 
 
@@ -105,11 +113,14 @@ def _refusal(report: Report, faults: list[Fault]) -> str:
     named = "; ".join(map(str, faults[:NAMED]))
     more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    command = shlex.join(["eyeline", "data", "check", str(report.path)])
     return (
-        f"{report.path}: {count} in the data: {named}{more}; mend them (`{command} --all` shows "
+        f"{report.path}: {count} in the data: {named}{more}; mend them ({_command(report)} shows "
         "them), or leave them out with --tolerant (data.tolerant=true)"
     )
+
+
+def _command(report: Report) -> str:
+    return f"`{shlex.join(['eyeline', 'data', 'check', str(report.path), '--all'])}`"
 
 
 def in_words(left_out: Sequence[Fault]) -> str:
