@@ -33,6 +33,7 @@ def check(
     one_based: Annotated[
         bool, typer.Option("--one-based", help="PATH is Pascal VOC whose pixels count from 1")
     ] = False,
+    channels: Annotated[int, typer.Option(min=1, help="of a picture")] = 3,
     fast: Annotated[
         bool,
         typer.Option("--fast", help="read the pictures' headers alone; find exact copies"),
@@ -72,6 +73,7 @@ def check(
         format,
         pictures=False if no_pictures else "headers" if fast else True,
         one_based=one_based,
+        channels=channels,
         track=track,
     )
     if json_file is not None:

@@ -35,6 +35,7 @@ def check(
     one_based: bool = False,
     unknown: Literal["error", "ignore"] = "error",
     copies: bool = True,
+    channels: int = 3,
     track: Track = silent,
 ) -> Report:
     """Read annotated pictures of any format, and tell all that is wrong with them.
@@ -46,6 +47,7 @@ def check(
             False: leave them alone.
         classes: names to train on, by default those of the split to train on.
         one_based, unknown: as in `open_annotations`.
+        channels: of a picture; see `read_image`.
         copies: look for pictures that are the same, and where they are decoded nearly the same.
         track: (paths, what is done, how many) -> the paths, one after another; shows progress.
 
@@ -59,7 +61,7 @@ def check(
         found = faults.found + _annotation_faults(reading, unified, one_based)
     if pictures:
         paths = list(dict.fromkeys(r.path for data in unified.values() for r in data.records))
-        seen = look_at_all(paths, pictures is True, track)
+        seen = look_at_all(paths, pictures is True, track, channels)
         found += check_pictures(unified, seen)
         if copies:
             found += check_copies(unified, seen)

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from eyeline.data.alike import ALIKE, fingerprint, nearest_before, same_files
 from eyeline.data.arrange import Splits
 from eyeline.data.faults import Fault
 from eyeline.data.formats import Record
-from eyeline.data.images import image_size, is_rotated, read_image
+from eyeline.data.headers import rotation_fault
+from eyeline.data.images import image_size, read_image, size_fault
 from eyeline.errors import EyelineError
 
 Track = Callable[[Iterable[Path], str, int], Iterable[Path]]
@@ -34,17 +37,26 @@ class Seen:
     fingerprint: np.ndarray | None = None
 
 
-def look(path: Path, decode: bool) -> Seen:
+def look(path: Path, decode: bool, channels: int = 3) -> Seen:
     """Decode a picture, or look at its header and the mark at its end alone."""
     try:
         if decode or not has_end(path):
-            image = read_image(path)  # (3, H, W)
+            image = read_image(path, channels=channels)  # (C, H, W)
             size = (image.shape[1], image.shape[2])
-            print_ = fingerprint(image.permute(1, 2, 0).numpy()) if decode else None
+            print_ = fingerprint(eight_bits(image)) if decode else None
             return Seen(path, size, fingerprint=print_)
-        return Seen(path, image_size(path))
+        size = image_size(path)
+        return Seen(path, size, size_fault(*size))
     except EyelineError as error:
         return Seen(path, fault=str(error).removeprefix(f"{path}: "))
+
+
+def eight_bits(image: Tensor) -> np.ndarray:
+    """(H, W, 3) uint8 of a picture (C, H, W); of other than three channels their mean."""
+    if len(image) != 3:
+        scale = 1 if image.dtype == torch.uint8 else 255
+        image = (image.float().mean(0, keepdim=True) * scale).byte().expand(3, -1, -1)
+    return image.permute(1, 2, 0).numpy()
 
 
 def has_end(path: Path) -> bool:
@@ -59,13 +71,18 @@ def has_end(path: Path) -> bool:
         return True  # who reads it tells
 
 
-def look_at_all(paths: Sequence[Path], decode: bool, track: Track) -> dict[Path, Seen]:
+def look_at_all(
+    paths: Sequence[Path], decode: bool, track: Track, channels: int = 3
+) -> dict[Path, Seen]:
     """A look at each picture, several at once."""
+
+    def look_at(path: Path) -> Seen:
+        return look(path, decode, channels)
 
     def looks() -> Iterator[Seen]:
         step = THREADS * AHEAD
         for start in range(0, len(paths), step):
-            yield from pool.map(lambda path: look(path, decode), paths[start : start + step])
+            yield from pool.map(look_at, paths[start : start + step])
 
     pool = ThreadPoolExecutor(THREADS)
     try:
@@ -90,18 +107,13 @@ def check_pictures(splits: Splits, seen: dict[Path, Seen]) -> Iterator[Fault]:
 
 
 def _fault(record: Record, seen: Seen) -> Fault | None:
-    if seen.size is None:
+    if seen.size is None or seen.fault is not None:
         return Fault("picture", record.path, str(seen.fault))
     height, width = seen.size
     if seen.size == (record.height, record.width):
         return None
-    if seen.size == (record.width, record.height) and is_rotated(record.path):
-        what = (
-            f"its annotations were made without its EXIF rotation ({record.width}x"
-            f"{record.height}, upright it is {width}x{height}); turn the file upright, or "
-            "annotate it so"
-        )
-        return Fault("rotation", record.path, what)
+    if turned := rotation_fault(record, height, width):
+        return Fault("rotation", record.path, turned)
     what = (
         f"the picture is {width}x{height}, its annotation says {record.width}x{record.height}; "
         "were the boxes drawn on another one?"

@@ -56,7 +56,7 @@ def open_checked(
         raise EyelineError(f'bad_boxes is "error" or "drop", not {bad_boxes!r}')
     names = list(dict.fromkeys(splits))
     pictures: Any = True if tolerant else "headers"
-    report = check(path, names, format, pictures, copies=False, **options)
+    report = check(path, names, format, pictures, copies=False, channels=channels, **options)
     kinds = set(KINDS) if tolerant else {"box", "scale"} if bad_boxes == "drop" else set()
     sound, left_out = usable(report, kinds, names)
     datasets = [DetectionDataset(sound[name], seed=seed, channels=channels) for name in splits]
