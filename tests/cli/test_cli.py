@@ -398,7 +398,13 @@ def test_unreadable_picture_in_a_folder(
     for name in ("a.png", "c.png"):
         (tmp_path / name).write_bytes((data / "val" / "0.png").read_bytes())
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:100])
-    assert "b.png" in told(cli("predict", weights, tmp_path, "--out", "p"))
+    status, out, err = cli("predict", weights, tmp_path, "--out", "p")
+    assert (status, "2 pictures: p" in out) == (1, True)
+    assert [line.partition(": ")[0] for line in err.splitlines()] == ["left out", "error"]
+    assert "b.png" in err and "1 of 3 could not be read" in err
+    assert sorted(path.name for path in Path("p").glob("*.jpg")) == ["a.jpg", "c.jpg"]
+    # Of one picture alone there is nothing else to tell.
+    assert "b.png" in told(cli("predict", weights, tmp_path / "b.png"))
 
 
 def test_class_that_train_never_saw(cli: Run, tmp_path: Path, weights: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.data.formats.test_fuzz import ALL, broken, data_set
+from tests.fuzz.limits import within_seconds
 from torch import nn
 
 import eyeline
@@ -17,8 +19,6 @@ from eyeline.data.checking.usable import open_checked
 from eyeline.data.datasets import DetectionDataset
 from eyeline.data.formats import Format
 from eyeline.errors import EyelineError
-from tests.data.formats.test_fuzz import ALL, broken, data_set
-from tests.fuzz.limits import within_seconds
 
 TINY = {"backbone": "resnet18", "fpn_channels": 8, "tower_depth": 1, "size": 64}
 CLASSES = 9  # more than a broken file makes of two

@@ -13,6 +13,7 @@ from eyeline.data.checking.files import file_of
 from eyeline.data.checking.places import place_of
 from eyeline.data.checking.statistics import Statistics, statistics
 from eyeline.data.faults import KINDS, Fault, Severity
+from eyeline.data.images import SUFFIXES
 
 VERSION = 1  # of the form of `Report.as_json`
 
@@ -59,7 +60,10 @@ class Report:
         """The picture that a fault is about, if it is about one."""
         if fault.picture is not None:
             return fault.picture
-        return self._pictures.get(fault.where) or self._pictures.get(file_of(fault.where))
+        found = self._pictures.get(fault.where) or self._pictures.get(file_of(fault.where))
+        if found is None and Path(fault.where).suffix.lower() in SUFFIXES:  # it is not there
+            found = Path(fault.where)
+        return found
 
     @cached_property
     def _pictures(self) -> dict[str, Path]:
