@@ -1,4 +1,4 @@
-"""Files that are there whole, or not at all."""
+"""Files that are there whole, or not at all; and where those are kept that come from elsewhere."""
 
 from __future__ import annotations
 
@@ -69,3 +69,8 @@ class Lines:
             self.file.truncate(self.end)  # no half line
             raise
         self.end, self.waiting = self.end + written, b""
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $EYELINE_HOME, or ~/.cache/eyeline."""
+    return Path(os.environ.get("EYELINE_HOME") or Path.home() / ".cache" / "eyeline")

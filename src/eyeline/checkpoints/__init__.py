@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from eyeline import registry
 from eyeline.checkpoints import eyeline, torchvision
+from eyeline.checkpoints.channels import for_channels
 from eyeline.checkpoints.eyeline import run_model, run_weights, save_weights
 from eyeline.checkpoints.source import (
     COUNTER,
@@ -54,6 +55,7 @@ class LoadReport:
     missing: tuple[str, ...]  # the model's names that keep the values they had
     replaced: tuple[str, ...] = ()  # of these, those that the file has: other classes, or `skip`
     unused: tuple[str, ...] = ()  # of `left_out`, those for which the model has no place
+    widened: tuple[str, ...] = ()  # of `loaded`, those made of RGB's for other channels
 
     def __str__(self) -> str:
         text = f"{len(self.loaded)} tensors loaded, {len(self.converted)} of them renamed"
@@ -62,6 +64,7 @@ class LoadReport:
             ("replaced by the model's own", self.replaced),
             ("not in the file, as the model had them", absent),
             ("of the file not used", self.unused),
+            ("made of RGB's for the model's channels", self.widened),
         ):
             text += f"; {what}: {some(names)}" if names else ""
         return text
@@ -242,6 +245,7 @@ def fill(
 ) -> LoadReport:
     """Copy the checkpoint's tensors into `model` by name and shape; `hint` ends an error."""
     own = model.state_dict()
+    widened = []
 
     def file_name(name: str) -> str:
         return checkpoint.renamed.get(name, name)
@@ -260,6 +264,9 @@ def fill(
             unused += [file_name(name)] if name not in own else []
         elif name not in own:
             over.append(file_name(name))
+        elif (made := for_channels(tensor, own[name])) is not None:
+            taken[name] = made
+            widened.append(name)
         elif own[name].shape != tensor.shape:
             shapes.append(f"{name} is {_by(tensor)} in the file, {_by(own[name])} in the model")
         else:
@@ -281,8 +288,9 @@ def fill(
     converted = {name: file_name(name) for name in taken if name in checkpoint.renamed}
     loaded = tuple(name for name in own if name in taken)
     return LoadReport(
-        loaded, converted, tuple(sorted(left_out)), tuple(missing), tuple(replaced), tuple(unused)
-    )
+        loaded, converted, tuple(sorted(left_out)), tuple(missing), tuple(replaced), tuple(unused),
+        tuple(widened),
+    )  # fmt: skip
 
 
 def _by(tensor: Tensor) -> str:

@@ -7,7 +7,6 @@ import hashlib
 import os
 import pickle
 import re
-import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +16,10 @@ from urllib.parse import unquote, urlsplit
 import torch
 from torch import Tensor
 
+from eyeline.data.download import copy, digest_of
 from eyeline.data.urls import opened
 from eyeline.errors import EyelineError
+from eyeline.files import cache_folder
 
 State = dict[str, Tensor]
 
@@ -53,11 +54,6 @@ def begins(name: str, prefixes: Iterable[str]) -> bool:
 
 
 # -- from a source to a local file
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: $EYELINE_HOME, or ~/.cache/eyeline."""
-    return Path(os.environ.get("EYELINE_HOME") or Path.home() / ".cache" / "eyeline")
 
 
 def fetch(source: str | Path) -> Path:
@@ -102,8 +98,9 @@ def _download(url: str) -> Path:
     except OSError as error:
         raise EyelineError(f"cannot write to {folder}: {error}; set EYELINE_HOME") from error
     try:
-        with out:
-            digest = _copy(url, out, name)
+        with out, opened(url, timeout=30) as answer:
+            copy(answer, out, name)
+        digest = digest_of(partial)
         expected = re.search(r"-(?!(?:19|20)\d{6}\.)([0-9a-f]{8,64})\.", name)  # but no date
         if expected and not digest.startswith(expected[1]):
             raise EyelineError(
@@ -114,30 +111,6 @@ def _download(url: str) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return path
-
-
-def _copy(url: str, out: Any, name: str) -> str:
-    """Stream `url` into the open file `out`, with a progress bar; the SHA-256 in hexadecimal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    digest, received = hashlib.sha256(), 0
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    console = Console(file=sys.stderr)
-    with (
-        opened(url, timeout=30) as response,
-        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
-    ):
-        length = int(response.headers.get("Content-Length") or 0)
-        task = progress.add_task(name, total=length or None)
-        while block := response.read(1 << 20):
-            out.write(block)
-            digest.update(block)
-            received += len(block)
-            progress.update(task, advance=len(block))
-    if length and received != length:
-        raise EyelineError(f"cannot download {url}: it broke off at {received} of {length} bytes")
-    return digest.hexdigest()
 
 
 # -- from a file to tensors

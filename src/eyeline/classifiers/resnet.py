@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyeline.errors import EyelineError
 from eyeline.nn.backbones import resnet as backbone
 from eyeline.nn.detector import make_config
 from eyeline.note import note
@@ -51,9 +50,6 @@ class ResNet(backbone.ResNet):
             norm_epsilon=config.norm_epsilon,
             in_channels=config.in_channels,
         )
-        if not config.in_channels == len(config.image_mean) == len(config.image_std):
-            channels = f"in_channels={config.in_channels}"
-            raise EyelineError(f"{channels} needs as many numbers in image_mean= and image_std=")
         self.config = config
         self.fc = nn.Linear(self.channels[-1], config.num_classes)
         nn.init.normal_(self.fc.weight, std=0.01)

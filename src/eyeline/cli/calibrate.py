@@ -41,8 +41,9 @@ def calibrate(
     model = load_model(run)
     console = Console(stderr=True)
     watched = track(
-        load(chosen), "calibrating", len(chosen), console=console, disable=not console.is_terminal
-    )
+        load(chosen, channels=getattr(model, "channels", 3)), "calibrating", len(chosen),
+        console=console, disable=not console.is_terminal,
+    )  # fmt: skip
     ranges = calibrate(model, ([one.image] for one in watched))
     ranges.save(path)
     print(f"{len(ranges.layers)} layers on {len(chosen)} pictures: {path}")

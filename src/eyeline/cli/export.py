@@ -44,7 +44,8 @@ def export(
     set_suppression(model, chosen)
     folder = Path(run) if Path(run).is_dir() else Path()
     path = out or folder / f"model{FORMATS[format].suffix}"
-    image = None if picture is None else read_image(picture)
+    channels = getattr(model, "channels", 3)
+    image = None if picture is None else read_image(picture, channels=channels)
     compared = export_model(model, path, format, image, force)
     print(f"{path}; beside the model on {picture or 'a made picture'}, {compared}")
     if not compared.detections:

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eyeline.errors import EyelineError
+
 STRIP = 128  # rows at a time: what is computed between stays in the cache
 TINY = 1e-20  # instead of a divisor 0; what it divides is 0 too
 
@@ -34,6 +36,8 @@ class Distortion:
         memory the three values of a pixel lie side by side."""
         if self == Distortion():
             return image
+        if len(image) != 3:
+            raise EyelineError(f"colours are of three channels, this picture has {len(image)}")
         out = image.new_empty(*image.shape[1:], 3)
         for strip, pixels in zip(image.split(STRIP, 1), out.split(STRIP), strict=True):
             if self.hue == 0 and self.saturation == 1:  # the channels need not be taken apart

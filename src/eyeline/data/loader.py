@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import signal
 from bisect import bisect_right
@@ -86,12 +87,16 @@ def build_loader(
             )
         wide = np.array([record.width > record.height for record in annotations.records])
     count = len(dataset)  # type: ignore[arg-type]
+    if workers:
+        for one in _within(dataset):
+            if hasattr(one, "share"):
+                one.share()
     return Loader(
         _Seeded(dataset, seed),
         batch_sampler=BatchSampler(count, batch_size, shuffle, seed, wide, rank, world_size),
         num_workers=workers,
         collate_fn=partial(_collate, prepare=prepare),
-        worker_init_fn=_outlast_signals if workers else None,
+        worker_init_fn=_begin_worker,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
@@ -178,7 +183,12 @@ class _Seeded(Dataset[Any]):
             return self.dataset[index]
 
 
-def _outlast_signals(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
+    _keep_shared()
+    _outlast_signals()
+
+
+def _outlast_signals() -> None:
     """Ctrl-C and a scheduler's SIGTERM reach the workers too. The main process may need some more
     batches of them until it has saved; then, or GRACE seconds later, they end."""
 
@@ -219,12 +229,23 @@ def path_of(dataset: Any, index: int) -> Path | None:
 
 
 def _set_epoch(dataset: Any, epoch: int) -> None:
-    """Tell it to the data set and, through torch's Subset and ConcatDataset, to those within."""
-    if hasattr(dataset, "set_epoch"):
-        dataset.set_epoch(epoch)
+    for one in _within(dataset):
+        if hasattr(one, "set_epoch"):
+            one.set_epoch(epoch)
+
+
+def _within(dataset: Any) -> Iterator[Any]:
+    """The data set and, through torch's Subset and ConcatDataset, those within."""
+    yield dataset
     for inner in (getattr(dataset, "dataset", None), *getattr(dataset, "datasets", ())):
         if inner is not None:
-            _set_epoch(inner, epoch)
+            yield from _within(inner)
+
+
+def _keep_shared() -> None:
+    """The garbage collector writes to every object it looks at, and a page of memory that is
+    written to is copied: let it pass over all that the worker shares with its parent."""
+    gc.freeze()
 
 
 @contextmanager

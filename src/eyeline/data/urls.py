@@ -6,7 +6,7 @@ import re
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
 from typing import Any
@@ -23,13 +23,14 @@ def without_login(url: str) -> str:
 
 
 @contextmanager
-def opened(url: str, timeout: float) -> Iterator[Any]:
+def opened(url: str, timeout: float, headers: Mapping[str, str] | None = None) -> Iterator[Any]:
     """The answer to a GET of an http(s) URL, in which blanks and letters beyond ASCII may stand.
 
     A name and password in it are sent as basic authentication.
 
     Args:
         timeout: seconds without an answer.
+        headers: sent beside our name.
 
     Raises:
         EyelineError: it cannot be had, or breaks off while it is read within the context.
@@ -38,7 +39,8 @@ def opened(url: str, timeout: float) -> Iterator[Any]:
     try:
         # What is escaped already stays as it is.
         address = quote(shown, safe="%/:=&?~#+!$,;'@()*[]")
-        request = urllib.request.Request(address, headers={"User-Agent": "eyeline"})
+        sent = {"User-Agent": "eyeline", **(headers or {})}
+        request = urllib.request.Request(address, headers=sent)
         if login := LOGIN.search(url):
             secret = b64encode(unquote(login[1]).encode()).decode()
             request.add_unredirected_header("Authorization", f"Basic {secret}")

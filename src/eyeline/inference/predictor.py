@@ -81,6 +81,7 @@ class Predictor:
         if not hasattr(model, "compute"):
             raise EyelineError(f"a Predictor takes a detector, not {type(model).__name__}")
         known: Any = model.classes
+        self.channels: int = getattr(model, "channels", 3)  # of a picture
         self.device = find_device(device)
         self.score_threshold = score_threshold
         self.classes = list(classes) if classes is not None else list(known)
@@ -104,9 +105,9 @@ class Predictor:
         """The detections of a picture (one Result), or of a folder, pattern or list (a list).
 
         A picture is a path, a URL, an array (H, W, 3), a tensor (C, H, W) (each uint8 or float
-        in [0, 1]) or a PIL picture, RGB but for tensors for a model of other channels. Files and
-        PIL pictures are turned upright as their EXIF orientation says. `find` in
-        `eyeline.inference.sources` tells what else a source can be.
+        in [0, 1]) or a PIL picture, RGB; a model of other channels takes files, arrays and tensors
+        of as many. Files and PIL pictures are turned upright as their EXIF orientation says. `find`
+        in `eyeline.inference.sources` tells what else a source can be.
 
         Raises:
             EyelineError: naming the picture that is missing or cannot be read, or the camera or
@@ -141,7 +142,7 @@ class Predictor:
         for name, number in (("batch_size", batch_size), ("every", every)):
             if number < 1:
                 raise EyelineError(f"{name} is at least 1, not {number}")
-        batches: Any = groups(load(items, every), batch_size)
+        batches: Any = groups(load(items, every, self.channels), batch_size)
         if len(items) > 1 or (items and isinstance(items[0], (str, Video))):
             batches = ahead(batches, AHEAD, live=_is_live)
         with closing(batches):
@@ -162,7 +163,7 @@ class Predictor:
         Raises:
             EyelineError: the picture is missing or cannot be read; the predictor is closed.
         """
-        image = await asyncio.to_thread(read_picture, picture)
+        image = await asyncio.to_thread(read_picture, picture, self.channels)
         return await asyncio.wrap_future(self.batches.submit((image, name_of(picture))))
 
     def close(self) -> None:

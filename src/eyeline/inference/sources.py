@@ -30,6 +30,7 @@ Anything = Item | int | Iterable[Any]  # an int is a camera's index
 
 URL_TIMEOUT = 20.0  # seconds without an answer
 URL_LIMIT = 256 * 2**20  # bytes of a picture
+STEM = 200  # bytes; most file systems take names of 255
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,11 @@ def find(source: Anything) -> tuple[list[Item], bool]:
     if not isinstance(source, (str, Path)):
         return [_single(item) for item in source], False
     path, text = Path(source), str(source)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's it takes names that are too long for the system
         return list(_of_folder(path)), False
     if path.suffix.lower() == ".txt" and not is_url(text):
         return list(_of_list(path)), False
-    if not path.exists() and not is_url(text) and glob.has_magic(text):
+    if not os.path.exists(path) and not is_url(text) and glob.has_magic(text):
         names = sorted(n for n in glob.glob(text, recursive=True) if Path(n).is_file())
         if not names:
             raise EyelineError(f"{source}: no file matches this pattern")
@@ -94,7 +95,7 @@ def _single(item: Any) -> Item:
         told = VIDEO_SUFFIXES - {".mjpeg", ".mjpg"}
         return Video(text, "url") if _path_of(text).suffix.lower() in told else text
     path = Path(item)
-    if text.isdecimal() and not path.exists():
+    if text.isdecimal() and not os.path.exists(path):
         return Video(text, "camera")
     if text.startswith("/dev/video") and text[10:].isdecimal():
         return Video(text[10:], "camera")
@@ -130,15 +131,15 @@ def _of_list(path: Path) -> Iterator[Item]:
         yield _single(found)
 
 
-def load(items: Iterable[Item], every: int = 1) -> Iterator[Loaded]:
-    """The pictures, and each `every`-th frame of the videos, one by one."""
+def load(items: Iterable[Item], every: int = 1, channels: int = 3) -> Iterator[Loaded]:
+    """The pictures, of so many channels, and each `every`-th frame of the videos, one by one."""
     for item in items:
-        found = _download(item) if is_url(item) else item
+        found = _download(item, channels) if is_url(item) else item
         if isinstance(found, Video):
             for frame in found.frames(every):
                 yield Loaded(frame.image, found.name, frame.index, frame.time, found)
         else:
-            yield Loaded(read_picture(found), name_of(item))
+            yield Loaded(read_picture(found, channels), name_of(item))
 
 
 def groups(loaded: Iterator[Loaded], size: int) -> Generator[list[Loaded]]:
@@ -158,25 +159,25 @@ def groups(loaded: Iterator[Loaded], size: int) -> Generator[list[Loaded]]:
         yield group
 
 
-def read_picture(picture: Picture) -> Tensor:
-    """(C, H, W), uint8 or float in [0, 1].
+def read_picture(picture: Picture, channels: int = 3) -> Tensor:
+    """(C, H, W), uint8 or float in [0, 1]; of files so many channels, see `read_image`.
 
     Raises:
         EyelineError: the picture is missing, cannot be read, or is of another shape or type.
     """
     if is_url(picture):
-        found = _download(picture)
+        found = _download(picture, channels)
         if isinstance(found, Video):
             raise EyelineError(f"{found.name}: a video, not a picture")
         return found
     if isinstance(picture, (str, Path)):
-        return read_image(Path(picture))
+        return read_image(Path(picture), channels=channels)
     if isinstance(picture, Tensor):
         check_pixels(picture, "the picture has")
         return picture
     if isinstance(picture, Image.Image):
         picture = ImageOps.exif_transpose(picture)
-    elif np.issubdtype(picture.dtype, np.floating) and picture.ndim == 3:
+    elif picture.ndim == 3 and (picture.dtype.kind == "f" or picture.shape[2] == channels != 3):
         image = torch.from_numpy(picture.copy()).permute(2, 0, 1).contiguous()
         check_pixels(image, "the picture has")
         return image
@@ -184,7 +185,7 @@ def read_picture(picture: Picture) -> Tensor:
     return torch.from_numpy(array.copy()).permute(2, 0, 1).contiguous()
 
 
-def _download(url: Any) -> Tensor | Video:
+def _download(url: Any, channels: int) -> Tensor | Video:
     """The picture that a URL gives, or the video where its server says that it is one."""
     shown = without_login(url)
     with opened(url, URL_TIMEOUT) as answer:
@@ -201,7 +202,7 @@ def _download(url: Any) -> Tensor | Video:
         file = Path(folder, "picture")
         file.write_bytes(data)
         try:
-            return read_image(file)
+            return read_image(file, channels=channels)
         except EyelineError as error:
             raise EyelineError(str(error).replace(str(file), shown)) from None
 
@@ -221,8 +222,10 @@ def name_of(picture: Item) -> str | None:
 
 
 def stem_of(path: str) -> str:
-    """What to call the output of a picture or video of that path, URL or camera."""
+    """What to call the output of a picture or video of that path, URL or camera; short enough to
+    be the name of a file with a number and an ending."""
     stem = Path(path).stem
     if "://" in path:
         stem = _path_of(path).stem or urlsplit(path).hostname or ""
+    stem = stem.encode(errors="surrogateescape")[:STEM].decode(errors="ignore")
     return stem.replace(" ", "-") or "stream"

@@ -147,8 +147,10 @@ class Video:
             timeout = (TIMEOUT, TIMEOUT)
             if self.address.startswith("rtsp"):
                 options["rtsp_transport"] = "tcp"  # whole pictures before quick ones
-        elif not Path(address).is_file():
+        elif not os.path.isfile(address):
             raise EyelineError(f"{address}: no such video")
+        else:
+            address = os.path.abspath(address)  # in "a:b.mp4" ffmpeg would take a for a protocol
         try:
             return av.open(address, format=form, options=options, timeout=timeout)
         except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -218,11 +220,11 @@ class VideoWriter:
         pixel_aspect: Fraction = Fraction(1),
     ) -> None:
         self.av = import_av()
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.rate, self.time_base, self.pixel_aspect = rate, time_base, pixel_aspect
         self.count, self.last = 0, -1
         options = {"movflags": FRAGMENTED, "flush_packets": "1"}
-        self.container = self.av.open(str(path), "w", format="mp4", container_options=options)
+        self.container = self.av.open(str(self.path), "w", format="mp4", container_options=options)
         self.stream: Any = None
 
     def write(self, picture: Image.Image, time: float) -> None:

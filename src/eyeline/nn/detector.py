@@ -93,7 +93,7 @@ class Preprocess:
         originals, fitted = [], []
         for i, image in enumerate(images):
             if image.ndim != 3 or image.shape[0] != len(self.mean) or not image.numel():
-                expected = f"({len(self.mean)}, H, W)"
+                expected = f"({len(self.mean)}, H, W), as the model's in_channels say"
                 raise EyelineError(f"picture {i} has shape {tuple(image.shape)}, not {expected}")
             check_pixels(image, f"picture {i} has")
             size = (image.shape[1], image.shape[2])
@@ -206,6 +206,11 @@ class Detector(nn.Module):
         """What the network takes pictures in."""
         return next(p.dtype for p in self.parameters() if p.is_floating_point())
 
+    @property
+    def channels(self) -> int:
+        """How many a picture has."""
+        return len(self.preprocess.mean)
+
     def prepare(
         self, images: Sequence[Tensor] | Batch, targets: Sequence[Target] | None = None
     ) -> Batch:
@@ -266,7 +271,13 @@ def make_config(
     merged = {**conventions[convention], **options}
     merged = {k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()}
     check_values(config, merged)
-    return config(**merged)
+    made: Any = config(**merged)
+    channels = getattr(made, "in_channels", 0)
+    if channels and not channels == len(made.image_mean) == len(made.image_std):
+        raise EyelineError(
+            f"in_channels={channels} needs as many numbers in image_mean= and image_std="
+        )
+    return made  # type: ignore[no-any-return]
 
 
 def check_values(config: type[Any], options: Mapping[str, Any]) -> None:
