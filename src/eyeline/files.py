@@ -29,11 +29,6 @@ def write_whole(path: Path, write: Callable[[Path], object], former: str | None 
         part.unlink(missing_ok=True)
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: $EYELINE_HOME, or ~/.cache/eyeline."""
-    return Path(os.environ.get("EYELINE_HOME") or Path.home() / ".cache" / "eyeline")
-
-
 def _sync_names(folder: Path) -> None:
     """Bring a folder's list of names to the disk, where the system can (Windows cannot)."""
     if os.name != "posix":
@@ -74,3 +69,8 @@ class Lines:
             self.file.truncate(self.end)  # no half line
             raise
         self.end, self.waiting = self.end + written, b""
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $EYELINE_HOME, or ~/.cache/eyeline."""
+    return Path(os.environ.get("EYELINE_HOME") or Path.home() / ".cache" / "eyeline")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiffs import SEEN, write_tiff
+from tests.data.tiffs import SEEN, write_tiff
 
 from eyeline.data.images import image_size, is_rotated, read_image
 from eyeline.errors import EyelineError

@@ -18,6 +18,7 @@ from eyeline.cli.options import (
     Tta,
     VoteIou,
 )
+from eyeline.errors import EyelineError
 
 if TYPE_CHECKING:
     from eyeline.inference.records import Records
@@ -84,6 +85,7 @@ def predict(
     console = Console(stderr=True)
     lines = sys.stdout if json_lines else None
     records = Records(folder, predictor.classes, lines, "polygons" if polygons else "rle")
+    unread = Unread()
     try:
         with (
             Progress(console=console, disable=not console.is_terminal) as progress,
@@ -93,7 +95,9 @@ def predict(
         ):
             known = len(items) > 1 and not any(isinstance(item, Video) for item in items)
             task = progress.add_task("predicting", total=len(items) if known else None)
-            for result in predictor.stream(items, batch_size, every):
+            # Of several, the others follow what cannot be read; of one there is nothing else.
+            skip = unread.add if len(items) > 1 else None
+            for result in predictor.stream(items, batch_size, every, skip):
                 writing.put(result)
                 if len(items) == 1 and result.video is not None and result.video.count:
                     progress.update(task, total=-(-result.video.count // every))
@@ -108,6 +112,18 @@ def predict(
             if made and not any(folder.iterdir()):
                 folder.rmdir()
     print(f"{records}: {folder}", file=sys.stderr if json_lines else sys.stdout)
+    if unread.count:
+        raise EyelineError(f"{source}: {unread.count} of {len(items)} could not be read, see above")
+
+
+class Unread:
+    """What could not be read: told as it comes, and counted."""
+
+    count = 0
+
+    def add(self, error: EyelineError) -> None:
+        self.count += 1
+        print(f"left out: {error}", file=sys.stderr)
 
 
 class Outputs:

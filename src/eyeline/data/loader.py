@@ -23,6 +23,7 @@ from eyeline.structures import Batch, Target
 
 Key = tuple[int, int]  # epoch, index
 Prepare = Callable[[list[Tensor], list[Target]], Batch]
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE = 30  # seconds that a worker has left after a signal that is meant for the main process
 
 
@@ -40,6 +41,10 @@ class Loader(DataLoader[Any]):
         """
         sampler = self.batch_sampler
         sampler.epoch, sampler.start, sampler.dealt = epoch, start, dealt
+
+    def __iter__(self) -> Any:
+        with _signals_later():  # workers begin here, and are to know first what to do about them
+            return super().__iter__()
 
     def picture(self, batch: int, i: int) -> tuple[int, Path | None]:
         """Index of the i-th picture of a batch of the epoch, and its file where that is told."""
@@ -97,7 +102,7 @@ def build_loader(
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=partial(_collate, prepare=prepare),
-        worker_init_fn=_start_worker,
+        worker_init_fn=_begin_worker,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
@@ -199,19 +204,36 @@ class _Seeded(Dataset[Any]):
         return image, target
 
 
-def _start_worker(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
+    _keep_shared()
+    _outlast_signals()
+
+
+def _outlast_signals() -> None:
     """Ctrl-C and a scheduler's SIGTERM reach the workers too. The main process may need some more
     batches of them until it has saved; then, or GRACE seconds later, they end."""
-    # The garbage collector writes to every object it looks at, and a page of memory that is
-    # written to is copied: let it pass over all that the worker shares with its parent.
-    gc.freeze()
 
     def heard(number: int, frame: object) -> None:
         if hasattr(signal, "alarm"):  # not on Windows
             signal.alarm(GRACE)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, heard)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Within, and in processes that are forked within, SIGNALS wait (not on Windows)."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def path_of(dataset: Any, index: int) -> Path | None:
@@ -239,6 +261,12 @@ def _within(dataset: Any) -> Iterator[Any]:
     for inner in (getattr(dataset, "dataset", None), *getattr(dataset, "datasets", ())):
         if inner is not None:
             yield from _within(inner)
+
+
+def _keep_shared() -> None:
+    """The garbage collector writes to every object it looks at, and a page of memory that is
+    written to is copied: let it pass over all that the worker shares with its parent."""
+    gc.freeze()
 
 
 @contextmanager

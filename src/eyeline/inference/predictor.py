@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -121,7 +121,13 @@ class Predictor:
             results.append(result)
         return results[0] if single and results[0].video is None else results
 
-    def stream(self, source: Anything, batch_size: int = 1, every: int = 1) -> Iterator[Result]:
+    def stream(
+        self,
+        source: Anything,
+        batch_size: int = 1,
+        every: int = 1,
+        unread: Callable[[EyelineError], object] | None = None,
+    ) -> Iterator[Result]:
         """The same one by one; a video, camera or stream gives a Result a frame, with its number
         and its time.
 
@@ -131,18 +137,25 @@ class Predictor:
 
         Args:
             every: of a video, take every so manieth frame.
+            unread: called with the error of what cannot be read, which is then left out.
 
         Raises:
             EyelineError: also where a video is damaged or broken off, after the frames that could
                 be read.
         """
-        yield from self._stream(find(source)[0], batch_size, every)
+        yield from self._stream(find(source)[0], batch_size, every, unread)
 
-    def _stream(self, items: list[Any], batch_size: int, every: int) -> Iterator[Result]:
+    def _stream(
+        self,
+        items: list[Any],
+        batch_size: int,
+        every: int,
+        unread: Callable[[EyelineError], object] | None = None,
+    ) -> Iterator[Result]:
         for name, number in (("batch_size", batch_size), ("every", every)):
             if number < 1:
                 raise EyelineError(f"{name} is at least 1, not {number}")
-        batches: Any = groups(load(items, every, self.channels), batch_size)
+        batches: Any = groups(load(items, every, self.channels, unread), batch_size)
         if len(items) > 1 or (items and isinstance(items[0], (str, Video))):
             batches = ahead(batches, AHEAD, live=_is_live)
         with closing(batches):

@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import tempfile
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -131,15 +131,34 @@ def _of_list(path: Path) -> Iterator[Item]:
         yield _single(found)
 
 
-def load(items: Iterable[Item], every: int = 1, channels: int = 3) -> Iterator[Loaded]:
-    """The pictures, of so many channels, and each `every`-th frame of the videos, one by one."""
+def load(
+    items: Iterable[Item],
+    every: int = 1,
+    channels: int = 3,
+    unread: Callable[[EyelineError], object] | None = None,
+) -> Iterator[Loaded]:
+    """The pictures, of so many channels, and each `every`-th frame of the videos, one by one.
+
+    Args:
+        unread: called with the error where an item, or the rest of a video, cannot be read, and
+            the others follow; without it the error is raised.
+    """
     for item in items:
-        found = _download(item, channels) if is_url(item) else item
-        if isinstance(found, Video):
-            for frame in found.frames(every):
-                yield Loaded(frame.image, found.name, frame.index, frame.time, found)
-        else:
-            yield Loaded(read_picture(found, channels), name_of(item))
+        try:
+            yield from _loaded(item, every, channels)
+        except EyelineError as error:
+            if unread is None:
+                raise
+            unread(error)
+
+
+def _loaded(item: Item, every: int, channels: int) -> Iterator[Loaded]:
+    found = _download(item, channels) if is_url(item) else item
+    if isinstance(found, Video):
+        for frame in found.frames(every):
+            yield Loaded(frame.image, found.name, frame.index, frame.time, found)
+    else:
+        yield Loaded(read_picture(found, channels), name_of(item))
 
 
 def groups(loaded: Iterator[Loaded], size: int) -> Generator[list[Loaded]]:

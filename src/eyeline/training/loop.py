@@ -154,6 +154,7 @@ def train(
 
     with recomputed, compiled, folder, log, Interrupt() as interrupt:
         folder.save_model_file(model)
+        folder.save_left_out(getattr(dataset, "left_out", []))
         if recipe.freeze:
             log.say(f"frozen: {_frozen(model)} parameters")
         if norms:
