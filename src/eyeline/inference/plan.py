@@ -147,7 +147,10 @@ def find_entries(source: str, column: str | None = None) -> Iterator[Entry]:
     elif column is not None:
         raise EyelineError(f"{source}: --column is for Parquet files")
     else:
-        yield from (_entry(item) for item in find(source)[0])
+        items, single = find(source)
+        if single and not is_url(source) and not os.path.isfile(path):
+            raise EyelineError(f"{source}: no such picture, folder or list")
+        yield from (_entry(item) for item in items)
 
 
 def _walk(folder: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -146,10 +146,15 @@ def started(workers: int | None, device: str | None) -> Iterator[tuple[str, int,
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within, what Ray's compiled parts write to the terminal goes nowhere; ours goes there."""
+    """Within, nothing that Ray or its compiled parts write comes to the terminal; what we write to
+    sys.stderr does."""
     sys.stderr.flush()
     own, ours = os.dup(2), sys.stderr
-    with open(os.devnull, "wb") as nowhere, os.fdopen(os.dup(2), "w", buffering=1) as kept:
+    with (
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        os.fdopen(os.dup(2), "w", buffering=1) as kept,
+    ):
         try:
             if ours is sys.__stderr__:
                 sys.stderr = kept
