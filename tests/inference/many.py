@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as parquet
 import torch
 from PIL import Image
 
@@ -90,6 +89,8 @@ def _above(pid: int, parents: dict[int, int]) -> set[int]:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
+    from pyarrow import parquet
+
     return [row for part in parts(folder) for row in parquet.read_table(part).to_pylist()]
 
 

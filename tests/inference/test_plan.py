@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-parquet = pytest.importorskip(
-    "pyarrow.parquet", reason="PyArrow, of the extra `ray`, is not installed"
-)
 import many
-import pyarrow
+import pytest
 
 from eyeline.errors import EyelineError
 from eyeline.inference.parts import Counts, read_counts, read_errors
 from eyeline.inference.plan import begin_or_resume, find_entries, read_rows
 from eyeline.inference.ray_engine import Worker
+
+pyarrow = pytest.importorskip("pyarrow", reason="PyArrow, of the extra `ray`, is not installed")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 
 @pytest.fixture

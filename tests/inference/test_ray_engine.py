@@ -7,12 +7,11 @@ import signal
 import subprocess
 from pathlib import Path
 
+import many
 import pytest
 
 pytest.importorskip("pyarrow", reason="PyArrow, of the extra `ray`, is not installed")
 pytest.importorskip("ray", reason="Ray, the extra `ray`, is not installed")
-
-import many
 
 
 @pytest.fixture(scope="module")
