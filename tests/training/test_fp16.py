@@ -94,7 +94,8 @@ def test_overflow_skips_the_step(tmp_path, capsys, factor):
     assert len(losses) == 2 and all(value is not None for value in losses)
 
 
-def test_a_loss_that_is_not_finite_spoils_every_gradient():
+@pytest.mark.parametrize("precision", ["fp16", "float32"])
+def test_a_loss_that_is_not_finite_spoils_every_gradient(precision):
     """Though its own gradient may be finite; so all processes skip the step."""
 
     class Plus(ToyDetector):
@@ -102,10 +103,10 @@ def test_a_loss_that_is_not_finite_spoils_every_gradient():
             return {k: v + math.inf for k, v in super().forward(images, targets).items()}
 
     model = Plus(dropout=0.0)
-    scaler = loss_scaler(CPU, "fp16")
+    scaler = loss_scaler(CPU, precision)
     data = [ToyData(6)[i] for i in range(6)]
     batch = [([image for image, _ in data], [target for _, target in data])]
-    names, [values] = backward(model, batch, CPU, "fp16", scaler)
+    names, [values] = backward(model, batch, CPU, precision, scaler)
     assert dict(zip(names, values, strict=True))["box"] == math.inf
     assert all(p.grad.isnan().all() for p in model.parameters())
 
@@ -147,7 +148,7 @@ def test_other_precisions_still_end_at_once(tmp_path):
             )  # fmt: skip
 
 
-def test_resumed_equals_uninterrupted(tmp_path):
+def test_resumed_equals_uninterrupted(tmp_path, capsys):
     class Stops(Overflows):
         def forward(self, images, targets=None):
             if self.calls == 4 and self.training:
@@ -167,11 +168,15 @@ def test_resumed_equals_uninterrupted(tmp_path):
     a, b = (torch.load(tmp_path / run / STATE, weights_only=True) for run in "ab")
     assert a["scaler"] == b["scaler"] and a["scaler"]["scale"] == 32768.0
     assert a["position"]["skipped"] == b["position"]["skipped"] == 1
-    with pytest.raises(EyelineError, match="precision was fp16 and is now float32"):
+    for epochs, precision in ((3, "float32"), (4, "fp16")):  # and back: a new scale
         train(
             resumed, ToyData(), out=str(tmp_path / "b"), resume=True,
-            **{**QUICK, "epochs": 3, "precision": "float32"},
+            **{**QUICK, "epochs": epochs, "precision": precision},
         )  # fmt: skip
+    out = capsys.readouterr().out
+    assert "changed: precision fp16 -> float32: the course differs by rounding" in out
+    assert "changed: precision float32 -> fp16" in out
+    assert steps(tmp_path / "b")[-1]["loss_scale"] == 65536.0
 
 
 def test_a_device_without_it_is_told(monkeypatch):
