@@ -31,7 +31,7 @@ STYLE = """
 .dots circle.first { fill: var(--c1); }
 .dots circle.pruned { fill: var(--paper); stroke: var(--c0); }
 .state { color: var(--soft); }
-.wrong { overflow-wrap: anywhere; }
+.values { overflow-wrap: anywhere; margin-top: 1rem; }
 """
 
 
@@ -89,7 +89,7 @@ def _head(plan: Plan, best: Result) -> str:
         )
     )  # fmt: skip
     values = ", ".join(f"{k}={_short(v)}" for k, v in best.values.items())
-    return f'<dl class="head">{rows}</dl><p class="wrong">Best: {escape(values)}.</p>'
+    return f'<dl class="head">{rows}</dl><p class="values">Best: {escape(values)}.</p>'
 
 
 def _importance(importance: Mapping[str, float]) -> str:
@@ -173,7 +173,10 @@ def _axes(plan: Plan, drawn: Sequence[Result]) -> dict[str, Axis]:
 
 
 def _value_axis(drawn: Sequence[Result]) -> Axis:
-    return Axis("uniform", [r.value for r in drawn])
+    """The metric's; in powers of ten where a trial has run away."""
+    values = [r.value for r in drawn if r.value is not None]
+    far = min(values) > 0 and max(values) > 100 * min(values)
+    return Axis("log" if far else "uniform", values)
 
 
 def _paths(plan: Plan, drawn: Sequence[Result]) -> str:
@@ -206,7 +209,7 @@ def _paths(plan: Plan, drawn: Sequence[Result]) -> str:
 def _dots(plan: Plan, drawn: Sequence[Result], key: Range) -> str:
     """The metric over one key."""
     across, up = _axes(plan, drawn)[key.key], _value_axis(drawn)
-    width, height, left, right, top, bottom = 320, 220, 48, 308, 30, 192
+    width, height, left, right, top, bottom = 320, 220, 52, 296, 30, 192
     parts = [f'<text class="head" x="4" y="16">{escape(key.key)}</text>']
     for y, mark in up.marks:
         at = bottom - y * (bottom - top)

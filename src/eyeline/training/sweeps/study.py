@@ -200,7 +200,7 @@ class Study:
         pruners, epochs, sweep = self.optuna.pruners, self.plan.epochs, self.plan.sweep
         warmup = epochs // 5 if sweep.warmup is None else sweep.warmup
         if sweep.pruner == "median":
-            startup = max(2, min(5, self.plan.trials // 4))
+            startup = max(3, min(5, self.plan.trials // 4))
             return pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup + 1)
         if sweep.pruner == "hyperband":
             return pruners.HyperbandPruner(min(warmup + 1, epochs), max_resource=epochs)
