@@ -40,14 +40,18 @@ def test_two_trials_of_a_model(digits, tmp_path, capsys):
 
 
 def test_wandb_gets_a_file_and_nothing_is_trained(digits, tmp_path, capsys):
+    yaml = pytest.importorskip("yaml")
     out = tmp_path / "s"
-    arguments = ["sweep", "retinanet", "--data", digits, *QUICK, "optimizer.lr=log(1e-4, 1e-3)"]
+    arguments = ["sweep", "retinanet", "--data", digits, *QUICK, "optimizer.lr=log(1e-5, 1e-3)"]
     assert run([*arguments, "--wandb", "me/cells", "--out", str(out)]) == 0
     assert f"wandb sweep {out / 'wandb.yaml'}" in capsys.readouterr().out
     assert sorted(path.name for path in out.iterdir()) == ["recipe.yaml", "wandb.yaml"]
     assert load_recipe(out / "recipe.yaml").eval.metric == "loss"
-    text = (out / "wandb.yaml").read_text()
-    assert "optimizer.lr" in text and str(out / "recipe.yaml") in text
+    config = yaml.safe_load((out / "wandb.yaml").read_text())  # as W&B reads it: YAML 1.1
+    assert config["parameters"] == {
+        "optimizer.lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-3}
+    }
+    assert config["command"][1:4] == ["eyeline", "train", str(out / "recipe.yaml")]
 
 
 @pytest.mark.parametrize(

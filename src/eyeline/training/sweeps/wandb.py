@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from eyeline.training.sweeps.plan import Plan
 from eyeline.training.sweeps.ranges import Range, label
 
 METHODS = {"tpe": "bayes", "random": "random", "grid": "grid"}
+# 1e-05 is a text in the YAML 1.1 that W&B reads, 1.0e-05 a number in both.
+POINTLESS = re.compile(r"(?<= )(-?\d+)e([-+]\d+)$", re.MULTILINE)
 LOGGED = "epoch/metrics/"  # how a run's log calls the metrics of an epoch
 
 
@@ -49,6 +52,8 @@ def write_wandb(folder: Path, plan: Plan, project: str) -> Path:
     recipe, config = folder / "recipe.yaml", folder / "wandb.yaml"
     save_recipe(plan.recipe, recipe)
     save_yaml(wandb_config(plan, str(recipe), project), config)
+    text = config.read_text(encoding="utf-8")
+    config.write_text(POINTLESS.sub(r"\1.0e\2", text), encoding="utf-8")
     return config
 
 
