@@ -201,7 +201,7 @@ def _paths(plan: Plan, drawn: Sequence[Result]) -> str:
             at_y = bottom - y * (bottom - top)
             parts.append(f'<text x="{side}" y="{at_y + 4:.1f}"{anchor}>{escape(mark)}</text>')
     return (
-        f'<svg viewBox="0 0 {width} {height}" style="min-width:{width * 0.72:.0f}px" role="img" '
+        f'<svg viewBox="0 0 {width} {height}" style="min-width:{width * 0.72:.0f}px;max-width:{width * 1.2:.0f}px" role="img" '
         f'aria-label="Values and {escape(plan.metric)} of each trial">{"".join(parts)}</svg>'
     )
 
@@ -209,7 +209,7 @@ def _paths(plan: Plan, drawn: Sequence[Result]) -> str:
 def _dots(plan: Plan, drawn: Sequence[Result], key: Range) -> str:
     """The metric over one key."""
     across, up = _axes(plan, drawn)[key.key], _value_axis(drawn)
-    width, height, left, right, top, bottom = 320, 220, 52, 296, 30, 192
+    width, height, left, right, top, bottom = 320, 220, 62, 296, 30, 192
     parts = [f'<text class="head" x="4" y="16">{escape(key.key)}</text>']
     for y, mark in up.marks:
         at = bottom - y * (bottom - top)
