@@ -201,7 +201,8 @@ def _paths(plan: Plan, drawn: Sequence[Result]) -> str:
             at_y = bottom - y * (bottom - top)
             parts.append(f'<text x="{side}" y="{at_y + 4:.1f}"{anchor}>{escape(mark)}</text>')
     return (
-        f'<svg viewBox="0 0 {width} {height}" style="min-width:{width * 0.72:.0f}px;max-width:{width * 1.2:.0f}px" role="img" '
+        f'<svg viewBox="0 0 {width} {height}" role="img" '
+        f'style="min-width:{width * 0.72:.0f}px;max-width:{width * 1.2:.0f}px" '
         f'aria-label="Values and {escape(plan.metric)} of each trial">{"".join(parts)}</svg>'
     )
 
