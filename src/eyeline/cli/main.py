@@ -23,6 +23,7 @@ from eyeline.cli import (
     models,
     predict,
     profile,
+    sweep,
     trace,
     train,
 )
@@ -34,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("lr-find")(lr_find.lr_find)
 app.command("batch-find")(batch_find.batch_find)
 app.command("eval")(eval.evaluate)

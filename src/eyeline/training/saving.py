@@ -12,6 +12,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain, count
@@ -356,6 +357,14 @@ def _load(path: Path) -> dict[str, Any]:
             raise ValueError(f"{damaged} is not as it was written")
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
+
+
+def last_position(folder: Path) -> Position | None:
+    """Where the newest state of a run that can be read stands; None: there is none."""
+    for path in (folder / STATE, folder / PREVIOUS):
+        with suppress(Exception):  # whatever a flipped bit makes a reader stumble over
+            return Position(**_load(path)["position"])
+    return None
 
 
 def _with_options(part: Any, state: dict[str, Any]) -> dict[str, Any]:
