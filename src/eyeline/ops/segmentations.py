@@ -88,7 +88,7 @@ def check_segmentation(segmentation: Any, height: int, width: int) -> None:
                 raise ValueError(
                     f"a polygon has {odd[0]} numbers, not an x and a y for each corner"
                 )
-            if not all(isfinite(value) for polygon in segmentation for value in polygon):
+            if not all(all(map(isfinite, polygon)) for polygon in segmentation):
                 raise ValueError("a corner is not finite")
         elif not isinstance(segmentation, dict) or not {"size", "counts"} <= {*segmentation}:
             raise ValueError("it should be polygons, or a mask with size and counts")

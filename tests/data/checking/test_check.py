@@ -209,6 +209,11 @@ def broken_mask(data: Coco) -> Found:
     return "field", data.place("train", 5), "its segmentation: "
 
 
+def outline_of_two_corners(data: Coco) -> Found:
+    data.annotation("train", 5)["segmentation"] = [[3, 3, 9, 9]]
+    return "field", data.place("train", 5), "three corners"
+
+
 def zeroed(data: Coco) -> Found:
     data.save()
     data.file("val").write_bytes(bytes(300))
@@ -225,7 +230,8 @@ PLANTS: list[Plant] = [
     cut, missing, no_picture, other_size, no_size, outside, flat, endless, tiny, shares, no_box,
     no_such_image, one_id_for_two_images, one_id_for_two_objects, unknown_class, mistyped_in_val,
     mistyped, other_case, nothing_to_learn, never_used, gaps, other_ids, drawn_twice, in_two_splits,
-    saved_again_in_val, saved_again, not_listed, listed_twice, broken_mask, not_json, zeroed,
+    saved_again_in_val, saved_again, not_listed, listed_twice, broken_mask,
+    outline_of_two_corners, not_json, zeroed,
 ]  # fmt: skip
 
 

@@ -59,7 +59,6 @@ TABLE, BOXES = "train/_annotations.csv", "*-bbox.csv"
 VIA, ONE, CVAT = "train/via_region_data.json", "train/*.json", "annotations.xml"
 XML, LABEL, LINES = "Annotations/*.xml", "labels/train/*.txt", "training/label_2/*.txt"
 BROKEN = [  # segmentations, and what is said of them
-    ([[1, 2]], "three corners"),
     ([[1, 2, 3, 4, 5, 6, 7]], "7 numbers"),
     ([[1, 2, 3, float("nan"), 5, 6]], "not finite"),
     ([[1, 2, 3, "x", 5, 6]], "real number"),

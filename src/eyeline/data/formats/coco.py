@@ -150,11 +150,8 @@ def _with_sound_masks(objects: list[Object], size: tuple[int, int], faults: Faul
     sound = []
     for found in objects:
         with faults:
-            given = found.segmentation
             try:
-                check_segmentation(given, *size)
-                if given and isinstance(given, list) and max(map(len, given)) < 6:
-                    raise ValueError("no polygon has three corners")
+                check_segmentation(found.segmentation, *size)
             except ValueError as error:
                 what = f"its segmentation: {error}; mend it, or leave it out"
                 raise Fault("field", found.where, what) from None

@@ -163,11 +163,17 @@ def _outlined(record: Record, holds: Collection[str], lost: Counter[str]) -> Rec
         lost["{} outline(s) become box(es)"] += sum(map(bool, record.segmentations))
         return replace(record, segmentations=None)
     boxes, segmentations = record.boxes.copy(), list(record.segmentations)
+    done: dict[int, tuple[Segmentation, Counter[str]]] = {}  # a region of every class has one
     for i, given in enumerate(segmentations):
         if not given:
             continue
-        _check(record, i)
-        segmentations[i] = kept = _converted(given, record, holds, lost)
+        if id(given) not in done:
+            _check(record, i)
+            own: Counter[str] = Counter()
+            done[id(given)] = _converted(given, record, holds, own), own
+        kept, own = done[id(given)]
+        segmentations[i] = kept
+        lost.update(own)
         if kept and "boxes" not in holds:
             boxes[i] = extent(kept, record.height, record.width)
             other = bool((boxes[i] != record.boxes[i]).any())
