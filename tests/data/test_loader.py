@@ -142,6 +142,38 @@ def test_processes_share_the_pictures(count: int) -> None:
     assert all(set(a) >= set(b) for a, b in zip(together, whole, strict=True))
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_what_is_left_of_an_epoch_is_dealt_anew(grouped: bool, shuffle: bool) -> None:
+    """Twice, to another number of processes and in other sizes: each picture once."""
+    wide = np.random.default_rng(0).random(50) > 0.4 if grouped else None
+
+    def dealt(size: int, processes: int, before: list[tuple[int, int]], count: int) -> list[int]:
+        found = []
+        for rank in range(processes):
+            sampler = BatchSampler(50, size, shuffle, 1, wide, rank, processes)
+            sampler.epoch, sampler.dealt = 3, before
+            batches = list(sampler)[:count]
+            assert batches == list(sampler)[:count] and {e for b in batches for e, _ in b} == {3}
+            assert [[i for _, i in b] for b in batches] == [
+                sampler.batch(k) for k in range(len(batches))
+            ]
+            found += [index for batch in batches for _, index in batch]
+        return found
+
+    first = dealt(4, 1, [], 3)
+    second = dealt(2, 3, [(4, 3)], 2)
+    third = dealt(5, 2, [(4, 3), (6, 2)], 99)
+    assert (len(first), len(second), len(third)) == (12, 12, 26)
+    assert sorted(first + second + third) == list(range(50))
+    sampler = BatchSampler(50, 5, shuffle, 1, wide, 0, 2)
+    assert len(sampler) == 5
+    sampler.dealt = [(4, 3), (6, 2)]
+    assert len(sampler) == 3
+    sampler.dealt = [(4, 13)]  # all of it
+    assert len(sampler) == 0 and list(sampler) == []
+
+
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_batches_of_one_shape(shuffle: bool) -> None:
     rng = np.random.default_rng(0)

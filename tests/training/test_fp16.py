@@ -147,7 +147,7 @@ def test_other_precisions_still_end_at_once(tmp_path):
             )  # fmt: skip
 
 
-def test_resumed_equals_uninterrupted(tmp_path):
+def test_resumed_equals_uninterrupted(tmp_path, capsys):
     class Stops(Overflows):
         def forward(self, images, targets=None):
             if self.calls == 4 and self.training:
@@ -167,11 +167,15 @@ def test_resumed_equals_uninterrupted(tmp_path):
     a, b = (torch.load(tmp_path / run / STATE, weights_only=True) for run in "ab")
     assert a["scaler"] == b["scaler"] and a["scaler"]["scale"] == 32768.0
     assert a["position"]["skipped"] == b["position"]["skipped"] == 1
-    with pytest.raises(EyelineError, match="precision was fp16 and is now float32"):
+    for epochs, precision in ((3, "float32"), (4, "fp16")):  # and back: a new scale
         train(
             resumed, ToyData(), out=str(tmp_path / "b"), resume=True,
-            **{**QUICK, "epochs": 3, "precision": "float32"},
+            **{**QUICK, "epochs": epochs, "precision": precision},
         )  # fmt: skip
+    out = capsys.readouterr().out
+    assert "changed: precision fp16 -> float32: the course differs by rounding" in out
+    assert "changed: precision float32 -> fp16" in out
+    assert steps(tmp_path / "b")[-1]["loss_scale"] == 65536.0
 
 
 def test_a_device_without_it_is_told(monkeypatch):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import random
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from eyeline.errors import EyelineError
 from eyeline.registry import create_model
 from eyeline.training import train
 
@@ -72,6 +77,17 @@ class ToyData(Dataset):
         return image, target
 
 
+def in_two_processes(name: str, folder: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    subprocess.run(
+        [*torchrun, "--nproc-per-node=2", __file__, name, str(folder)],
+        check=True,
+        capture_output=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
 # What every process of the torchrun tests does: `torchrun toys.py NAME FOLDER`.
 
 
@@ -109,5 +125,38 @@ def train_faster_rcnn(folder: str) -> None:
     torch.save(model.state_dict(), f"{folder}-after-{os.environ['RANK']}.pt")
 
 
+def train_bad(folder: str) -> None:
+    """The second step of the second process has a loss that is no number; once it is skipped, and
+    once the run stops. What each process saw before lies beside the folder."""
+    rank = os.environ["RANK"]
+
+    class Bad(ToyDetector):
+        calls, seen = 0, ()
+
+        def forward(self, images, targets=None):
+            self.calls += 1
+            bad = self.calls == 2 and rank == "1"
+            if self.calls == 1:
+                self.seen = [int(target["image_id"]) for target in targets]
+            losses = super().forward(images, targets)
+            return {name: value * math.nan if bad else value for name, value in losses.items()}
+
+    fields = {
+        "epochs": 2, "batch_size": 3, "optimizer": {"name": "sgd", "lr": 0.1},
+        "data": {"workers": 0}, "save": {"steps": 1},
+    }  # fmt: skip
+    torch.manual_seed(0)
+    model = Bad(nn.LayerNorm, dropout=0.0)
+    train(model, ToyData(12), **fields, out=folder, on_nan="skip")
+    torch.save(model.state_dict(), f"{folder}-{rank}.pt")
+    model = Bad(nn.LayerNorm, dropout=0.0)
+    try:
+        train(model, ToyData(12), **fields, out=f"{folder}-stop")
+    except EyelineError as error:
+        Path(f"{folder}-{rank}.txt").write_text(str(error))
+    Path(f"{folder}-{rank}.json").write_text(json.dumps(model.seen))
+
+
 if __name__ == "__main__":
-    {"toy": train_toy, "faster_rcnn": train_faster_rcnn}[sys.argv[1]](sys.argv[2])
+    kinds = {"toy": train_toy, "faster_rcnn": train_faster_rcnn, "bad": train_bad}
+    kinds[sys.argv[1]](sys.argv[2])

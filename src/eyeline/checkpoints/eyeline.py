@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,16 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     `create_model(weights=path)` needs to rebuild it.
 
     The file appears whole or not at all. Weights that two parts share are written for each.
+
+    Raises:
+        OSError: it cannot be written.
     """
+    weights_now(model)(Path(path))
+
+
+def weights_now(model: nn.Module) -> Callable[[Path], None]:
+    """`save_weights` in two parts: what writes the weights to a path, as they are now."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     metadata = {KEY: json.dumps(_description(model))} if is_described(model) else None
@@ -37,9 +47,18 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
     }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda part: save_file(state, part, metadata))
+
+    def write(part: Path) -> None:
+        try:
+            save_file(state, part, metadata)
+        except SafetensorError as error:  # its word for what the system says of a full disk
+            raise OSError(str(error)) from error
+
+    def save(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, write)
+
+    return save
 
 
 def _description(model: Any) -> dict[str, Any]:

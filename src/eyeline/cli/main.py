@@ -69,7 +69,7 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line.
 
-    The exit status is 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C.
+    The exit status is 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C, 143 for a SIGTERM.
     """
     debug = "--debug" in arguments
     try:

@@ -4,31 +4,46 @@ from __future__ import annotations
 
 import gc
 import random
+import signal
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, distributed
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
 
 from eyeline.errors import EyelineError
 from eyeline.structures import Batch, Target
 
 Key = tuple[int, int]  # epoch, index
 Prepare = Callable[[list[Tensor], list[Target]], Batch]
+GRACE = 30  # seconds that a worker has left after a signal that is meant for the main process
 
 
 class Loader(DataLoader[Any]):
-    """A DataLoader whose epoch and first batch can be set; its length is a whole epoch's."""
+    """A DataLoader whose epoch and first batch can be set; its length is that of the epoch, with
+    the batches before `start`."""
 
     batch_sampler: BatchSampler
 
-    def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """The next iteration is this epoch's, from batch `start` on (to resume within it)."""
-        self.batch_sampler.epoch, self.batch_sampler.start = epoch, start
+    def set_epoch(self, epoch: int, start: int = 0, dealt: Sequence[Sequence[int]] = ()) -> None:
+        """The next iteration is this epoch's, from batch `start` on (to resume within it).
+
+        `dealt`: batches of it that were dealt before, in other sizes, as (pictures of one, of all
+        processes together; how many such batches); those left are dealt anew, each once.
+        """
+        sampler = self.batch_sampler
+        sampler.epoch, sampler.start, sampler.dealt = epoch, start, dealt
+
+    def picture(self, batch: int, i: int) -> tuple[int, Path | None]:
+        """Index of the i-th picture of a batch of the epoch, and its file where that is told."""
+        index = self.batch_sampler.batch(batch)[i]
+        return index, path_of(self.dataset.dataset, index)  # type: ignore[attr-defined]
 
 
 def build_loader(
@@ -77,7 +92,7 @@ def build_loader(
         num_workers=workers,
         collate_fn=partial(_collate, prepare=prepare),
         persistent_workers=workers > 0,
-        worker_init_fn=_keep_shared,
+        worker_init_fn=_start_worker if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
 
@@ -98,30 +113,44 @@ class BatchSampler(Sampler[list[Key]]):
     ) -> None:
         self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
         self.wide, self.rank, self.world_size = wide, rank, world_size
+        self.whole = batch_size * world_size  # pictures that all processes take at once
         self.epoch = self.start = 0
+        self.dealt: Sequence[Sequence[int]] = ()
 
     def __len__(self) -> int:
-        return -(-self.count // (self.batch_size * self.world_size))
+        left = self.count - sum(whole * batches for whole, batches in self.dealt)
+        return -(-max(left, 0) // self.whole)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = self.order()
-        whole = self.batch_size * self.world_size  # pictures that all processes take at once
-        epoch = self.epoch
+        order, epoch = self.order(), self.epoch
         for i in range(self.start, len(self)):
-            batch = order[i * whole : (i + 1) * whole][self.rank :: self.world_size]
-            yield [(epoch, int(index)) for index in batch]
+            yield [(epoch, index) for index in self._share(order, i)]
+
+    def batch(self, i: int) -> list[int]:
+        """Indices of this process's pictures in batch i of this epoch."""
+        return self._share(self.order(), i)
+
+    def _share(self, order: np.ndarray, i: int) -> list[int]:
+        batch = order[i * self.whole : (i + 1) * self.whole][self.rank :: self.world_size]
+        return [int(index) for index in batch]
 
     def order(self) -> np.ndarray:
-        """Indices of this epoch, of all processes; a multiple of their number."""
+        """Indices of what is left of this epoch after `dealt`, of all processes; a multiple of
+        their number."""
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(self.count) if self.shuffle else np.arange(self.count)
-        if self.wide is not None:
-            order = self._grouped(order, self.wide[order], rng)
-        return np.resize(order, -(-self.count // self.world_size) * self.world_size)
+        for k, (whole, batches) in enumerate(self.dealt, 1):
+            order = self._arranged(order, whole, rng)[whole * batches :]
+            rng = np.random.default_rng((self.seed, self.epoch, 0, k))
+        order = self._arranged(order, self.whole, rng)
+        return np.resize(order, -(-len(order) // self.world_size) * self.world_size)
 
-    def _grouped(self, order: np.ndarray, wide: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Whole batches of one shape in random order, then what is left over of both."""
-        whole = self.batch_size * self.world_size
+    def _arranged(self, order: np.ndarray, whole: int, rng: np.random.Generator) -> np.ndarray:
+        """Where shapes are kept apart: whole batches of one shape in random order, then what is
+        left over of both."""
+        if self.wide is None:
+            return order
+        wide = self.wide[order]
         batches, rest = [], []
         for shape in (order[wide], order[~wide]):
             end = len(shape) // whole * whole
@@ -149,6 +178,36 @@ class _Seeded(Dataset[Any]):
             return self.dataset[index]
 
 
+def _start_worker(worker: int) -> None:
+    _keep_shared()
+    _outlast_signals()
+
+
+def _outlast_signals() -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach the workers too. The main process may need some more
+    batches of them until it has saved; then, or GRACE seconds later, they end."""
+
+    def heard(number: int, frame: object) -> None:
+        if hasattr(signal, "alarm"):  # not on Windows
+            signal.alarm(GRACE)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, heard)
+
+
+def path_of(dataset: Any, index: int) -> Path | None:
+    """The file of a picture, also of one within torch's Subset and ConcatDataset; None: the data
+    set does not tell."""
+    if isinstance(dataset, Subset):
+        return path_of(dataset.dataset, dataset.indices[index])
+    if isinstance(dataset, ConcatDataset):
+        starts = [0, *dataset.cumulative_sizes]
+        part = bisect_right(starts, index) - 1
+        return path_of(dataset.datasets[part], index - starts[part])
+    records = getattr(getattr(dataset, "annotations", None), "records", None)
+    return getattr(records[index], "path", None) if records is not None else None
+
+
 def _set_epoch(dataset: Any, epoch: int) -> None:
     for one in _within(dataset):
         if hasattr(one, "set_epoch"):
@@ -163,7 +222,7 @@ def _within(dataset: Any) -> Iterator[Any]:
             yield from _within(inner)
 
 
-def _keep_shared(worker: int) -> None:
+def _keep_shared() -> None:
     """The garbage collector writes to every object it looks at, and a page of memory that is
     written to is copied: let it pass over all that the worker shares with its parent."""
     gc.freeze()

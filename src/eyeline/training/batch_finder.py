@@ -20,6 +20,7 @@ from eyeline.data.loader import build_loader
 from eyeline.errors import EyelineError
 from eyeline.nn.detector import prepare_of
 from eyeline.training.logs import memory_mb
+from eyeline.training.memory import is_lack_of_memory
 from eyeline.training.recipe import Recipe
 from eyeline.training.recompute import recomputing
 from eyeline.training.step import (
@@ -132,7 +133,7 @@ def _measure(
             if sum(seconds) > limit:
                 break
     except (MemoryError, RuntimeError) as error:
-        if not _is_exhaustion(error):
+        if not is_lack_of_memory(error):
             raise
     else:
         return Trial(size, size / median(seconds[1:] or seconds), memory.used())
@@ -141,11 +142,6 @@ def _measure(
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return None
-
-
-def _is_exhaustion(error: BaseException) -> bool:
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 class _Memory:

@@ -14,8 +14,17 @@ from eyeline.structures import Batch
 SKIPS = 30  # steps in a row; the scale has halved as often, from 65536 on
 
 
+ADVICE = "lower optimizer.lr, or set clip_norm or schedule.warmup_steps"
+
+
 class NotFinite(EyelineError):
     """A loss, or the gradients' norm, is NaN or infinite."""
+
+    def __init__(self, what: str, where: str, batches: list[Any], pictures: str) -> None:
+        super().__init__(f"{where}: {what}{pictures}; {ADVICE}")
+        self.what, self.batches = what, batches  # "box is nan"; of those it may come from
+        self.losses: dict[str, float] = {}  # of the step, which was not taken
+        self.norm = math.nan
 
 
 def check_data(model: nn.Module, dataset: Dataset[Any], val_dataset: Dataset[Any] | None) -> None:
@@ -88,6 +97,11 @@ def check_overflow(
             )
 
 
+def targets_of(batch: Any) -> list[Any]:
+    """Of each picture in a batch of the loader."""
+    return list(batch.targets or [] if isinstance(batch, Batch) else batch[1])
+
+
 def check_finite(values: dict[str, float], group: list[Any], where: str) -> None:
     """Raise NotFinite where one of the values is, naming it and the pictures it came from."""
     for name, value in values.items():
@@ -95,10 +109,7 @@ def check_finite(values: dict[str, float], group: list[Any], where: str) -> None
             continue
         ids = []
         for batch in group:
-            targets = batch.targets or [] if isinstance(batch, Batch) else batch[1]
+            targets = targets_of(batch)
             ids += [str(int(target["image_id"])) for target in targets if "image_id" in target]
         pictures = f" on pictures {', '.join(ids)}" if ids else ""
-        raise NotFinite(
-            f"{where}: {name} is {value}{pictures}; lower optimizer.lr, or set clip_norm or "
-            "schedule.warmup_steps"
-        )
+        raise NotFinite(f"{name} is {value}", where, group, pictures)

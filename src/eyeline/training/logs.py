@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eyeline.errors import EyelineError
-from eyeline.files import write_whole
+from eyeline.files import Lines, write_whole
 from eyeline.training.recipe import Recipe
 from eyeline.training.saving import Position, RunFolder
 
@@ -36,7 +36,7 @@ class Log:
     """
 
     def __init__(self, folder: RunFolder, recipe: Recipe, total: int, at: Position) -> None:
-        self.folder = folder.path if folder.writes else None
+        self.run, self.folder = folder, folder.path if folder.writes else None
         self.recipe, self.total, self.at = recipe, total, at
         self.bar: Progress | None = None
         self.writer: Any = None
@@ -48,10 +48,12 @@ class Log:
         path = self.folder / "metrics.jsonl"
         kept = _lines_until(path, self.at)
         write_whole(path, lambda part: part.write_text("".join(kept), encoding="utf-8"))
-        self.file = self.stack.enter_context(path.open("a", encoding="utf-8"))
+        self.lines = Lines(path)
+        self.stack.callback(self.lines.close)
+        self.run.before_saving = self.lines.sync  # a state has no line missing before it
         if make := _summary_writer(self.recipe.log.tensorboard):
             self.writer = make(str(self.folder / "tensorboard"), purge_step=self.at.step + 1)
-            self.stack.callback(self.writer.close)
+            self.stack.callback(self._close_writer)
         console = Console()
         if console.is_terminal:
             columns = (
@@ -88,7 +90,7 @@ class Log:
     ) -> None:
         """After each step; every `log.every`-th is written down, and the last of an epoch.
 
-        `scale` is that of the loss in half precision; then the steps skipped so far are told too.
+        `scale` is that of the loss in half precision. Steps skipped so far are told too.
         """
         if self.folder is None:
             return
@@ -110,7 +112,8 @@ class Log:
             seconds=seconds,
             pictures_per_second=speed,
             memory_mb=memory_mb(device),
-            **({} if scale is None else {"loss_scale": scale, "skipped": at.skipped}),
+            **({} if scale is None else {"loss_scale": scale}),
+            **({} if scale is None and not at.skipped else {"skipped": at.skipped}),
         )
         if not self.bar:
             remaining = timedelta(seconds=round(left))
@@ -136,7 +139,8 @@ class Log:
         told = dict.fromkeys(("AP", "AP50", "AP75", self.recipe.eval.metric))  # each once
         shown = {name: metrics[name] for name in told if name in metrics and name != "loss"}
         shown = {"val loss": metrics["loss"], **shown} if metrics else {}
-        skipped = f"  {self.at.skipped} steps skipped (overflow)" if self.at.skipped else ""
+        why = "overflow" if self.recipe.precision == "fp16" else "not finite"
+        skipped = f"  {self.at.skipped} steps skipped ({why})" if self.at.skipped else ""
         self.say(
             f"epoch {self.at.epoch + 1}/{self.recipe.epochs} done in {seconds:.0f} s  "
             f"{_text({'train loss': sum(losses.values()), **shown})}{skipped}"
@@ -151,11 +155,20 @@ class Log:
 
     def _write(self, event: str, **values: Any) -> None:
         record = {"event": event, "step": self.at.step, "epoch": self.at.epoch + 1, **values}
-        self.file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
-        self.file.flush()
-        if self.writer:
-            for name, value in _flat(values, f"{event}/"):
+        with suppress(OSError):  # a full disk: lines wait, and the next state says it
+            self.lines.add(json.dumps(_finite(record), allow_nan=False))
+        try:
+            for name, value in _flat(values, f"{event}/") if self.writer else ():
                 self.writer.add_scalar(name, value, self.at.step)
+        except OSError as error:  # which its writer does not survive
+            self._close_writer()
+            self.say(f"no more is written for TensorBoard ({error}); metrics.jsonl has it all")
+
+    def _close_writer(self) -> None:
+        if self.writer:
+            with suppress(OSError):
+                self.writer.close()
+        self.writer = None
 
 
 def memory_mb(device: torch.device) -> float:

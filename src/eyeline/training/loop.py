@@ -9,13 +9,10 @@ mean over the batch, and their sum is made small. Several GPUs and machines run 
 from __future__ import annotations
 
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -32,15 +29,13 @@ from eyeline.training.build import build
 from eyeline.training.checks import check_data, check_overflow
 from eyeline.training.compiling import compiling
 from eyeline.training.ema import AveragedModel
+from eyeline.training.guard import Guard
+from eyeline.training.interrupt import Interrupt
 from eyeline.training.logs import Log
-from eyeline.training.parallel import (
-    any_process,
-    count_processes,
-    share_gradients,
-    start_processes,
-)
+from eyeline.training.parallel import any_process, share_gradients, start_processes
 from eyeline.training.recipe import Recipe, load_recipe, merge
 from eyeline.training.recompute import recomputing
+from eyeline.training.resuming import surroundings
 from eyeline.training.saving import Position, RunFolder
 from eyeline.training.schedules import build_schedule
 from eyeline.training.step import (
@@ -95,14 +90,17 @@ def train(
         val_dataset: the same, for the losses and the metrics after each epoch; without it
             nothing is evaluated.
         recipe: how; its `model`, `weights`, `classes` and `data.path` are not used here.
-        resume: go on with the run in `out`, exactly where it stopped.
+        resume: go on with the run in `out`, exactly where it was saved; what is another than it
+            was then, such as `batch_size`, is said.
         measure: gives a model's metrics; by default COCO's and VOC's on `val_dataset`.
         fields: of the recipe, over `recipe`: epochs=10, optimizer={"lr": 1e-3}, out="runs/a" ...
 
     Raises:
         EyelineError: model, data and recipe disagree; the run folder exists; a loss that is not
-            finite (of fp16: for so long that a smaller scale cannot mend it).
+            finite (of fp16: for so long that a smaller scale cannot mend it); a step that does
+            not fit into memory; the disk was full to the end.
         KeyboardInterrupt: Ctrl-C, after the step is finished and the state saved.
+        SystemExit: SIGTERM, likewise; its status is 143.
     """
     recipe = load_recipe(merge(recipe.model_dump() if recipe else {}, fields))
     check_data(model, dataset, val_dataset)
@@ -121,10 +119,10 @@ def train(
             "stop_after waits for a better eval.metric: it needs validation data and eval.every"
         )
     steps_per_epoch = math.ceil(len(loader) / recipe.accumulate)
+    total = recipe.epochs * steps_per_epoch
     optimizer = set_up(model, recipe, device)
-    schedule = build_schedule(optimizer, recipe.schedule, recipe.epochs, steps_per_epoch)
     scaler = loss_scaler(device, recipe.precision)
-    state: dict[str, Any] = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    state: dict[str, Any] = {"model": model, "optimizer": optimizer}
     if scaler.is_enabled():
         state["scaler"] = scaler
     ema = AveragedModel(model, recipe.ema) if recipe.ema else None
@@ -132,12 +130,17 @@ def train(
         state["ema"] = ema
     result = ema.model if ema else model  # what is evaluated and kept
 
-    folder = RunFolder(recipe, getattr(model, "name", "model"), resume, writes=rank == 0)
-    at = Position(batches=len(loader), processes=count_processes())
-    if resume:
-        at = folder.load_state(state, at)
+    around = surroundings(dataset, loader, device)
+    folder = RunFolder(recipe, getattr(model, "name", "model"), resume, rank == 0, around)
+    at = folder.load_state(state, loader) if resume else Position(batches=len(loader))
+    left = at.steps_left(recipe.epochs, steps_per_epoch, recipe.accumulate)
+    schedule = build_schedule(
+        optimizer, recipe.schedule, recipe.epochs, steps_per_epoch, done=total - left
+    )
+    folder.tell_rate(float(schedule.get_last_lr()[-1]))
     shared = share_gradients(model, device)
-    log = Log(folder, recipe, recipe.epochs * steps_per_epoch, at)
+    guard = Guard(model, loader, folder, device, rank)
+    log = Log(folder, recipe, at.step + left, at)
     metrics: Metrics = {}
     recomputed = recomputing(model, recipe.checkpoint_activations)
     compiled = compiling(model, device, recipe.compile)  # after the average was copied from it
@@ -147,15 +150,15 @@ def train(
         if recipe.freeze:
             log.say(f"frozen: {_frozen(model)} parameters")
         while at.epoch < recipe.epochs:
-            loader.set_epoch(at.epoch, start=at.batch)
+            loader.set_epoch(at.epoch, at.batch, at.dealt)
+            at.batches = len(loader)
             model.train()
             log.start_epoch()
             for group in groups(loader, recipe.accumulate):
                 seed_generators(recipe.seed, at.epoch, at.step, rank)
                 where = f"epoch {at.epoch + 1}, step {at.step + 1}"
-                losses, norm, taken = train_step(
-                    shared, group, optimizer, scaler, recipe, device, where
-                )
+                step = partial(train_step, shared, group, optimizer, scaler, recipe, device, where)
+                losses, norm, taken = guard.step(step, group, at, where)
                 if ema and taken:
                     ema.update(model)
                 lr = float(schedule.get_last_lr()[-1])
@@ -163,12 +166,14 @@ def train(
                 at.advance(len(group), sum(map(size, group)), losses, taken)
                 scale = scaler.get_scale() if scaler.is_enabled() else None
                 log.step(losses, lr, norm, device, scale)
-                if not taken:
+                if scaler.is_enabled() and not taken:
                     check_overflow(model, losses, at.skipped_running, where)
                 if any_process(interrupt.wanted, device):
                     folder.save_weights(result, "last")
                     folder.save_state(state, at)
-                    raise KeyboardInterrupt
+                    interrupt.stop()
+                if folder.is_due(at):
+                    folder.save_state(state, at)
 
             val_losses, now, enough = {}, {}, False
             if folder.writes and measure and val_loader and _due(at.epoch + 1, recipe):
@@ -188,6 +193,7 @@ def train(
             if at.stopped and at.epoch < recipe.epochs:
                 log.say(f"stopped: {recipe.eval.metric} was best after epoch {at.best_epoch}")
                 break
+        folder.check_saved()
     return Run(folder.path, metrics, at.best)
 
 
@@ -247,34 +253,3 @@ def _better(metrics: Metrics, name: str, best: float | None) -> bool:
     if value is None or math.isnan(value):
         return False
     return best is None or (value < best if name == "loss" else value > best)
-
-
-class Interrupt:
-    """Ctrl-C waits for the end of the step, `wanted` says that it came; a second one does not."""
-
-    wanted = False
-
-    def __enter__(self) -> Interrupt:
-        # Only the main thread can hear signals.
-        self.listens = threading.current_thread() is threading.main_thread()
-        if self.listens:
-            self.before = signal.signal(signal.SIGINT, self._heard)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.listens:
-            signal.signal(signal.SIGINT, self.before)
-
-    def _heard(self, number: int, frame: FrameType | None) -> None:
-        if self.wanted:
-            raise KeyboardInterrupt
-        self.wanted = True
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Within, Ctrl-C does not wait."""
-        before, self.wanted = self.wanted, True
-        try:
-            yield
-        finally:
-            self.wanted = before

@@ -122,6 +122,13 @@ class Eval(Section):
     metric: str = "AP"  # the best weights have the highest (of "loss": the lowest)
 
 
+class Save(Section):
+    """When the state to resume from is saved within an epoch, besides at its end; None: never."""
+
+    minutes: Positive | None = 10.0
+    steps: Count | None = None
+
+
 class Log(Section):
     every: Count = 20  # steps
     tensorboard: bool | Literal["auto"] = "auto"  # auto: where it is installed
@@ -147,6 +154,8 @@ class Recipe(Section):
     ema: Ema | None = None  # where set, the averaged weights are evaluated and kept
     eval: Eval = Eval()
     stop_after: Count | None = None  # epochs without a better eval.metric
+    on_nan: Literal["stop", "skip"] = "stop"  # where a loss is no number: the run, or the step
+    save: Save = Save()
     log: Log = Log()
     out: str | None = None  # the run folder; None: the first free one of runs/NAME, runs/NAME-2 ...
 

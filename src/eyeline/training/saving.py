@@ -1,36 +1,38 @@
 """The run folder: recipe.yaml, best and last weights, metrics.jsonl, and the state to resume from.
 
-Every file appears under its name only when it is complete: whatever stops a run, the last good
-state stays readable.
+Every file appears under its name only when it is complete and on the disk, and the state before
+the last is kept beside it: whatever stops a run, a good state stays readable.
 """
 
 from __future__ import annotations
 
 import math
-import pickle
-from collections.abc import Mapping
+import os
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial, reduce
+from functools import partial
 from itertools import chain, count
-from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
-from eyeline.checkpoints.eyeline import MODEL_FILE, run_weights, save_weights
+from eyeline.checkpoints.eyeline import MODEL_FILE, run_weights, weights_now
+from eyeline.data.loader import Loader
 from eyeline.errors import EyelineError
-from eyeline.files import write_whole
+from eyeline.files import PARTIAL, write_whole
 from eyeline.training.recipe import Recipe, load_recipe, save_recipe
+from eyeline.training.resuming import changes, check_same, values_of
 
 STATE = "state.pt"
-# Keys of the recipe that a resumed run must have as they were.
-UNCHANGED = (
-    "model", "classes", "data.train", "data.transforms", "data.bad_boxes", "data.one_based",
-    "data.unknown", "data.draft", "data.aspect_grouping", "optimizer", "schedule", "batch_size",
-    "accumulate", "clip_norm", "seed", "precision", "freeze", "ema", "eval.metric",
-)  # fmt: skip
+PREVIOUS = "state-previous.pt"  # taken where the newest was damaged
+BAD_BATCHES = "bad_batches"
+RETRY = 60.0  # seconds after a state could not be saved
 # What a run writes into its folder before it has saved a state.
 EARLY = (
     "recipe.yaml", MODEL_FILE, "metrics.jsonl", "best.safetensors", "last.safetensors",
@@ -42,17 +44,19 @@ EARLY = (
 class Position:
     """How far a run has come."""
 
-    batches: int = 0  # of one epoch
-    processes: int = 1  # that share them
     epoch: int = 0  # the one being worked on, from 0
-    batch: int = 0  # batches of it that are done
+    batches: int = 0  # of this epoch, without those `dealt`
+    batch: int = 0  # of them, so many are done
+    # Batches of this epoch before a resumption with batches of another size: (pictures of one, of
+    # all processes together; how many).
+    dealt: list[tuple[int, int]] = field(default_factory=list)
     step: int = 0  # the optimizer's steps so far
     pictures: int = 0  # of this epoch, so far
     sums: dict[str, float] = field(default_factory=dict)  # of its losses, over these pictures
     best: float | None = None  # the best value so far of the metric that decides
     best_epoch: int = 0  # after which, from 1; 0: none yet
     stopped: bool = False  # before its last epoch, by stop_after
-    skipped: int = 0  # steps not taken, as numbers of half precision overflowed
+    skipped: int = 0  # steps not taken, as some number was not finite
     skipped_running: int = 0  # the last of them, in a row
 
     def advance(
@@ -76,20 +80,37 @@ class Position:
 
     def next_epoch(self) -> None:
         self.epoch, self.batch, self.pictures, self.sums = self.epoch + 1, 0, 0, {}
+        self.dealt = []
+
+    def steps_left(self, epochs: int, steps_per_epoch: int, accumulate: int) -> int:
+        """Of the optimizer, to the end of the run."""
+        here = math.ceil((self.batches - self.batch) / accumulate)
+        return here + (epochs - self.epoch - 1) * steps_per_epoch
 
 
 class RunFolder:
     """A run's folder; as a context it appears, and goes again if the run fails before it has
     saved anything.
 
+    A disk that is full does not end the run: what could not be saved is said, the last good state
+    stays, and it is tried again. (But where there is none yet, nothing would come of the run.)
+
     Args:
         recipe: `out` names the folder, which must be empty or missing, or, to resume, a run's.
             None: the first that is free of runs/NAME, runs/NAME-2 ...
         writes: False for all processes of a run but the first, whose methods do nothing.
+        around: the run's `surroundings`, to be saved and compared.
     """
 
-    def __init__(self, recipe: Recipe, name: str, resume: bool, writes: bool) -> None:
-        self.recipe, self.resume, self.writes = recipe, resume, writes
+    def __init__(
+        self,
+        recipe: Recipe,
+        name: str,
+        resume: bool,
+        writes: bool,
+        around: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.recipe, self.resume, self.writes, self.around = recipe, resume, writes, around or {}
         if recipe.out is not None:
             self.path = Path(recipe.out)
         elif resume:
@@ -97,27 +118,46 @@ class RunFolder:
         else:
             paths = (Path("runs", name if i == 1 else f"{name}-{i}") for i in count(1))
             self.path = next(path for path in paths if not path.exists())
-        if resume and not (self.path / STATE).is_file():
+        if resume and not any((self.path / name).is_file() for name in (STATE, "recipe.yaml")):
             raise EyelineError(f"{self.path}: nothing to resume, there is no {STATE} in it")
-        taken = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
-        if writes and not resume and taken:
+        if writes and not resume and self._is_taken():
             raise EyelineError(
                 f"{self.path} exists already: choose another out=, or --resume {self.path}"
             )
+        self.before_saving: Callable[[], None] = lambda: None  # raises OSError: nothing is saved
+        self.waiting: dict[str, Callable[[Path], None]] = {}  # weights, until the next state
+        self.failure = ""  # why the last state could not be saved
+        self.saved_step: int | None = None  # of the last good state
+        self.used: Path | None = None  # the state that was loaded
+        self.rate: float | None = None  # the next step's, as it says
+
+    def _is_taken(self) -> bool:
+        """Is there anything but what a run that came to nothing leaves behind?"""
+        if not self.path.is_dir():
+            return self.path.exists()
+        return any(
+            path.name != BAD_BATCHES and not path.match(PARTIAL) for path in self.path.iterdir()
+        )
 
     def __enter__(self) -> RunFolder:
         if self.writes:
             self.made = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
+            for file in self.path.glob(PARTIAL):  # of a process that was killed
+                file.unlink()
+            if self.used is not None and self.used.name != STATE:
+                os.replace(self.used, self.path / STATE)  # which was damaged, or is missing
             write_whole(self.path / "recipe.yaml", partial(save_recipe, self.recipe))
+        self._next_in(self._pause())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self.writes or kind is None:
             return
         if (self.path / STATE).exists():
+            step = "" if self.saved_step is None else f" (step {self.saved_step})"
             print(
-                f"stopped; to go on from what is saved: eyeline train --resume {self.path}",
+                f"stopped; to go on from what is saved{step}: eyeline train --resume {self.path}",
                 flush=True,
             )
             return
@@ -134,33 +174,145 @@ class RunFolder:
             write_whole(path, partial(Path.write_text, data=source, encoding="utf-8", newline=""))
 
     def save_weights(self, model: nn.Module, name: str) -> None:
-        """NAME.safetensors, with what `create_model(weights=)` needs if the model is one of its."""
+        """NAME.safetensors, with what `create_model(weights=)` needs if the model is one of its.
+        It is of now, and written before the next state, which tells of it."""
         if self.writes:
-            save_weights(model, self.path / f"{name}.safetensors")
+            self.waiting[f"{name}.safetensors"] = weights_now(model)
 
     def save_state(self, parts: Mapping[str, Any], at: Position) -> None:
         """Everything that decides how the run goes on, readable with weights_only=True: the state
         of each of `parts` (model, optimizer ...). (No state of the random generators: every
-        picture and every step seeds them.)"""
+        picture and every step seeds them.)
+
+        Where it cannot be written, that is said and the last one stays.
+        """
         if not self.writes:
             return
         state = {name: part.state_dict() for name, part in parts.items()}
-        write_whole(self.path / STATE, partial(torch.save, {"position": asdict(at), **state}))
-
-    def load_state(self, parts: Mapping[str, Any], now: Position) -> Position:
-        """Restore what `save_state` wrote, for a run that would begin at `now`."""
-        self._check_unchanged()
-        path = self.path / STATE
+        state |= {"position": asdict(at), "recipe": values_of(self.recipe), "around": self.around}
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            at = Position(**state["position"])
+            self.before_saving()
+            for name, write in list(self.waiting.items()):
+                write(self.path / name)
+                del self.waiting[name]
+            write_whole(self.path / STATE, partial(_save, state), former=PREVIOUS)
+        except OSError as error:
+            self.failure = " ".join(str(error).split())[:200]
+            free = f"{shutil.disk_usage(self.path).free / 1e6:.0f} MB are free"
+            if self.saved_step is None:
+                raise EyelineError(
+                    f"{self.path}: its first state cannot be saved: {self.failure}; {free}: make "
+                    "room, or choose another out="
+                ) from error
+            print(
+                f"could not save the state of step {at.step}: {self.failure}; {free}; the last "
+                f"good state is of step {self.saved_step}; the run goes on, and tries again",
+                flush=True,
+            )
+            self._next_in(min(RETRY, self._pause()))
+            return
+        if self.failure:
+            print(f"saved again: the state of step {at.step}", flush=True)
+        self.failure, self.saved_step = "", at.step
+        self._next_in(self._pause())
+
+    def is_due(self, at: Position) -> bool:
+        """Is a state to be saved after this step? After the last of an epoch one is anyway."""
+        every = self.recipe.save.steps
+        by_step = every is not None and at.step % every == 0
+        within = self.writes and at.batch < at.batches
+        return within and (by_step or time.monotonic() >= self.next_save)
+
+    def _pause(self) -> float:
+        """Seconds from one state to the next."""
+        minutes = self.recipe.save.minutes
+        return math.inf if minutes is None else 60 * minutes
+
+    def _next_in(self, seconds: float) -> None:
+        self.next_save = time.monotonic() + seconds
+
+    def check_saved(self) -> None:
+        """At the end of a run: raises EyelineError where its last state could not be saved."""
+        if self.failure:
+            raise EyelineError(
+                f"{self.path}: the run is done, and its end could not be saved: {self.failure}; "
+                "make room, then resume it"
+            )
+
+    def load_state(self, parts: Mapping[str, Any], loader: Loader) -> Position:
+        """Restore what `save_state` wrote, and set the loader to where it was; what is another
+        than then is said. Where nothing had been saved, the run begins anew.
+
+        Raises:
+            EyelineError: what may not be another is; the run has ended; no state can be read.
+        """
+        at = Position(batches=len(loader))
+        state = self._newest()
+        if state is None:
+            self._say(f"{self.path}: nothing had been saved, so the run begins anew")
+            return at
+        try:
+            before, then = state["recipe"], state["around"]
+            check_same(self.path, before, self.recipe, then, self.around)
             for name, part in parts.items():
-                part.load_state_dict(state[name])
-        except (
-            RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError
-        ) as error:  # fmt: skip
+                if name == "scaler" and name not in state:
+                    continue  # the precision was another
+                part.load_state_dict(_with_options(part, state[name]))
+            at = Position(**state["position"])
+            self.rate = state["optimizer"]["param_groups"][-1]["lr"]
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, EyelineError):
+                raise
             reason = " ".join(str(error).split())[:200]
-            raise EyelineError(f"{path}: no state of this model and recipe: {reason}") from error
+            raise EyelineError(
+                f"{self.path / STATE}: no state of this model and recipe: {reason}"
+            ) from error
+        self._check_goes_on(at)
+        self.saved_step = at.step
+        for line in changes(before, self.recipe, then, self.around):
+            self._say(line)
+        whole = self.around["whole"]
+        if whole != then["whole"] and at.batch:
+            at.dealt.append((then["whole"], at.batch))
+            at.batch = 0
+        loader.set_epoch(at.epoch, at.batch, at.dealt)
+        at.batches = len(loader)
+        if whole != then["whole"]:
+            self._say(
+                f"epoch {at.epoch + 1}: the pictures not yet seen come in {at.batches} batches of "
+                f"{whole} (were of {then['whole']})"
+            )
+        return at
+
+    def tell_rate(self, rate: float) -> None:
+        """Say it where the next step's learning rate is not the one that the state foresaw."""
+        if self.rate is not None and rate != self.rate:
+            self._say(f"changed: the next step's learning rate {self.rate:.3g} -> {rate:.3g}")
+
+    def _newest(self) -> dict[str, Any] | None:
+        """The newest state that can be read; None: none was saved yet."""
+        broken = []
+        for path in (self.path / STATE, self.path / PREVIOUS):
+            if not path.exists():
+                continue
+            try:
+                state = _load(path)
+            except Exception as error:  # whatever a flipped bit makes a reader stumble over
+                broken.append(f"{path} cannot be read ({' '.join(str(error).split())[:200]})")
+                continue
+            self.used = path
+            for one in broken:
+                step = state["position"]["step"]
+                self._say(f"{one}: going on from {path.name}, which is of step {step}")
+            return state
+        if broken:
+            raise EyelineError(
+                f"{'; '.join(broken)}: put back a copy of it, or start another run from the "
+                f"weights with weights={self.path / 'last.safetensors'}"
+            )
+        return None
+
+    def _check_goes_on(self, at: Position) -> None:
         if at.epoch >= self.recipe.epochs:
             raise EyelineError(
                 f"{self.path}: the run has finished its {at.epoch} epochs; set epochs= to go on"
@@ -172,42 +324,37 @@ class RunFolder:
                     f"{self.path}: the run has stopped after {without} epochs without a better "
                     f"{self.recipe.eval.metric}; raise stop_after= to go on"
                 )
-        for what in ("processes", "batches"):
-            before, wanted = getattr(at, what), getattr(now, what)
-            if before != wanted:
-                raise EyelineError(
-                    f"{self.path}: had {before} {what} and now has {wanted}; resume with the data "
-                    "and the number of processes of the run"
-                )
-        return at
 
-    def _check_unchanged(self) -> None:
-        """A run goes on as it began: only what cannot change its steps may be another."""
-        if not (self.path / "recipe.yaml").is_file():
-            return
-        before, now = _deciding(load_recipe(self.path / "recipe.yaml")), _deciding(self.recipe)
-        for key in UNCHANGED:
-            if before[key] != now[key]:
-                raise EyelineError(
-                    f"{self.path}: {key} was {_short(before[key], now[key])} and is now "
-                    f"{_short(now[key], before[key])}; resume with the run's own, or start another "
-                    f"from its weights with weights={self.path / 'last.safetensors'}"
-                )
+    def _say(self, text: str) -> None:
+        if self.writes:
+            print(text, flush=True)
 
 
-def _deciding(recipe: Recipe) -> dict[str, Any]:
-    """The values of UNCHANGED, as a file would hold them."""
-    values = recipe.model_dump(mode="json")
-    if values["model"]:
-        del values["model"]["name"]  # of a file of the user's the run has its own copy
-    return {key: reduce(getitem, key.split("."), values) for key in UNCHANGED}
+def _save(state: Mapping[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # of torch's writer, on the way out of the system's own
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
-def _short(value: Any, other: Any) -> Any:
-    """A value, of a section only the entries in which it differs from the other."""
-    if isinstance(value, dict) and isinstance(other, dict):
-        return {k: v for k, v in value.items() if v != other.get(k)}
-    return value
+def _load(path: Path) -> dict[str, Any]:
+    """A state, if each of its bytes is as it was written; torch does not look at the checksums."""
+    with zipfile.ZipFile(path) as file:
+        if damaged := file.testzip():
+            raise ValueError(f"{damaged} is not as it was written")
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def _with_options(part: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Of an optimizer the rates and so on are those of the recipe, which may be others by now."""
+    if not isinstance(part, Optimizer):
+        return state
+    groups = zip(part.state_dict()["param_groups"], state["param_groups"], strict=True)
+    return {**state, "param_groups": [{**now, "params": then["params"]} for now, then in groups]}
 
 
 def load_run(path: str | Path) -> tuple[Recipe, Path]:

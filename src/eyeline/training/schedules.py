@@ -40,13 +40,21 @@ def onecycle(step: int, total: int, rise: int, start: float = 1 / 25, end: float
 
 
 def build_schedule(
-    optimizer: Optimizer, options: Schedule, epochs: int, steps_per_epoch: int
+    optimizer: Optimizer, options: Schedule, epochs: int, steps_per_epoch: int, done: int = 0
 ) -> LambdaLR:
-    """The schedule of a recipe; call its `step()` after each step of the optimizer."""
+    """The schedule of a recipe; call its `step()` after each step of the optimizer.
+
+    `done`: steps that lie behind it, of a run that is resumed.
+    """
+    factor = _factor(options, epochs, steps_per_epoch)
+    return LambdaLR(optimizer, lambda step: factor(done + step))
+
+
+def _factor(options: Schedule, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
     total = epochs * steps_per_epoch
     if options.name == "onecycle":
         rise = options.warmup_steps or round(0.3 * total) - 1
-        return LambdaLR(optimizer, partial(onecycle, total=total, rise=rise))
+        return partial(onecycle, total=total, rise=rise)
     shape: Callable[[int], float]
     if options.name == "cosine":
         shape = partial(cosine, total=total, start=options.warmup_steps, final=options.final)
@@ -55,4 +63,4 @@ def build_schedule(
         shape = partial(stairs, milestones=milestones, gamma=options.gamma)
     else:
         shape = partial(stairs, milestones=(), gamma=1.0)
-    return LambdaLR(optimizer, lambda step: warmup(step, options.warmup_steps) * shape(step))
+    return lambda step: warmup(step, options.warmup_steps) * shape(step)

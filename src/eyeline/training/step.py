@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from eyeline.device import autocast, find_device
 from eyeline.errors import EyelineError
 from eyeline.structures import Batch
-from eyeline.training.checks import check_data, check_finite
+from eyeline.training.checks import NotFinite, check_data, check_finite
 from eyeline.training.freezing import freeze
 from eyeline.training.optimizers import build_optimizer
 from eyeline.training.recipe import Recipe, load_recipe, merge
@@ -78,20 +78,27 @@ def train_step(
     """One step over a group of batches: forward, backward, clip, step.
 
     Raises:
-        NotFinite: a loss or the gradients' norm is no number; `where` says at which step.
+        NotFinite: a loss or the gradients' norm is no number, and the step was not taken; in every
+            process, if it is so in one. `where` says at which step.
     """
     names, values = backward(model, group, device, recipe.precision, scaler)
     scaler.unscale_(optimizer)
     norm = clip_gradients(model, recipe.clip_norm)
     rows, value = look(values, norm)
-    if not scaler.is_enabled():
-        for row, batch in zip(rows, group, strict=True):
-            check_finite(dict(zip(names, row, strict=True)), [batch], where)
-        check_finite({"the gradients' norm": value}, group, where)
     sizes = [size(batch) / sum(map(size, group)) for batch in group]
     columns = zip(*rows, strict=True)
     means = [sum(s * v for s, v in zip(sizes, column, strict=True)) for column in columns]
-    return Step(dict(zip(names, means, strict=True)), value, take_step(optimizer, scaler))
+    losses = dict(zip(names, means, strict=True))
+    if not scaler.is_enabled():
+        try:
+            for row, batch in zip(rows, group, strict=True):
+                check_finite(dict(zip(names, row, strict=True)), [batch], where)
+            check_finite({"the gradients' norm": value}, group, where)
+        except NotFinite as error:
+            error.losses, error.norm = losses, value
+            optimizer.zero_grad()
+            raise
+    return Step(losses, value, take_step(optimizer, scaler))
 
 
 def look(values: list[Tensor], norm: Tensor) -> tuple[list[list[float]], float]:
@@ -138,8 +145,7 @@ def backward(
     """Add the gradients of a step, split into batches, as if it were one; gives the names of the
     losses, and of each batch their values (L,), float32.
 
-    Under loss scaling a loss that is not finite makes all gradients NaN, on which the step is
-    skipped, in every process.
+    A loss that is not finite makes all gradients NaN, so that every process sees it.
     """
     pictures = sum(map(size, group))
     names: list[str] = []
@@ -159,7 +165,7 @@ def backward(
                 )
             each = torch.stack([parts[name].float() for name in names])
             factor = torch.where(each.isfinite().all(), share, math.nan)
-            scaler.scale(each.sum() * (factor if scaler.is_enabled() else share)).backward()
+            scaler.scale(each.sum() * factor).backward()
         values.append(each.detach())
     return names, values
 
@@ -197,7 +203,8 @@ def move(batch: Any, device: torch.device) -> tuple[Any, ...]:
 
 
 def seed_generators(*key: int) -> None:
-    """What is drawn from here on depends on nothing but the key: a resumed run draws the same."""
+    """What is drawn from here on, on any device, depends on nothing but the key: a resumed run
+    draws the same."""
     a, b, c = (int(word) for word in np.random.SeedSequence(key).generate_state(3))
     random.seed(a)
     np.random.seed(b)

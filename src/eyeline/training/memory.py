@@ -1,0 +1,58 @@
+"""Memory that ends: what was being computed, and what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from eyeline.errors import EyelineError
+from eyeline.training.logs import memory_mb
+from eyeline.training.recipe import Recipe
+
+# Of the CPU's allocator, of C++, of CUDA and its libraries, none of which has a class for it.
+SIGNS = ("can't allocate memory", "bad_alloc", "out of memory", "ALLOC_FAILED")
+
+
+class OutOfMemory(EyelineError):
+    """A step did not fit into memory."""
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+def out_of_memory(
+    where: str, recipe: Recipe, device: torch.device, sizes: Sequence[str], pictures: str
+) -> OutOfMemory:
+    """The error, with what was computed and three things to try.
+
+    Args:
+        sizes: of the pictures, as "640x480".
+        pictures: their names.
+    """
+    once = recipe.batch_size
+    if once > 1:
+        less = f"batch_size={-(-once // 2)} accumulate={2 * recipe.accumulate}"
+    else:
+        less = "another optimizer, as sgd keeps less"
+    other = "float32" if recipe.precision != "float32" else "bf16"
+    lighter = [] if recipe.checkpoint_activations else ["checkpoint_activations=true"]
+    lighter += ["precision=bf16"] if other == "bf16" else ["freeze=[backbone]"]
+    return OutOfMemory(
+        f"{where}: out of memory on {device}, of which {_in_use(device)}, with batch_size={once}, "
+        f"pictures of {', '.join(sizes)} ({pictures}); try {less}, smaller pictures (model.size, "
+        f"or model.min_size and model.max_size), or {' or '.join(lighter)}"
+    )
+
+
+def _in_use(device: torch.device) -> str:
+    if device.type != "cuda":
+        return f"{memory_mb(device):.0f} MB were in use at most"
+    free, total = torch.cuda.mem_get_info(device)
+    used = torch.cuda.memory_allocated(device)
+    return (
+        f"{used / 1e6:.0f} MB of {total / 1e6:.0f} MB were in use here and {free / 1e6:.0f} MB free"
+    )
