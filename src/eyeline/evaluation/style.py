@@ -49,7 +49,8 @@ th { text-align: left; font-weight: 600; }
 .chart { display: grid; grid-template-columns: minmax(0, 40rem) minmax(11rem, 1fr);
   gap: 1rem 2.5rem; align-items: start; }
 .chart svg { width: 100%; height: auto; display: block; }
-.plot svg { width: 100%; max-width: 46rem; height: auto; display: block; }
+.chart svg svg { overflow: hidden; }
+.mark { stroke: var(--ink); stroke-dasharray: 4 4; fill: none; }
 .chart text { fill: var(--soft); font-size: 13px; }
 .chart .mid { text-anchor: middle; }
 .chart .end { text-anchor: end; }

@@ -36,7 +36,7 @@ RETRY = 60.0  # seconds after a state could not be saved
 # What a run writes into its folder before it has saved a state.
 EARLY = (
     "recipe.yaml", MODEL_FILE, "metrics.jsonl", "best.safetensors", "last.safetensors",
-    "tensorboard/events.*",
+    "tensorboard/events.*", "status.json", "report.html",
 )  # fmt: skip
 
 
