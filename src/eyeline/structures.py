@@ -17,9 +17,11 @@ from torch import Tensor
 
 # boxes (G, 4), labels (G,) int64; optional iscrowd (G,) bool: objects that are never positive and
 # count as "ignore" (COCO's crowds, VOC's difficult, KITTI's DontCare); optional masks (G, H, W)
-# bool; of the picture, optional image_id and resized () bool: it is in the network's size already.
+# bool; optional keypoints (G, P, 3): x, y, and 0 not labelled (then x and y are 0), 1 hidden, 2
+# visible; of the picture, optional image_id, resized () bool: it is in the network's size already,
+# and mirrored (P,) int64: which point takes the place of each where left and right are exchanged.
 Target = dict[str, Tensor]
-PER_PICTURE = ("image_id", "resized")  # all other entries have one row an object
+PER_PICTURE = ("image_id", "resized", "mirrored")  # all other entries have one row an object
 # boxes (N, 4), scores (N,), labels (N,) int64, best first; optional masks (N, H, W) bool.
 Prediction = dict[str, Tensor]
 

@@ -47,6 +47,21 @@ def voc(tmp_path: Path) -> Path:
     return tmp_path / "voc"
 
 
+def test_the_attribute_that_is_the_class(cli: Run, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    (tmp_path / "via_region_data.json").write_text(
+        '{"a.png1": {"filename": "a.png", "size": 1, "regions": [{"shape_attributes": {"name": '
+        '"rect", "x": 1, "y": 1, "width": 2, "height": 2}, "region_attributes": {"kind": "cat", '
+        '"type": "pet"}}]}}'
+    )
+    status, out, _ = cli("data", "convert", ".", "a", "--to", "voc")
+    assert status == 0 and "lost: train: the region attribute 'kind'" in out
+    status, out, _ = cli("data", "convert", ".", "b", "--to", "voc", "--attribute", "kind")
+    assert status == 0 and "lost: train: the region attribute 'type'" in out
+    names = [(tmp_path / folder / "classes.txt").read_text() for folder in "ab"]
+    assert names == ["pet\n", "cat\n"]
+
+
 def test_convert(cli: Run, voc: Path, tmp_path: Path) -> None:
     status, out, err = cli("data", "convert", "voc", "yolo", "--to", "yolo", "--link")
     assert (status, err) == (0, "")

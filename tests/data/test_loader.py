@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import random
+import signal
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,6 +82,22 @@ def test_workers_know_the_epoch_and_change_nothing() -> None:
         expected = values(alone)
         assert values(helped) == expected
         assert {row[1] for row in expected} == {epoch}
+
+
+class Signalled(Numbers):
+    """Its workers get the signals of a whole process group."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        assert torch.utils.data.get_worker_info() is not None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        return super().__getitem__(index)
+
+
+def test_workers_outlast_signals() -> None:
+    loader = build_loader(Signalled(6), 2, shuffle=False, workers=2)
+    assert indices(loader) == [[0, 1], [2, 3], [4, 5]]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
 def test_randomness_is_of_seed_epoch_and_index_and_leaves_no_trace() -> None:

@@ -85,7 +85,7 @@ def test_text_has_wcag_contrast() -> None:
         return float(linear @ [0.2126, 0.7152, 0.0722])
 
     for colour in PALETTE:
-        low, high = sorted([luminance(colour), luminance(draw._contrasting(colour))])
+        low, high = sorted([luminance(colour), luminance(draw.contrasting(colour))])
         assert (high + 0.05) / (low + 0.05) >= 4.5
 
 

@@ -15,12 +15,14 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from toys import ToyData, ToyDetector
 
+from eyeline.errors import EyelineError
 from eyeline.training import train
 
 ENDED, RANDOM, WRITING, ASKED = "ended", "at random", "while writing", "asked to stop"
@@ -54,6 +56,8 @@ class Shaken(ToyData):
 def run(folder: Path) -> int:
     """Begin or resume a run in a process; gives its id."""
     if child := os.fork():
+        with suppress(PermissionError, ProcessLookupError):  # it was quicker
+            os.setpgid(child, child)
         return child
     os.setpgid(0, 0)
     status = 1
@@ -70,6 +74,9 @@ def run(folder: Path) -> int:
         status = 0
     except SystemExit as stop:
         status = int(stop.code or 0)
+    except EyelineError as error:  # stopped when it had saved its end
+        status = int("has finished its 3 epochs" not in str(error))
+        print(error)
     except BaseException:
         traceback.print_exc()
     finally:

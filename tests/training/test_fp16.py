@@ -94,7 +94,8 @@ def test_overflow_skips_the_step(tmp_path, capsys, factor):
     assert len(losses) == 2 and all(value is not None for value in losses)
 
 
-def test_a_loss_that_is_not_finite_spoils_every_gradient():
+@pytest.mark.parametrize("precision", ["fp16", "float32"])
+def test_a_loss_that_is_not_finite_spoils_every_gradient(precision):
     """Though its own gradient may be finite; so all processes skip the step."""
 
     class Plus(ToyDetector):
@@ -102,10 +103,10 @@ def test_a_loss_that_is_not_finite_spoils_every_gradient():
             return {k: v + math.inf for k, v in super().forward(images, targets).items()}
 
     model = Plus(dropout=0.0)
-    scaler = loss_scaler(CPU, "fp16")
+    scaler = loss_scaler(CPU, precision)
     data = [ToyData(6)[i] for i in range(6)]
     batch = [([image for image, _ in data], [target for _, target in data])]
-    names, [values] = backward(model, batch, CPU, "fp16", scaler)
+    names, [values] = backward(model, batch, CPU, precision, scaler)
     assert dict(zip(names, values, strict=True))["box"] == math.inf
     assert all(p.grad.isnan().all() for p in model.parameters())
 

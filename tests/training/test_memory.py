@@ -65,6 +65,16 @@ def test_the_batch_is_named_and_the_state_kept(tmp_path, capsys, error):
     )
 
 
+def test_an_evaluation_that_does_not_fit(tmp_path, capsys):
+    def measure(model):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    fields = {**QUICK, "eval": {"batch_size": 7}, "measure": measure}
+    with pytest.raises(EyelineError, match=r"^epoch 1: .* evaluating, .* with eval\.batch_size=7;"):
+        train(Fails(0, MemoryError()), ToyData(), ToyData(3), out=str(tmp_path / "r"), **fields)
+    assert "to go on from what is saved (step 4)" in capsys.readouterr().out
+
+
 def test_other_errors_pass(tmp_path):
     with pytest.raises(RuntimeError, match="shapes"):
         train(Fails(2, RuntimeError("shapes")), ToyData(), out=str(tmp_path / "r"), **QUICK)

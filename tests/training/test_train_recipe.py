@@ -78,6 +78,26 @@ def test_two_epochs_of_a_detector_equal_one_and_one(tmp_path, pictures, name):
     assert straight.metrics["loss"] > 0
 
 
+def test_the_last_epochs_are_of_single_pictures(tmp_path, pictures):
+    several = ["data.transforms=[hflip, {mosaic: {size: 48}}, mixup]", "data.single_epochs=1"]
+    one = recipe("retinanet", pictures, tmp_path / "r", *several)
+    _, dataset, _ = build(one)
+    sizes = []
+    for epoch in (0, 1):
+        dataset.set_epoch(epoch)
+        sizes.append({tuple(image.shape[1:]) for image, _ in map(dataset.__getitem__, range(2))})
+    assert sizes == [{(48, 48)}, {(64, 64)}]
+    assert train_recipe(one).metrics["loss"] > 0
+    with pytest.raises(EyelineError, match=r"data\.single_epochs was 1 and is now 0"):
+        used, _ = load_run(tmp_path / "r")
+        train_recipe(load_recipe(used, ["data.single_epochs=0", "epochs=3"]), resume=True)
+
+
+def test_pasting_reads_the_masks_it_needs(tmp_path, pictures):
+    with pytest.raises(EyelineError, match="masks"):
+        build(recipe("retinanet", pictures, tmp_path / "r", "data.transforms=[copy_paste]"))
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

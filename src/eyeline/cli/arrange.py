@@ -43,13 +43,17 @@ def convert(
     one_based: Annotated[
         bool, typer.Option("--one-based", help="SRC is Pascal VOC whose pixels count from 1")
     ] = False,
+    attribute: Annotated[
+        str | None, typer.Option(help="of SRC's regions, in VIA, that is the class")
+    ] = None,
     link: Link = False,
 ) -> None:
     """Write annotations in another format. What it cannot hold is told first."""
     from eyeline.data.formats import format_named
 
     chosen = format_named(to)
-    _write(_opened(source, split, format, rename, one_based)[1], target, chosen, link)
+    splits = _opened(source, split, format, rename, one_based, attribute)[1]
+    _write(splits, target, chosen, link)
 
 
 def split(
@@ -122,11 +126,12 @@ def _opened(
     format: str | None,
     rename: Sequence[str] | None,
     one_based: bool = False,
+    attribute: str | None = None,
 ) -> tuple[Format, Splits]:
     """All splits, with what is left out told, and classes called by their new names."""
     from eyeline.data.arrange import open_splits, renamed
 
-    found, splits, left_out = open_splits(path, split, format, one_based)
+    found, splits, left_out = open_splits(path, split, format, one_based, attribute)
     for name in left_out:
         print(f"{path}: {name} is left out, for its pictures are in other splits too")
     names = dict(pair.partition("=")[::2] for pair in rename or [])

@@ -16,6 +16,7 @@ from eyeline.cli.options import (
     Nms,
     NmsIou,
     Precision,
+    Tolerant,
     Tta,
     VoteIou,
 )
@@ -34,6 +35,7 @@ def evaluate(
     bad_boxes: Annotated[
         str | None, typer.Option(help="error or drop; default: the run's, or error")
     ] = None,
+    tolerant: Tolerant = False,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="a new folder; default RUN/eval-SPLIT")
     ] = None,
@@ -56,7 +58,8 @@ def evaluate(
     from rich import print as show
 
     from eyeline.cli.output import free_path
-    from eyeline.data.datasets import open_dataset
+    from eyeline.data.checking.progress import track
+    from eyeline.data.checking.usable import in_words, open_checked, write_left_out
     from eyeline.device import find_device
     from eyeline.evaluation import evaluate
     from eyeline.export import optimize
@@ -75,15 +78,18 @@ def evaluate(
     if path is None:
         raise EyelineError(NO_DATA)
     split = split or of_run.val or "val"
-    dataset = open_dataset(
+    [dataset] = open_checked(
         path,
-        split,
+        [split],
+        tolerant or of_run.tolerant,
+        bad_boxes or of_run.bad_boxes,
+        None if data else of_run.format,
         classes=model.classes,
         channels=getattr(model, "channels", 3),
-        bad_boxes=bad_boxes or of_run.bad_boxes,
         one_based=of_run.one_based,
-        format=None if data else of_run.format,
         unknown=of_run.unknown,
+        track=track,
+        say=print,
     )
     if getattr(model, "needs_masks", False) and dataset.has_masks:
         dataset.use_masks()
@@ -105,17 +111,21 @@ def evaluate(
     report.facts |= {"precision": precision, "date": date.today().isoformat()}
     report.facts["split"] = split
     report.facts["command"] = _command(
-        run, data=path, split=split, bad_boxes=bad_boxes,
+        run, data=path, split=split, bad_boxes=bad_boxes, tolerant=tolerant or None,
         precision=None if precision == "float32" else precision, ranges=ranges,
         batch_size=None if batch_size == 1 else batch_size,
         **chosen, tta=tta or None,
     )  # fmt: skip
     told = {key.replace("_", " "): str(v) for key, v in chosen.items() if v is not None}
     report.facts |= told | ({"test-time augmentation": "twelve passes"} if tta else {})
+    if dataset.left_out:
+        report.facts["left out"] = in_words(dataset.left_out).partition(": ")[2]
     report.to_json(out / "results.json")
     report.detections_json(out / "detections.json")
     title = f"{model.name} on {Path(path).name} {split}"
     page = report.to_html(out / "report.html", title=title)
+    if dataset.left_out:
+        write_left_out(out / "left_out.json", dataset.left_out)
     show(report.table())
     print(f"report: {page}")
 

@@ -12,6 +12,9 @@ NO_DATA = "which pictures? give --data PATH, a folder in COCO or VOC form"
 Data = Annotated[
     str | None, typer.Option(metavar="PATH", help="annotated pictures, COCO or Pascal VOC")
 ]
+Tolerant = Annotated[
+    bool, typer.Option("--tolerant", help="leave out what is wrong with the data, and say how much")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Argument(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eyeline.cli.options import NO_DATA, Data, Settings
+from eyeline.cli.options import NO_DATA, Data, Settings, Tolerant
 from eyeline.errors import EyelineError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def train(
     out: Annotated[
         str | None, typer.Option(metavar="DIR", help="the run folder; default runs/NAME")
     ] = None,
+    tolerant: Tolerant = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="go on with the run that was broken off")
     ] = False,
@@ -43,7 +44,6 @@ def train(
 
     eyeline train --resume runs/second
     """
-    from eyeline.checkpoints.eyeline import MODEL_FILE
     from eyeline.registry import list_models
     from eyeline.training import load_recipe, train_recipe
 
@@ -52,6 +52,8 @@ def train(
         overrides.append(f"data.path={json.dumps(data)}")
     if out is not None:
         overrides.append(f"out={json.dumps(out)}")
+    if tolerant:
+        overrides.append("data.tolerant=true")
     path = Path(what)
     if path.suffix in (".yaml", ".yml"):
         recipe = load_recipe(path, overrides)
@@ -64,15 +66,23 @@ def train(
             raise EyelineError(f"{path} is a folder; to go on with the run in it: --resume {path}")
         if out is not None:
             raise EyelineError(f"--resume {path} goes on in that folder; leave out --out")
-        if not (path / "recipe.yaml").is_file():
-            raise EyelineError(f"{path}: no run folder, there is no recipe.yaml in it")
-        overrides.append(f"out={json.dumps(str(path))}")
-        if (path / MODEL_FILE).is_file():  # the run's own copy: the file may be another by now
-            overrides.append(f"model.name={json.dumps(str(path / MODEL_FILE))}")
-        recipe = load_recipe(path / "recipe.yaml", overrides)
+        recipe = run_recipe(path, [*overrides, f"out={json.dumps(str(path))}"])
     else:
         recipe = _default_recipe(what, overrides)
     train_recipe(recipe, resume=resume)
+
+
+def run_recipe(run: Path, overrides: list[str]) -> Recipe:
+    """The recipe that a run was trained by."""
+    from eyeline.checkpoints.eyeline import MODEL_FILE
+    from eyeline.training import load_recipe
+
+    if not (run / "recipe.yaml").is_file():
+        raise EyelineError(f"{run}: no run folder, there is no recipe.yaml in it")
+    own = []
+    if (run / MODEL_FILE).is_file():  # the run's own copy: the file may be another by now
+        own = [f"model.name={json.dumps(str(run / MODEL_FILE))}"]
+    return load_recipe(run / "recipe.yaml", [*overrides, *own])
 
 
 def named_recipe(what: str, settings: list[str] | None, data: str | None) -> Recipe:

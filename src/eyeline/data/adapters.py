@@ -66,9 +66,15 @@ class Adapter:
 
         Raises:
             EyelineError: the picture that comes out is none: not (3, H, W), neither uint8 nor
-                float in [0, 1]; or objects went missing without a trace.
+                float in [0, 1]; objects went missing without a trace; or the target has
+                keypoints, which nobody would move.
         """
         name = type(self.transform).__name__
+        if "keypoints" in target:
+            raise EyelineError(
+                f"{name} would leave the keypoints where they are: adapted transforms move boxes "
+                "and masks alone; take one of eyeline's, or open the data without keypoints"
+            )
         seed = int(rng.integers(2**31))
         masks = target.get("masks")
         with random_state(seed):

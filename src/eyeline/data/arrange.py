@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 
+from eyeline.data.alike import nearest_name, same_files
 from eyeline.data.formats import (
     REGION,
     Annotations,
@@ -31,6 +30,7 @@ def open_splits(
     names: Sequence[str] | None = None,
     format: str | None = None,
     one_based: bool = False,
+    attribute: str | None = None,
 ) -> tuple[Format, Splits, list[str]]:
     """All splits of a data set, or those named, with the same classes: first those to train on.
 
@@ -42,12 +42,14 @@ def open_splits(
     there = found.splits(folder) or []
     if not there:
         raise EyelineError(f"{folder}: it has no split: {found.LAYOUT}")
-    wanted = sorted(names or there, key=_rank)
+    wanted = sorted(names or there, key=rank_of)
     splits = {
-        name: open_annotations(folder, name, one_based=one_based, format=found.NAME)
+        name: open_annotations(
+            folder, name, one_based=one_based, format=found.NAME, attribute=attribute
+        )
         for name in wanted
     }
-    left_out = [] if names else _unions(splits)
+    left_out = [] if names else unions(splits)
     kept = {name: data for name, data in splits.items() if name not in left_out}
     classes = all_classes(kept.values())
     return (
@@ -57,7 +59,7 @@ def open_splits(
     )
 
 
-def _rank(name: str) -> int:
+def rank_of(name: str) -> int:
     """What is learnt from comes first, and what is tested on last."""
     order = ("train", "val", "test")
     return next((k for k, prefix in enumerate(order) if name.startswith(prefix)), len(order))
@@ -70,20 +72,32 @@ def _without_year(name: str, splits: Splits) -> str:
     return base if base and len(alike) == 1 else name
 
 
-def _unions(splits: Splits) -> list[str]:
+def unions(splits: Splits) -> list[str]:
     """The splits whose pictures are all those of at least two others together."""
     pictures = {name: {record.path for record in data.records} for name, data in splits.items()}
-    unions = []
+    found = []
     for name, own in pictures.items():
         parts = [other for n, other in pictures.items() if n != name and other and other < own]
         if len(parts) > 1 and set().union(*parts) == own:
-            unions.append(name)
-    return unions
+            found.append(name)
+    return found
 
 
 def all_classes(parts: Iterable[Annotations]) -> list[str]:
     """The names of the first, then those that are new in the second ..."""
     return list(dict.fromkeys(name for part in parts for name in part.classes))
+
+
+def _points(parts: Iterable[Annotations]) -> list[str] | None:
+    """The names of the keypoints; data without any joins data that has some."""
+    parts = [data for data in parts if data.keypoint_names]
+    for data in parts:
+        if data.keypoint_names != parts[0].keypoint_names:
+            raise EyelineError(
+                f"{data.source}: other keypoints than in {parts[0].source}; name them alike, and "
+                "in the same order, or take them out of one"
+            )
+    return parts[0].keypoint_names if parts else None
 
 
 def renamed(data: Annotations, names: Mapping[str, str]) -> Annotations:
@@ -152,7 +166,8 @@ def split(
             raise EyelineError(
                 f"{name} would have no picture: there are {len(records)} in {len(groups)} groups"
             )
-        result[name] = replace(first, records=[records[i] for i in index])
+        own = [records[i] for i in index]
+        result[name] = replace(first, records=own, keypoint_names=_points(splits.values()))
     return _numbered(result)
 
 
@@ -214,6 +229,7 @@ def merge(parts: Mapping[str, Splits]) -> tuple[Splits, list[str]]:
             " and ".join(data.source for data in own),
             own[0].category_ids,
             [text for data in own for text in data.unread],
+            _points(own),
         )
         for name, own in pooled.items()
     }
@@ -228,10 +244,8 @@ def _near_names(classes: Mapping[str, list[str]]) -> list[str]:
     known: dict[str, str] = {}
     for path, names in classes.items():
         for name in names:
-            folded = {other.casefold(): other for other in known if other not in names}
-            near = get_close_matches(name.casefold(), folded, n=1, cutoff=0.8)
-            if name not in known and near:
-                other = folded[near[0]]
+            other = nearest_name(name, [one for one in known if one not in names])
+            if name not in known and other:
                 words.append(
                     f"{path}: the class {name!r} is almost {other!r} of {known[other]}; to make "
                     f"them one: --rename '{name}={other}'"
@@ -243,21 +257,13 @@ def _near_names(classes: Mapping[str, list[str]]) -> list[str]:
 def same_pictures(splits: Splits) -> list[str]:
     """Files that are the same byte by byte, in words; first those that are in two splits."""
     files = {r.path: name for name, data in splits.items() for r in data.records}
-    by_size: dict[int, list[Path]] = defaultdict(list)
-    for path in files:
-        by_size[path.stat().st_size].append(path)
     within, across = [], []
-    for own in by_size.values():
-        known: dict[bytes, Path] = {}
-        for path in own if len(own) > 1 else []:
-            first = known.setdefault(hashlib.sha256(path.read_bytes()).digest(), path)
-            if first == path:
-                continue
-            same = f"{path} is the same picture as {first}"
-            if files[first] == files[path]:
-                within.append(f"{same}, both in {files[path]}")
-            else:
-                across.append(f"{same}, in {files[path]} and in {files[first]}: keep one")
+    for path, first in same_files(files).items():
+        same = f"{path} is the same picture as {first}"
+        if files[first] == files[path]:
+            within.append(f"{same}, both in {files[path]}")
+        else:
+            across.append(f"{same}, in {files[path]} and in {files[first]}: keep one")
     return across + within
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from eyeline.data.faults import Fault
 from eyeline.data.formats import Annotations, Record, open_annotations
 from eyeline.data.formats.annotations import spread, taken
 from eyeline.data.headers import rotation_fault
 from eyeline.data.images import image_size, read_image
 from eyeline.data.packed import PackedRecords
-from eyeline.data.transforms import Transform, resized_target
+from eyeline.data.transforms import Transform, apply, resized_target, without_others
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import decode_masks
 from eyeline.structures import Target
@@ -30,13 +32,15 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     """(image (3, H, W) uint8, target) of each picture; of other channels see `read_image`.
 
     The target has boxes (G, 4), labels (G,), iscrowd (G,), image_id () and, if asked for, masks
-    (G, H, W). Without transforms and `draft`, which would make it untrue, it also has the
+    (G, H, W) or keypoints (G, P, 3) with mirrored (P,), which of them takes the place of each in a
+    mirrored picture. Without transforms and `draft`, which would make it untrue, it also has the
     annotated area (G,).
 
     Args:
         annotations: of one split.
         transforms: called as transform(image, target, rng), the generator seeded by (seed,
-            epoch, index): the same picture is treated alike in any process, in any order.
+            epoch, index): the same picture is treated alike in any process, in any order. Those
+            that take several pictures get any others of this data set.
         masks: decode the segmentations.
         bad_boxes: what to do with boxes that have no area, are not finite or stick out of the
             picture by more than a pixel: "error" names them, "drop" leaves them out.
@@ -45,10 +49,13 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             `read_image`. Targets come in the smaller picture's pixels, to less than one of them,
             so this is for training: results of an evaluation would be of smaller pictures.
         channels: of the pictures; see `read_image`.
+        keypoints: give them. Those named alike but for "left" and "right" ("left_eye") trade
+            places where a picture is mirrored.
+        single_from: the epoch from which on transforms that take several pictures do nothing.
 
     Raises:
-        EyelineError: bad boxes; masks wanted that the annotations, or an object, have not; a
-            transform that is for RGB alone, and other channels.
+        EyelineError: bad boxes; masks wanted that the annotations, or an object, have not;
+            keypoints that they have not; a transform that is for RGB alone, and other channels.
     """
 
     def __init__(
@@ -60,6 +67,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         seed: int = 0,
         draft: int | None = None,
         channels: int = 3,
+        keypoints: bool = False,
+        single_from: int | None = None,
     ) -> None:
         if bad_boxes not in ("error", "drop"):
             raise EyelineError(f'bad_boxes is "error" or "drop", not {bad_boxes!r}')
@@ -68,20 +77,23 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         kept = sum(len(record.boxes) for record in self.annotations.records)
         self.left_out = sum(len(record.boxes) for record in records) - kept  # boxes
         self.classes = list(annotations.classes)
-        self.transforms = transforms
         self.masks = False
         self.bad_boxes = bad_boxes
         self.seed = seed
         self.draft = draft
         self.channels = channels
+        self.single_from = single_from
+        self.mirrored: np.ndarray | None = None
+        if keypoints:
+            if annotations.keypoint_names is None:
+                raise EyelineError(f"{annotations.source}: the annotations have no keypoints")
+            self.mirrored = mirrored(annotations.keypoint_names)
         self.epoch = 0
         self.packed: PackedRecords | None = None
-        for transform in getattr(transforms, "transforms", [transforms]):
-            if channels != 3 and getattr(transform, "rgb_only", False):
-                raise EyelineError(
-                    f"{type(transform).__name__} is for RGB pictures, and these have {channels} "
-                    "channels; take it out of data.transforms"
-                )
+        self.left_out: list[Fault] = []  # what a tolerant reader left out of all the data
+        self.transforms: Transform | None = None
+        if transforms is not None:
+            self.use_transforms(transforms)
         if masks:
             self.use_masks()
 
@@ -94,6 +106,16 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             any(any(map(bool, segmentations or ())) for segmentations in given)
             or not any(given)  # no object at all
         )
+
+    def use_transforms(self, transforms: Transform) -> None:
+        """From now on. Raises EyelineError where they are for pictures of other channels."""
+        for transform in getattr(transforms, "transforms", [transforms]):
+            if self.channels != 3 and getattr(transform, "rgb_only", False):
+                raise EyelineError(
+                    f"{type(transform).__name__} is for RGB pictures, and these have "
+                    f"{self.channels} channels; take it out of data.transforms"
+                )
+        self.transforms = transforms
 
     def use_masks(self) -> None:
         """From now on targets have masks. Raises EyelineError where an object has none."""
@@ -136,8 +158,27 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"picture {index} of {len(self)}")
         index %= len(self)
+        if self.transforms is None:
+            return self._load(index)
+        # index + 1: numpy's seeds (s, e) and (s, e, 0) are the same, and the loader uses (s, e).
+        rng = np.random.default_rng((self.seed, self.epoch, index + 1))
+        transforms = self.transforms
+        if self.single_from is not None and self.epoch >= self.single_from:
+            transforms = without_others(transforms)
+
+        def another() -> tuple[Tensor, Target]:
+            return self._load(int(rng.integers(len(self))))
+
+        return apply(transforms, *self._load(index), rng, another)
+
+    def _load(self, index: int) -> tuple[Tensor, Target]:
+        """A picture before its transforms."""
         record = (self.packed or self.annotations.records)[index]
-        image = read_image(record.path, self.draft, self.channels)
+        try:
+            image = read_image(record.path, self.draft, self.channels)
+        except EyelineError as error:
+            advice = "`eyeline data check` names all such, --tolerant leaves them out"
+            raise EyelineError(f"{error}; {advice}") from None
         seen = (image.shape[1], image.shape[2])
         height, width = seen if self.draft is None else image_size(record.path)
         if (height, width) != (record.height, record.width):
@@ -150,15 +191,15 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         }
         if self.masks:
             target["masks"] = torch.from_numpy(self._decode(record))
+        if self.mirrored is not None:
+            points = np.zeros((len(record.boxes), len(self.mirrored), 3), np.float32)
+            points[:] = 0 if record.keypoints is None else record.keypoints
+            target["keypoints"] = torch.from_numpy(points)
+            target["mirrored"] = torch.from_numpy(self.mirrored.copy())
         target = resized_target(target, (height, width), seen)
-        if self.transforms is None:
-            if record.areas is not None and seen == (height, width):
-                target["area"] = torch.from_numpy(record.areas.copy())
-            return image, target
-        # index + 1: numpy's seeds (s, e) and (s, e, 0) are the same, and the loader uses (s, e).
-        return self.transforms(
-            image, target, np.random.default_rng((self.seed, self.epoch, index + 1))
-        )
+        if self.transforms is None and record.areas is not None and seen == (height, width):
+            target["area"] = torch.from_numpy(record.areas.copy())
+        return image, target
 
     def _resized(self, record: Record, height: int, width: int) -> Record:
         """The record of a picture whose real size is not the one annotated: the real one counts."""
@@ -188,6 +229,8 @@ def open_dataset(
     format: str | None = None,
     unknown: Literal["error", "ignore"] = "error",
     channels: int = 3,
+    keypoints: bool = False,
+    single_from: int | None = None,
 ) -> DetectionDataset:
     """Open one split of annotated pictures, in any format that `open_annotations` knows.
 
@@ -199,7 +242,19 @@ def open_dataset(
         EyelineError: as `open_annotations` and `DetectionDataset`.
     """
     annotations = open_annotations(path, split, classes, one_based, format, unknown)
-    return DetectionDataset(annotations, transforms, masks, bad_boxes, seed, draft, channels)
+    return DetectionDataset(
+        annotations, transforms, masks, bad_boxes, seed, draft, channels, keypoints, single_from
+    )
+
+
+def mirrored(names: Sequence[str]) -> np.ndarray:
+    """(P,) int64: of each keypoint the one with "left" and "right" exchanged in its name; itself
+    where there is none."""
+    sides = [("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT")]
+    other = {a: b for side in sides for a, b in (side, side[::-1])}
+    index = {name: i for i, name in enumerate(names)}
+    swapped = [re.sub("|".join(other), lambda found: other[found[0]], name) for name in names]
+    return np.array([index.get(name, i) for i, name in enumerate(swapped)], np.int64)
 
 
 def without_bad_boxes(records: list[Record], bad_boxes: Literal["error", "drop"]) -> list[Record]:
@@ -207,15 +262,13 @@ def without_bad_boxes(records: list[Record], bad_boxes: Literal["error", "drop"]
     clean, bad = [], []
     for record in records:
         size = np.array([record.width, record.height] * 2, np.float32)
-        boxes = record.boxes.clip(0, size)
-        # Comparisons that NaN and infinity fail.
-        inside = (np.abs(boxes - record.boxes) <= SLACK).all(1)
-        area = (record.boxes[:, 2:] > record.boxes[:, :2]).all(1)
-        good = inside & (boxes[:, 2:] > boxes[:, :2]).all(1)
+        good = sound(record.boxes, size)
         for i in np.flatnonzero(~good):
-            reason = f"is not inside {record.width}x{record.height}" if area[i] else "has no area"
-            bad.append(f"{record.where[i]}: the box {record.boxes[i].tolist()} {reason}")
-        clean.append(taken(replace(record, boxes=boxes), np.flatnonzero(good)))
+            bad.append(
+                f"{record.where[i]}: {unsound(record.boxes[i], record.width, record.height)}"
+            )
+        record = replace(record, boxes=record.boxes.clip(0, size))
+        clean.append(taken(record, np.flatnonzero(good)))
     if bad and bad_boxes == "error":
         more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
         count = "1 bad box" if len(bad) == 1 else f"{len(bad)} bad boxes"
@@ -224,3 +277,24 @@ def without_bad_boxes(records: list[Record], bad_boxes: Literal["error", "drop"]
             "leave them out"
         )
     return clean
+
+
+def sound(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(G,) bool: which boxes (G, 4) are finite, have an area in their pictures, and stick out by
+    no more than SLACK.
+
+    Args:
+        sizes: (4,) or (G, 4), width, height, width, height.
+    """
+    inside = boxes.clip(0, sizes)
+    # Comparisons that NaN and infinity fail.
+    within = (np.abs(inside - boxes) <= SLACK).all(1)
+    good: np.ndarray = within & (inside[:, 2:] > inside[:, :2]).all(1)
+    return good
+
+
+def unsound(box: np.ndarray, width: int, height: int) -> str:
+    """In words, why a box (4,) is not sound."""
+    area = (box[2:] > box[:2]).all()
+    reason = f"is not inside {width}x{height}" if area else "has no area"
+    return f"the box {box.tolist()} {reason}"

@@ -48,7 +48,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else they go to stderr
 
 # What Pillow and numpy raise for files that are no picture, cut short or damaged.
-_DAMAGED = (
+DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError,
     MemoryError, RuntimeError, struct.error, zlib.error, tokenize.TokenError,
 )  # fmt: skip
@@ -167,6 +167,25 @@ def is_rotated(path: str | Path) -> bool:
         return _header(file).orientation >= 5
 
 
+def read_pixels(path: str | Path, colours: bool = False) -> np.ndarray:
+    """The values of a picture of labels, as the file has them: (H, W) integers, grey values or
+    places in the palette, or (H, W, 3) uint8 of colours.
+
+    Args:
+        colours: give colours of grey pictures and of those with a palette too.
+
+    Raises:
+        EyelineError: the file is missing, no picture, or damaged.
+    """
+    with _opened(path) as file:
+        image = _identified(file)
+        if fault := size_fault(image.height, image.width):
+            raise ValueError(fault)
+        if colours or image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
+            return np.array(image.convert("RGB"))
+        return np.array(image)
+
+
 def find_images(folder: str | Path) -> list[Path]:
     """The picture files directly in a folder, sorted by name."""
     folder = Path(folder)
@@ -275,7 +294,7 @@ def _opened(path: str | Path) -> Iterator[IO[bytes]]:
         raise EyelineError(f"{path}: not a picture of a known format") from None
     except Image.DecompressionBombError as error:
         raise EyelineError(f"{path}: {error} Set {LIMIT} to read it") from None
-    except _DAMAGED as error:
+    except DAMAGED as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise EyelineError(
             f"{path}: cannot read the picture: {reason or type(error).__name__}"

@@ -22,6 +22,7 @@ from eyeline.structures import Batch, Target
 
 Key = tuple[int, int]  # epoch, index
 Prepare = Callable[[list[Tensor], list[Target]], Batch]
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE = 30  # seconds that a worker has left after a signal that is meant for the main process
 
 
@@ -39,6 +40,10 @@ class Loader(DataLoader[Any]):
         """
         sampler = self.batch_sampler
         sampler.epoch, sampler.start, sampler.dealt = epoch, start, dealt
+
+    def __iter__(self) -> Any:
+        with _signals_later():  # workers begin here, and are to know first what to do about them
+            return super().__iter__()
 
     def picture(self, batch: int, i: int) -> tuple[int, Path | None]:
         """Index of the i-th picture of a batch of the epoch, and its file where that is told."""
@@ -91,8 +96,8 @@ def build_loader(
         batch_sampler=BatchSampler(count, batch_size, shuffle, seed, wide, rank, world_size),
         num_workers=workers,
         collate_fn=partial(_collate, prepare=prepare),
+        worker_init_fn=_begin_worker,
         persistent_workers=workers > 0,
-        worker_init_fn=_start_worker if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
 
@@ -178,7 +183,7 @@ class _Seeded(Dataset[Any]):
             return self.dataset[index]
 
 
-def _start_worker(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     _keep_shared()
     _outlast_signals()
 
@@ -191,8 +196,23 @@ def _outlast_signals() -> None:
         if hasattr(signal, "alarm"):  # not on Windows
             signal.alarm(GRACE)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, heard)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Within, and in processes that are forked within, SIGNALS wait (not on Windows)."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def path_of(dataset: Any, index: int) -> Path | None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+from collections.abc import Sequence
 from html import escape
+from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -28,6 +32,23 @@ def document(title: str, body: str, style: str = "") -> str:
 {body}</body>
 </html>
 """
+
+
+ALERTS = (
+    '<p id="error" class="reason" role="alert" hidden></p><noscript><p class="reason">The '
+    "pictures of this page are drawn by its script; allow it to run.</p></noscript>"
+)
+
+
+def scripts(data: Any, files: Sequence[Path]) -> str:
+    """What stands at the end of a page with a script: its data, as `DATA` there, and the files as
+    one script. Their errors are told in `ALERTS`."""
+    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    source = "".join(file.read_text(encoding="utf-8") for file in files)
+    return (
+        f'<script type="application/json" id="data">{text}</script>\n'
+        f"<script>(() => {{\n{source}}})();</script>\n"
+    )
 
 
 def facts(rows: dict[str, str]) -> str:

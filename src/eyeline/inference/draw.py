@@ -60,6 +60,8 @@ def draw_boxes(
     scores: Tensor | np.ndarray | Sequence[float] | None = None,
     classes: Sequence[str] | None = None,
     masks: Tensor | np.ndarray | None = None,
+    ignored: Tensor | np.ndarray | Sequence[bool] | None = None,
+    letters: int | None = None,
 ) -> Image.Image:
     """The picture with its boxes, a tag "class score" on each, and its masks under both.
 
@@ -73,6 +75,9 @@ def draw_boxes(
         scores: (N,).
         classes: names of the classes; without them the tag shows the index.
         masks: (N, h, w) bool of the same picture, in any size.
+        ignored: (N,) those that do not count, such as crowds: dashed, their masks hatched.
+        letters: height of the tags' letters in the result's pixels; by default the picture's size
+            decides.
     """
     picture = to_pil(image)
     factor = max(1, ceil(SHORTEST / max(picture.size)))
@@ -85,17 +90,17 @@ def draw_boxes(
     names = [""] * len(scaled) if labels is None else [_name(kind, classes) for kind in kinds]
     if scores is not None:
         names = [f"{name} {score:.2f}".strip() for name, score in zip(names, scores, strict=True)]
+    broken = [False] * len(scaled) if ignored is None else [bool(value) for value in ignored]
     longer = max(picture.size)
     width = max(2, round(longer / 320))
-    font = ImageFont.load_default(max(12, round(longer / 45)))
+    font = ImageFont.load_default(letters or max(12, round(longer / 45)))
 
     if masks is not None:
-        picture = paint_masks(picture, masks, kinds, width)
+        picture = paint_masks(picture, masks, kinds, width, broken)
         width = max(1, width // 2)  # the outline of the mask says more than the box
     pen = ImageDraw.Draw(picture)
-    for (x1, y1, x2, y2), kind in zip(scaled[::-1], kinds[::-1], strict=True):
-        corners = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
-        pen.rectangle(corners, outline=PALETTE[kind % len(PALETTE)], width=width)
+    for box, kind, dashed in zip(scaled[::-1], kinds[::-1], broken[::-1], strict=True):
+        draw_frame(pen, box, PALETTE[kind % len(PALETTE)], width, dashed)
     placed: list[tuple[float, float, float, float]] = []
     tags = []
     for box, kind, text in zip(scaled, kinds, names, strict=True):
@@ -110,18 +115,42 @@ def draw_boxes(
     for place, origin, kind, text in reversed(tags):  # where tags must overlap, the best is on top
         colour = PALETTE[kind % len(PALETTE)]
         pen.rectangle(place, fill=colour)
-        pen.text(origin, text, fill=_contrasting(colour), font=font)
+        pen.text(origin, text, fill=contrasting(colour), font=font)
     return picture
 
 
+def draw_frame(
+    pen: ImageDraw.ImageDraw, box: Sequence[float], colour: str, width: int, dashed: bool = False
+) -> None:
+    """The outline of a box, inside it; its corners may come in any order."""
+    left, right = sorted((box[0], box[2]))
+    top, bottom = sorted((box[1], box[3]))
+    if not dashed:
+        pen.rectangle((left, top, right, bottom), outline=colour, width=width)
+        return
+    dash, inner = 5 * width, width - 1
+    for x in np.arange(left, right, 2 * dash):
+        for y in (top, max(top, bottom - inner)):
+            pen.rectangle((x, y, min(x + dash, right), y + inner), fill=colour)
+    for y in np.arange(top, bottom, 2 * dash):
+        for x in (left, max(left, right - inner)):
+            pen.rectangle((x, y, x + inner, min(y + dash, bottom)), fill=colour)
+
+
 def paint_masks(
-    picture: Image.Image, masks: Tensor | np.ndarray, kinds: Sequence[int], width: int
+    picture: Image.Image,
+    masks: Tensor | np.ndarray,
+    kinds: Sequence[int],
+    width: int,
+    hatched: Sequence[bool] | None = None,
 ) -> Image.Image:
-    """The picture with each mask (N, h, w) tinted in its class's colour and outlined, the first
-    on top; masks of another size than the picture are enlarged to it, smoothly."""
+    """The picture with each mask (N, h, w) tinted, or hatched, in its class's colour and outlined,
+    the first on top; masks of another size than the picture are enlarged to it, smoothly."""
+    lines = np.add.outer(*map(np.arange, picture.size[::-1])) // (2 * width) % 3 == 0  # (H, W)
     canvas = np.asarray(picture, np.float32).copy()  # (H, W, 3)
     planes = masks.cpu().numpy() if isinstance(masks, Tensor) else np.asarray(masks)
-    for mask, kind in zip(planes[::-1], list(kinds)[::-1], strict=True):
+    parts = list(zip(planes, kinds, hatched or [False] * len(planes), strict=True))
+    for mask, kind, striped in reversed(parts):
         plane = Image.fromarray(mask.astype(np.uint8) * 255)
         if plane.size != picture.size:
             plane = plane.resize(picture.size, Image.Resampling.BICUBIC)
@@ -135,7 +164,8 @@ def paint_masks(
         core = ndimage.minimum_filter(filled, 2 * width + 1, mode="constant")
         colour = np.array(ImageColor.getrgb(PALETTE[kind % len(PALETTE)]), np.float32)
         window = canvas[top:bottom, left:right]
-        window[core] += TINT * (colour - window[core])
+        tinted = core & lines[top:bottom, left:right] if striped else core
+        window[tinted] += TINT * (colour - window[tinted])
         window[filled & ~core] = colour
     return Image.fromarray(canvas.round().astype(np.uint8))
 
@@ -182,7 +212,7 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return total
 
 
-def _contrasting(colour: str) -> str:
+def contrasting(colour: str) -> str:
     """Black or white, whichever has the greater contrast with `colour` (WCAG 2, sec. 1.4.3)."""
     channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]

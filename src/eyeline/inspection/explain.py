@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from eyeline.evaluation.html import document, facts
+from eyeline.evaluation.html import ALERTS, document, facts, scripts
 from eyeline.inspection.page import attention as page_attention
 from eyeline.inspection.page import found, seen
 from eyeline.inspection.page.attention import Attention
@@ -22,7 +21,7 @@ from eyeline.nn.detector import Preprocess
 
 HERE = Path(__file__).parent / "page"
 SCRIPTS = (
-    "base.js", "controls.js", "scene.js", "features.js", "anchors.js", "proposals.js",
+    "common.js", "base.js", "controls.js", "scene.js", "features.js", "anchors.js", "proposals.js",
     "regions.js", "boxes.js", "attention.js", "main.js",
 )  # fmt: skip
 
@@ -65,16 +64,11 @@ def explain(
     nav = "".join(f'<li><a href="#{s.id}">{escape(s.title)}</a></li>' for s in sections)
     body = (
         f"<header><h1>{escape(title)}</h1><p>{escape(picture)}. {escape(subtitle)}</p>"
-        '<p id="error" class="reason" role="alert" hidden></p><noscript><p class="reason">The '
-        "pictures of this page are drawn by its script; allow it to run.</p></noscript>"
-        "</header>\n"
+        f"{ALERTS}</header>\n"
         f'<nav aria-label="Sections"><ul>{nav}</ul></nav>\n<main>'
         + "".join(_html(section, x) for section in sections)
-        + '</main>\n<script type="application/json" id="data">'
-        + json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-        + "</script>\n<script>(() => {\n"
-        + "".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
-        + "})();</script>\n"
+        + "</main>\n"
+        + scripts(data, [HERE / name for name in SCRIPTS])
     )
     style = (HERE / "explain.css").read_text(encoding="utf-8")
     return document(f"{title}: {picture}", body, style)

@@ -186,9 +186,15 @@ def mask_boxes(masks: Tensor) -> Tensor:
     masks = masks.bool()
     if not masks.numel():
         return torch.zeros(len(masks), 4, device=masks.device)
-    (left, right), (top, bottom) = ends(masks.any(1)), ends(masks.any(2))
+    columns, rows = any_along(masks, 1), any_along(masks, 2)
+    (left, right), (top, bottom) = ends(columns), ends(rows)
     boxes = torch.stack([left, top, right, bottom], 1).float()
-    return boxes * masks.flatten(1).any(1)[:, None]
+    return boxes * rows.any(1)[:, None]
+
+
+def any_along(masks: Tensor, dim: int) -> Tensor:
+    """`masks.any(dim)` of bool masks, which on a CPU is many times faster as a maximum of bytes."""
+    return masks.view(torch.uint8).amax(dim).bool()
 
 
 def resize_masks(masks: Tensor, size: tuple[int, int], mode: str = "nearest-exact") -> Tensor:

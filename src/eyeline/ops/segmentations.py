@@ -39,6 +39,11 @@ def encode_rle(masks: Tensor | Masks, compressed: bool = True) -> list[dict[str,
     ]
 
 
+def compress_rle(rle: dict[str, Any]) -> dict[str, Any]:
+    """A run-length encoding in its compressed form; ready for JSON."""
+    return {"size": rle["size"], "counts": _text(_compressed(rle, *rle["size"])["counts"])}
+
+
 def rle_area(rle: dict[str, Any]) -> int:
     """Pixels of a mask."""
     return int(library.area(_compressed(rle, *rle["size"])))

@@ -9,7 +9,9 @@ from typing import Any
 from torch import nn
 from torch.utils.data import Dataset
 
-from eyeline.data.datasets import DetectionDataset, open_dataset
+from eyeline.data.checking import silent
+from eyeline.data.checking.progress import track
+from eyeline.data.checking.usable import open_checked
 from eyeline.data.formats import LISTS
 from eyeline.data.transforms import from_names
 from eyeline.errors import EyelineError
@@ -26,20 +28,25 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
     if entry.task != "detection":
         raise EyelineError(f"{entry.name} is for {entry.task}; only detectors can be trained yet")
     data, path = recipe.data, recipe.data.path
+    writes = os.environ.get("RANK", "0") == "0"  # once, of torchrun's processes
     if data.val is not None and Path(path).is_file() and Path(path).suffix.lower() not in LISTS:
         raise EyelineError(
             f"{path} is one split: give the folder that holds train and val, or data.val=null"
         )
-    common: dict[str, Any] = {
-        "masks": data.masks, "bad_boxes": data.bad_boxes, "seed": recipe.seed,
-        "one_based": data.one_based, "format": data.format, "unknown": data.unknown,
-        "channels": data.channels,
-    }  # fmt: skip
     transforms = from_names(data.transforms)
-    dataset = open_dataset(path, data.train, recipe.classes, transforms, draft=data.draft, **common)
-    val_dataset: DetectionDataset | None = None
-    if data.val is not None:
-        val_dataset = open_dataset(path, data.val, dataset.classes, **common)
+    opened = open_checked(
+        path, [data.train] if data.val is None else [data.train, data.val], data.tolerant,
+        data.bad_boxes, data.format, recipe.seed, data.channels, classes=recipe.classes,
+        one_based=data.one_based, unknown=data.unknown, track=track if writes else silent,
+        say=print if writes else None,
+    )  # fmt: skip
+    dataset, val_dataset = opened[0], opened[1] if len(opened) > 1 else None
+    dataset.use_transforms(transforms)
+    dataset.draft, dataset.single_from = data.draft, recipe.epochs - data.single_epochs
+    for one in opened if data.masks else []:
+        one.use_masks()
+    if transforms.uses_masks and not data.masks:
+        dataset.use_masks()
     seed_generators(recipe.seed)  # for the first weights
     options = recipe.model.options
     if recipe.weights is None:
@@ -54,11 +61,10 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
             "model.in_channels, with as many numbers in model.image_mean and model.image_std"
         )
     if getattr(model, "needs_masks", False) and not data.masks:
-        for one in (dataset, val_dataset):
-            if one is not None:
-                one.use_masks()
+        for one in opened:
+            one.use_masks()
     source = recipe.weights or recipe.model.options.get("pretrained")
-    if source is not None and os.environ.get("RANK", "0") == "0":  # once, of torchrun's processes
+    if source is not None and writes:
         print(f"{source}: {model.load_report}", flush=True)
     return model, dataset, val_dataset
 

@@ -32,6 +32,7 @@ from eyeline.training.ema import AveragedModel
 from eyeline.training.guard import Guard
 from eyeline.training.interrupt import Interrupt
 from eyeline.training.logs import Log
+from eyeline.training.memory import evaluation_told
 from eyeline.training.parallel import any_process, share_gradients, start_processes
 from eyeline.training.recipe import Recipe, load_recipe, merge
 from eyeline.training.recompute import recomputing
@@ -147,6 +148,7 @@ def train(
 
     with recomputed, compiled, folder, log, Interrupt() as interrupt:
         folder.save_model_file(model)
+        folder.save_left_out(getattr(dataset, "left_out", []))
         if recipe.freeze:
             log.say(f"frozen: {_frozen(model)} parameters")
         while at.epoch < recipe.epochs:
@@ -178,7 +180,8 @@ def train(
             val_losses, now, enough = {}, {}, False
             if folder.writes and measure and val_loader and _due(at.epoch + 1, recipe):
                 folder.save_state(state, at)
-                with interrupt.at_once():  # nothing to wait for: the state is saved
+                told = evaluation_told(f"epoch {at.epoch + 1}", recipe, device)
+                with told, interrupt.at_once():  # nothing to wait for: the state is saved
                     val_losses = _validation_losses(result, val_loader, device, recipe.precision)
                     metrics = now = {**measure(result), "loss": sum(val_losses.values())}
                 if _better(metrics, recipe.eval.metric, at.best):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -46,6 +47,21 @@ def out_of_memory(
         f"pictures of {', '.join(sizes)} ({pictures}); try {less}, smaller pictures (model.size, "
         f"or model.min_size and model.max_size), or {' or '.join(lighter)}"
     )
+
+
+@contextmanager
+def evaluation_told(where: str, recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """Within, a lack of memory is told as the evaluation's. Raises OutOfMemory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_lack_of_memory(error):
+            raise
+        raise OutOfMemory(
+            f"{where}: out of memory on {device} while evaluating, of which {_in_use(device)}, "
+            f"with eval.batch_size={recipe.eval.batch_size}; try eval.batch_size=1, fewer "
+            "data.workers, or smaller pictures (model.size, or model.min_size and model.max_size)"
+        ) from error
 
 
 def _in_use(device: torch.device) -> str:

@@ -66,16 +66,20 @@ class Data(Section):
     path: str | None = None
     train: str = "train"  # names of splits
     val: str | None = "val"
-    bad_boxes: Literal["error", "drop"] = "error"
+    tolerant: bool = False  # leave out what would spoil training, and tell it; or else refuse
+    bad_boxes: Literal["error", "drop"] = "error"  # drop: be tolerant of boxes alone
     one_based: bool = False  # VOC's pixels are counted from 1
     format: str | None = None  # where the folder looks like two
     unknown: Literal["error", "ignore"] = "error"  # objects of other classes than `classes`
     transforms: list[str | dict[str, Any]] = ["hflip"]
+    single_epochs: Natural = 0  # the last ones, without transforms that take several pictures
     draft: Count | None = None  # of training: decode JPEGs smaller, the shorter side at least so
     channels: Count = 3  # of the pictures; of other numbers than 3 the model gets its in_channels
     workers: Natural = 2
     aspect_grouping: bool = False  # batches of upright or of wide pictures: less padding
-    masks: bool = False  # read the objects' masks; set by itself for a model that needs them
+    masks: bool = (
+        False  # read the objects' masks; set by itself where model or transforms need them
+    )
 
 
 class Optimizer(Section):

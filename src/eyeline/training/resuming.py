@@ -17,9 +17,9 @@ from eyeline.training.recipe import Recipe
 
 # Keys of the recipe that must be as they were; a section stands for all its keys.
 UNCHANGED = (
-    "model", "classes", "data.train", "data.transforms", "data.bad_boxes", "data.one_based",
-    "data.unknown", "data.draft", "data.aspect_grouping", "optimizer.name",
-    "optimizer.no_decay_on_norms", "seed", "freeze", "ema", "eval.metric",
+    "model", "classes", "data.train", "data.transforms", "data.single_epochs", "data.tolerant",
+    "data.bad_boxes", "data.one_based", "data.unknown", "data.draft", "data.aspect_grouping",
+    "optimizer.name", "optimizer.no_decay_on_norms", "seed", "freeze", "ema", "eval.metric",
 )  # fmt: skip
 AROUND = ("processes", "device")  # the device in use: where the recipe has None, it is found
 # What a change of the others means, where the key alone does not tell.

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain, count
@@ -23,6 +23,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from eyeline.checkpoints.eyeline import MODEL_FILE, run_weights, weights_now
+from eyeline.data.checking.usable import write_left_out
+from eyeline.data.faults import Fault
 from eyeline.data.loader import Loader
 from eyeline.errors import EyelineError
 from eyeline.files import PARTIAL, write_whole
@@ -33,10 +35,11 @@ STATE = "state.pt"
 PREVIOUS = "state-previous.pt"  # taken where the newest was damaged
 BAD_BATCHES = "bad_batches"
 RETRY = 60.0  # seconds after a state could not be saved
+LEFT_OUT = "left_out.json"
 # What a run writes into its folder before it has saved a state.
 EARLY = (
     "recipe.yaml", MODEL_FILE, "metrics.jsonl", "best.safetensors", "last.safetensors",
-    "tensorboard/events.*", "status.json", "report.html",
+    LEFT_OUT, "tensorboard/events.*", "status.json", "report.html",
 )  # fmt: skip
 
 
@@ -172,6 +175,11 @@ class RunFolder:
         source, path = getattr(model, "source", None), self.path / MODEL_FILE
         if self.writes and source is not None and not path.exists():
             write_whole(path, partial(Path.write_text, data=source, encoding="utf-8", newline=""))
+
+    def save_left_out(self, left_out: Sequence[Fault]) -> None:
+        """left_out.json, where something of the data was."""
+        if self.writes and left_out:
+            write_left_out(self.path / LEFT_OUT, left_out)
 
     def save_weights(self, model: nn.Module, name: str) -> None:
         """NAME.safetensors, with what `create_model(weights=)` needs if the model is one of its.

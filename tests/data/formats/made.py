@@ -19,6 +19,7 @@ SIZES = {
     "sub/a.png": (9, 9),
     "ü 1.png": (2, 3),
 }
+POINTS = ["left_eye", "right_eye", "nose"]
 NAMES = ["cat", "traffic light", "개", "x&y <z>", "'t", "no: 1", "0", "Ünder_score"]
 
 
@@ -51,7 +52,14 @@ def segmentation(draw: Callable, width: int, height: int) -> Segmentation:
 
 
 @st.composite
-def records(draw: Callable, path: Path, number: int, num_classes: int) -> Record:
+def keypoints(draw: Callable, width: int, height: int) -> list[list[float]]:
+    visible = draw(st.lists(st.integers(0, 2), min_size=len(POINTS), max_size=len(POINTS)))
+    place = st.tuples(hundredths(-3, width + 3), hundredths(-3, height + 3))
+    return [[*draw(place), v] if v else [0, 0, 0] for v in visible]
+
+
+@st.composite
+def records(draw: Callable, path: Path, number: int, num_classes: int, points: bool) -> Record:
     with Image.open(path) as image:
         width, height = image.size
     count = draw(st.integers(0, 3))
@@ -83,6 +91,9 @@ def records(draw: Callable, path: Path, number: int, num_classes: int) -> Record
             "truncated": np.array(each(st.sampled_from([0, 0.25, 1])), np.float64),
             "occluded": np.array(each(st.sampled_from([0, 1, 3])), np.float64),
         },
+        keypoints=np.array(each(keypoints(width, height)), np.float32).reshape(-1, len(POINTS), 3)
+        if points
+        else None,
     )
 
 
@@ -91,20 +102,22 @@ def annotations(draw: Callable, pictures: list[Path]) -> Annotations:
     classes = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=5, unique=True))
     paths = draw(st.lists(st.sampled_from(pictures), min_size=1, max_size=3, unique=True))
     ids = draw(st.permutations(range(1, 10)))
+    points = draw(st.booleans())
     return Annotations(
         classes,
         [
-            draw(records(path, i, len(classes)))
+            draw(records(path, i, len(classes), points))
             for path, i in zip(paths, ids[: len(paths)], strict=True)
         ],
         "made up",
         draw(st.sampled_from([None, sorted(ids)[: len(classes)]])),
+        keypoint_names=POINTS if points else None,
     )
 
 
 def assert_same(ours: Annotations, other: Annotations, renamed: dict[Path, str]) -> None:
     """All that `ours` tells, `other` tells too, of pictures that may be renamed."""
-    assert other.classes == ours.classes
+    assert other.classes == ours.classes and other.keypoint_names == ours.keypoint_names
     if ours.category_ids:
         assert other.category_ids == ours.category_ids
     found = {record.path.name: record for record in other.records}
@@ -123,6 +136,10 @@ def assert_same(ours: Annotations, other: Annotations, renamed: dict[Path, str])
         assert (theirs.segmentations or nothing) == (mine.segmentations or nothing)
         if mine.areas is not None:
             assert theirs.areas is not None and theirs.areas.tolist() == mine.areas.tolist()
+        assert (theirs.keypoints is None) == (mine.keypoints is None)
+        if mine.keypoints is not None and theirs.keypoints is not None:
+            assert theirs.keypoints.dtype == np.float32
+            assert theirs.keypoints.tolist() == mine.keypoints.tolist()
         for name in {*mine.attributes, *theirs.attributes}:
             assert theirs.attribute(name).tolist() == mine.attribute(name).tolist(), name
         assert len(theirs.where) == len(mine.boxes)

@@ -55,6 +55,8 @@ def coco_entry(key: str, index: int, **changed: object) -> Callable[[Path], None
     return apply
 
 
+TABLE, BOXES = "train/_annotations.csv", "*-bbox.csv"
+VIA, ONE, CVAT = "train/via_region_data.json", "train/*.json", "annotations.xml"
 XML, LABEL, LINES = "Annotations/*.xml", "labels/train/*.txt", "training/label_2/*.txt"
 CASES = [  # what is done, the kind and a word of what is told, the objects of each picture left
     ("coco", coco_entry("annotations", 2, bbox=[1, 2]), "field", "annotations[2]", [2, 1, 2]),
@@ -74,6 +76,26 @@ CASES = [  # what is done, the kind and a word of what is told, the objects of e
     ("kitti", change(LINES, " 1 ", " one "), "field", "one", [1, 2, 2]),
     ("kitti", remove(LINES), "file", "train.txt:", [2, 2]),
     ("kitti", remove("training/image_2/*"), "picture", "no picture", [2, 2]),
+    ("csv", change(TABLE, ",1,2,", ",1,x,"), "field", "_annotations.csv:2", [1, 2, 2]),
+    ("csv", change("classes.txt", "dog", "dogs"), "class", "did you mean 'dogs'", [1, 1, 1]),
+    ("csv", remove("train/*.[jp]*"), "picture", "no such picture", [2, 2]),
+    ("openimages", change(BOXES, ",dog,", ",,"), "class", "bbox.csv:3", [1, 2, 2]),
+    ("openimages", remove("train/*"), "picture", "there is no picture", [2, 2]),
+    ("semantic", change("classes.txt", "_background_\n", ""), "class", "the value 2", [2, 2, 2]),
+    ("semantic", remove("masks/train/*"), "file", "has no mask", [2, 2]),
+    ("instances", change("Annotation/*", "label for object 1", ""), "class", "object 1", [1, 2, 2]),
+    ("instances", remove("PedMasks/*"), "file", "has no mask", [2, 2]),
+    ("via", change(VIA, '"x": 1.0', '"x": null'), "field", "regions[0] of 'b.jpg'", [1, 2, 2]),
+    ("via", change(VIA, '"class": "cat"', '"class": ""'), "class", "no class", [1, 2, 2]),
+    ("via", change("classes.txt", "dog", "dogs"), "class", "did you mean 'dogs'", [1, 1, 1]),
+    ("via", remove("train/b.jpg"), "picture", "no such picture", [2, 2]),
+    ("labelme", change(ONE, "6.0", '"x"'), "field", "A.json: shapes[0]", [1, 2, 2]),
+    ("labelme", change(ONE, '"cat"', "3"), "class", "no label", [1, 2, 2]),
+    ("labelme", change(ONE, "{", "["), "file", "not valid JSON", [2, 2]),
+    ("labelme", remove("train/b.jpg"), "picture", "no such picture", [2, 2]),
+    ("cvat", change(CVAT, 'xtl="1"', 'xtl=""'), "field", "annotations.xml:", [1, 2, 2]),
+    ("cvat", change(CVAT, 'label="cat"', 'label="cats"'), "class", "mean 'cat'", [1, 2, 2]),
+    ("cvat", remove("images/train/b.jpg"), "picture", "no such picture", [2, 2]),
 ]
 
 

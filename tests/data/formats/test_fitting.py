@@ -15,6 +15,7 @@ from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import decode_masks, encode_rle
 
 COCO, VOC, YOLO, KITTI = (format_named(n).HOLDS for n in ("coco", "voc", "yolo", "kitti"))
+SEMANTIC, INSTANCES = (format_named(name).HOLDS for name in ("semantic", "instances"))
 SQUARE = [1, 1, 5, 1, 5, 4, 1, 4]
 
 
@@ -165,3 +166,64 @@ def test_joined_outlines_cover_what_they_covered() -> None:
     assert (decode_masks([[joined(parts)]], 6, 8) == decode_masks([parts], 6, 8)).all()
     assert extent([joined(parts)], 6, 8).tolist() == [0, 0, 8, 6]
     assert joined(parts[:1]) == parts[0]
+
+
+def test_masks_of_classes(made: Annotations) -> None:
+    """What is covered, what was a box, and that objects of a class become one."""
+    kept, words = fitted(made, SEMANTIC)
+    assert words == [
+        "1 crowd object becomes region to be ignored, without a class",
+        "1 difficult object becomes region to be ignored, without a class",
+        "truncated of 2 objects",
+        "pose of 1 object",
+        "1 box becomes the extent of the outline",
+        "1 outline becomes mask of pixels",
+        "2 boxes without an outline become masks of all their pixels",
+        "2 objects become one with others of their class",
+        "2 objects without the pixels that others cover",
+        "1 annotated area, other than the box's",
+        "the ids of pictures and classes",
+        "2 poems",
+    ]
+    [record] = kept.records
+    assert record.labels.tolist() == [0, REGION] and record.iscrowd.tolist() == [False, True]
+    assert record.boxes.tolist() == [[0, 0, 3, 3], [1, 0, 8, 6]]
+    cat, ignored = decode_masks(record.segmentations, 6, 8)
+    assert cat[:3, :3].all() and cat.sum() == 9 and not (cat & ignored).any()
+    assert ignored[1:4, 3:7].all() and ignored[4:, 4:].all() and ignored[0, 6:].all()
+
+
+def test_masks_of_objects(made: Annotations) -> None:
+    made.records[0].iscrowd[:3] = False
+    made.records[0].attributes.clear()
+    kept, words = fitted(made, INSTANCES)
+    assert words == [
+        "1 region to be ignored, without a class left out",
+        "1 box becomes the extent of the outline",
+        "1 outline becomes mask of pixels",
+        "1 box without an outline becomes mask of all their pixels",
+        "2 objects without the pixels that others cover",
+        "2 annotated areas, other than the box's",
+        "the ids of pictures and classes",
+        "2 poems",
+    ]
+    [record] = kept.records
+    assert record.labels.tolist() == [0, 1, 1]
+    masks = decode_masks(record.segmentations, 6, 8)
+    assert masks.sum(0).max() == 1  # a later one lies on top
+    assert masks[0].sum() == 5 and masks[2, 1:4, 1:5].all() and not masks[1, 1:4, :5].any()
+    assert record.boxes[1].tolist() == [5, 1, 7, 4]
+
+
+def test_objects_without_a_pixel(made: Annotations) -> None:
+    record = made.records[0]
+    record.iscrowd[:], record.labels[3] = False, 0
+    record.attributes.clear()
+    record.segmentations = None
+    record.boxes[:] = [[0.6, 0, 1.4, 6], [9, 1, 12, 4], [0.5, 0.5, 3.5, 2.4], [3, 2, 3, 4]]
+    kept, words = fitted(made, INSTANCES)
+    assert words[:2] == [
+        "4 boxes without an outline become masks of all their pixels",
+        "3 objects without a visible pixel left out",
+    ]
+    assert kept.records[0].boxes.tolist() == [[0, 0, 3, 2]]  # the centres of pixels count

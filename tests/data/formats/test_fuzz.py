@@ -77,9 +77,8 @@ def outcome(whole: Path, folder: Path, faults: Faults) -> int | None:
 
 def breaks(format: Format, folder: Path, count: int) -> None:
     whole = data_set(folder, format)
-    files = sorted(
-        p for p in whole.rglob("*") if p.is_file() and p.suffix not in (".png", ".jpg", ".jpeg")
-    )
+    pictures = {record.path for record in open_annotations(whole, "train").records}
+    files = sorted(p for p in whole.rglob("*") if p.is_file() and p not in pictures)
     told = 0
     for seed in range(count):
         rng = np.random.default_rng(seed)

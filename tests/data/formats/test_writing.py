@@ -146,27 +146,3 @@ def test_classes_in_a_list(made: Annotations, tmp_path: Path) -> None:
         (tmp_path / "new/classes.txt").write_text(text)
         with pytest.raises(EyelineError, match=f"classes.txt{said}"):
             open_annotations(tmp_path / "new", "train")
-
-
-@pytest.mark.parametrize("source", ["bccd", "tiny_coco"])
-def test_real_data_is_the_same_in_every_format(
-    source: str, shared_data: Path, tmp_path: Path
-) -> None:
-    """Boxes and labels of what every format holds; bccd has two boxes without area."""
-    split = "trainval" if source == "bccd" else "val"
-    given = open_annotations(shared_data / source, split)
-    given.records = [
-        replace(r, segmentations=None, attributes={}) for r in given.records if not r.iscrowd.any()
-    ]
-    boxes = {r.path.name: (r.boxes.tolist(), r.labels.tolist()) for r in given.records}
-    without_area = [
-        r.path.name for r in given.records for box in r.boxes if (box[2:] <= box[:2]).any()
-    ]
-    assert len(boxes) == {"bccd": 292, "tiny_coco": 45}[source]
-    assert len(without_area) == {"bccd": 2, "tiny_coco": 0}[source]
-    for format in FORMATS:
-        write(plan({"train": given}, format), tmp_path / format.NAME, link=True)
-        found = open_annotations(tmp_path / format.NAME, "train")
-        assert {r.path.name: (r.boxes.tolist(), r.labels.tolist()) for r in found.records} == boxes
-        blank = " " if "blanks" in format.HOLDS else "_"
-        assert found.classes == [name.replace(" ", blank) for name in given.classes]

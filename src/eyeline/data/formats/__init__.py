@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from eyeline.data.faults import STRICT, Faults
-from eyeline.data.formats import coco, kitti, voc, yolo
+from eyeline.data.formats import (
+    coco,
+    csv_boxes,
+    cvat,
+    instances,
+    kitti,
+    labelme,
+    open_images,
+    semantic,
+    via,
+    voc,
+    yolo,
+)
 from eyeline.data.formats.annotations import REGION, Annotations, Record, with_classes
 from eyeline.data.formats.coco import read_coco
 from eyeline.data.formats.voc import read_voc
@@ -30,8 +42,10 @@ __all__ = [
     "format_named",
     "open_annotations",
     "read_coco",
+    "read_options",
     "read_voc",
     "recognise",
+    "split_of",
     "with_classes",
 ]
 
@@ -78,8 +92,13 @@ class Format(Protocol):
         """
 
 
-FORMATS = cast(tuple[Format, ...], (coco, voc, yolo, kitti))
-LISTS = (".yaml", ".yml")  # files that name several splits; any other file is one
+FORMATS = cast(
+    tuple[Format, ...],
+    (
+        coco, voc, yolo, kitti, via, labelme, cvat, csv_boxes, open_images, semantic, instances,
+    ),
+)  # fmt: skip
+LISTS = (".yaml", ".yml")  # files that name their splits; any other, if it has but one, is that
 
 
 def open_annotations(
@@ -90,6 +109,7 @@ def open_annotations(
     format: str | None = None,
     unknown: Literal["error", "ignore"] = "error",
     faults: Faults = STRICT,
+    attribute: str | None = None,
 ) -> Annotations:
     """Read one split of whatever annotated data lies at `path`: see `recognise`.
 
@@ -102,16 +122,15 @@ def open_annotations(
         unknown: objects whose class is not in `classes`: "ignore" makes each a region in which
             nothing is learnt or judged.
         faults: Faults(gather=True) to leave out what is wrong, and have it told by `faults.found`.
+        attribute: the region attribute of VIA that is the class; see `via.read`.
 
     Raises:
         EyelineError: nothing there, no known format, no such split, the file is broken, or an
             object's class is not in `classes`.
     """
     found, folder = recognise(path, format)
-    names = found.splits(folder) or []
-    options = {"one_based": True} if one_based and found.NAME == "voc" else {}
-    alone = folder.is_file() and folder.suffix.lower() not in LISTS
-    chosen = names[0] if alone else _split_of(folder, split, names, found)
+    options = read_options(found, one_based, attribute)
+    chosen = split_of(folder, split, found)
     annotations = found.read(folder, chosen, classes, faults, **options)
     return annotations if classes is None else with_classes(annotations, classes, unknown, faults)
 
@@ -157,8 +176,21 @@ def format_named(name: str) -> Format:
     raise EyelineError(f"no format {name!r}; there are: {', '.join(f.NAME for f in FORMATS)}")
 
 
-def _split_of(path: Path, split: str, names: Sequence[str], found: Format) -> str:
-    """The name itself, or that of the only one with a year behind it."""
+def read_options(found: Format, one_based: bool, attribute: str | None = None) -> dict[str, Any]:
+    """What `Format.read` takes beyond what all of them take."""
+    own = {"voc": {"one_based": one_based}, "via": {"attribute": attribute}}
+    return own.get(found.NAME, {})
+
+
+def split_of(path: Path, split: str, found: Format) -> str:
+    """The split that is meant: the name itself, or that of the only one with a year behind it; of
+    a file that is its own split, that.
+
+    Raises EyelineError where there is none.
+    """
+    names = found.splits(path) or []
+    if path.is_file() and path.suffix.lower() not in LISTS and len(names) == 1:
+        return names[0]
     if split in names:
         return split
     dated = [name for name in names if re.fullmatch(re.escape(split) + r"_?\d{4}", name)]

@@ -37,6 +37,9 @@ class Record:
     # What else a format says of each object, (G,) float64 each: "difficult", "truncated" and
     # "occluded" are 0 for no and 1 for yes (KITTI has degrees). What is not there is 0.
     attributes: dict[str, np.ndarray] = field(default_factory=dict)
+    # (G, P, 3) float32, where there are some: x, y in pixels, the first one's centre at 1/2, 1/2,
+    # and 0 not labelled (then x and y are 0), 1 labelled but hidden, 2 visible.
+    keypoints: np.ndarray | None = None
 
     def attribute(self, name: str) -> np.ndarray:
         """(G,) float64: the attribute of each object, 0 where the source does not tell it."""
@@ -52,6 +55,7 @@ class Annotations:
     source: str  # the file or folder and split, for messages and reports
     category_ids: list[int] | None = None  # of each class in the source, where it numbers them
     unread: list[str] = field(default_factory=list)  # in words: what the source has besides
+    keypoint_names: list[str] | None = None  # of the P keypoints of every object, if any
 
 
 @dataclass(slots=True)
@@ -65,6 +69,7 @@ class Object:
     segmentation: Segmentation = field(default_factory=list)
     area: float | None = None  # None: the box's
     attributes: Mapping[str, float] = field(default_factory=dict)
+    keypoints: Sequence[Sequence[float]] | None = None  # as of a Record; None: none is labelled
 
 
 def record_of(
@@ -74,16 +79,21 @@ def record_of(
     image_id: int,
     outlines: bool = False,
     areas: bool = False,
+    keypoints: int = 0,
 ) -> Record:
     """The record of a picture of size (height, width).
 
     Args:
         outlines, areas: has the format such a thing?
+        keypoints: how many of them an object has.
     """
     names = dict.fromkeys(name for o in objects for name in o.attributes)
     boxes = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
     own = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     known = [w if o.area is None else o.area for o, w in zip(objects, own, strict=True)]
+    points = np.zeros((len(objects), keypoints, 3), np.float32)
+    for own_points, o in zip(points, objects, strict=True):
+        own_points[:] = 0 if o.keypoints is None else o.keypoints
     return Record(
         path=path,
         width=size[1],
@@ -96,6 +106,7 @@ def record_of(
         where=[o.where for o in objects],
         areas=np.array(known, np.float32) if areas else None,
         attributes={n: np.array([o.attributes.get(n, 0.0) for o in objects]) for n in names},
+        keypoints=points if keypoints else None,
     )
 
 
@@ -123,6 +134,7 @@ def taken(record: Record, index: Sequence[int] | np.ndarray) -> Record:
         where=chosen(record.where),
         areas=None if record.areas is None else record.areas[index],
         attributes={name: values[index] for name, values in record.attributes.items()},
+        keypoints=None if record.keypoints is None else record.keypoints[index],
     )
 
 
@@ -173,7 +185,7 @@ def with_classes(
             for i in np.flatnonzero(new):
                 name = annotations.classes[before[i]]
                 with faults:
-                    raise Fault("class", record.where[i], _unknown(name, classes))
+                    raise Fault("class", record.where[i], unknown_class(name, classes))
             record = taken(record, np.flatnonzero(~new))
         records.append(record)
     category_ids = None
@@ -184,7 +196,8 @@ def with_classes(
     return replace(annotations, classes=classes, records=records, category_ids=category_ids)
 
 
-def _unknown(name: str, classes: Sequence[str]) -> str:
+def unknown_class(name: str, classes: Sequence[str]) -> str:
+    """In words, and the one that may be meant."""
     folded = {known.casefold(): known for known in classes}
     near = get_close_matches(name.casefold(), folded, n=1)
     hint = f"; did you mean {folded[near[0]]!r}?" if near else ""
@@ -194,12 +207,12 @@ def _unknown(name: str, classes: Sequence[str]) -> str:
 CLASS_LIST = "classes.txt"
 
 
-def read_class_list(folder: Path) -> list[str] | None:
+def read_class_list(folder: Path, file: str = CLASS_LIST) -> list[str] | None:
     """The names in classes.txt, one a line in the order of their labels, where there is one.
 
     By it the formats without a list of their own keep the order, and classes without an object.
     """
-    path = folder / CLASS_LIST
+    path = folder / file
     if not path.is_file():
         return None
     names = [line.strip() for line in read_text(path).splitlines()]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Container, Mapping, Sequence
+from math import isfinite
 from os.path import isfile  # False for names that no file can have, where Path raises
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from eyeline.data.formats.annotations import (
     read_json,
     record_of,
 )
+from eyeline.data.formats.fields import json_keys
+from eyeline.data.formats.fitting import SEPARATE
 from eyeline.data.formats.numbers import decimal, shortest
 from eyeline.data.formats.pictures import place_picture
 from eyeline.ops.segmentations import decode_masks
@@ -33,17 +35,21 @@ HOLDS = frozenset(
         "polygons",
         "digits",
         "parts",
+        "thin",
         "masks",
+        "counts",
         "crowd",
         "areas",
+        "keypoints",
         "sizes",
         "empty",
         "ids",
         "blanks",
         "folders",
+        *SEPARATE,
     )
 )
-KEYS = (b'"images"', b'"annotations"', b'"categories"', b'"info"', b'"licenses"')
+KEYS = {"images", "annotations", "categories", "info", "licenses"}
 FARTHEST = 1e6  # no picture is wider or higher
 FIRST = 20  # pictures by which their folder is told
 Content = dict[str, dict[int, dict[str, Any]]]  # the entries of each list, by their index
@@ -87,9 +93,11 @@ def read_coco(
     label_of = {category["id"]: label for label, category in enumerate(categories)}
 
     objects: dict[int, list[Object]] = {image_id: [] for image_id in images}
+    points = _keypoint_names(categories)
     for i, annotation in content["annotations"].items():
         with faults:
-            found = _object(annotation, f"{json_path}: annotations[{i}]", objects, label_of)
+            where = f"{json_path}: annotations[{i}]"
+            found = _object(annotation, where, objects, label_of, len(points))
             objects[annotation["image_id"]].append(found)
 
     listed = list(images.values())
@@ -105,13 +113,18 @@ def read_coco(
             seen = path if picture is None or isfile(path) else picture
             size = _size(image, json_path) or picture_size(seen)
             own = objects[image["id"]]
-            records.append(record_of(path, size, own, image["id"], outlines=True, areas=True))
+            records.append(record_of(path, size, own, image["id"], True, True, len(points)))
     ids = [category["id"] for category in categories]
-    return Annotations(classes, records, str(json_path), ids, _unread(content))
+    unread = _unread(content, bool(points))
+    return Annotations(classes, records, str(json_path), ids, unread, points or None)
 
 
 def _object(
-    annotation: dict[str, Any], where: str, images: Container[int], label_of: dict[int, int]
+    annotation: dict[str, Any],
+    where: str,
+    images: Container[int],
+    label_of: dict[int, int],
+    points: int,
 ) -> Object:
     for key, known in (("image_id", images), ("category_id", label_of)):
         if _id(annotation, key) not in known:
@@ -128,7 +141,33 @@ def _object(
         iscrowd=bool(annotation.get("iscrowd", 0)),
         segmentation=annotation.get("segmentation") or [],
         area=area if _is_number(area) else None,  # by which COCO's metric tells small from large
+        keypoints=_keypoints(annotation, where, points),
     )
+
+
+def _keypoint_names(categories: list[dict[str, Any]]) -> list[str]:
+    """The names that all categories with keypoints give theirs; none where they differ."""
+    lists = [c["keypoints"] for c in categories if c.get("keypoints")]
+    if not lists or any(names != lists[0] for names in lists):
+        return []
+    [names, *_] = lists
+    texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names if texts and len(set(names)) == len(names) else []
+
+
+def _keypoints(
+    annotation: dict[str, Any], where: str, count: int
+) -> list[tuple[float, float, int]] | None:
+    """x, y and visibility of each. COCO's are places of pixels, ours count from the edge of the
+    first: half a pixel more."""
+    values = annotation.get("keypoints")
+    if not (values and count):
+        return None
+    numbers = isinstance(values, list) and all(_is_number(v) and isfinite(v) for v in values)
+    if not numbers or len(values) != 3 * count or not {*values[2::3]} <= {0, 1, 2}:
+        raise Fault("field", where, f"keypoints should be x, y and 0, 1 or 2 for each of {count}")
+    triples = zip(values[::3], values[1::3], values[2::3], strict=True)
+    return [(x + 0.5, y + 0.5, int(v)) if v else (0.0, 0.0, 0) for x, y, v in triples]
 
 
 def _size(image: dict[str, Any], json_path: Path) -> tuple[int, int] | None:
@@ -144,11 +183,17 @@ def _size(image: dict[str, Any], json_path: Path) -> tuple[int, int] | None:
     return int(height), int(width)
 
 
-def _unread(content: Content) -> list[str]:
+def _unread(content: Content, points: bool) -> list[str]:
     """What only some people want of COCO."""
-    keypoints = sum(bool(a.get("num_keypoints")) for a in content["annotations"].values())
+    with_points = sum(bool(a.get("num_keypoints")) for a in content["annotations"].values())
+    keypoints = 0 if points else with_points
+    skeletons = sum(bool(c.get("skeleton")) for c in content["categories"].values())
     above = {c.get("supercategory") for c in content["categories"].values()} - {None, ""}
-    found = {"keypoints of {} objects": keypoints, "{} supercategories": len(above)}
+    found = {
+        "keypoints of {} objects, whose categories do not name the same ones": keypoints,
+        "skeletons of {} categories": skeletons,
+        "{} supercategories": len(above),
+    }
     return [text.format(number) for text, number in found.items() if number]
 
 
@@ -171,18 +216,12 @@ def _files(path: Path) -> dict[str, Path]:
 
 
 def _split(json_path: Path) -> str:
-    return json_path.stem.removeprefix("instances_")
+    return json_path.stem.removeprefix("instances_").removeprefix("person_keypoints_")
 
 
 def _is_coco(path: Path) -> bool:
     """Other formats are JSON, too: one of COCO's lists stands near the beginning."""
-    if path.suffix.lower() != ".json":
-        return False
-    with path.open("rb") as file:
-        return (
-            re.search(rb'"(images|annotations|categories|info|licenses)"', file.read(4096))
-            is not None
-        )
+    return path.suffix.lower() == ".json" and bool(json_keys(path) & KEYS)
 
 
 def read(
@@ -203,10 +242,11 @@ def write(
     for split, data in splits.items():
         (folder / split).mkdir()
         ids = data.category_ids or list(range(1, len(data.classes) + 1))
+        points = {"keypoints": data.keypoint_names} if data.keypoint_names else {}
         content: dict[str, list[dict[str, Any]]] = {
             "images": [],
             "categories": [
-                {"id": k, "name": name} for k, name in zip(ids, data.classes, strict=True)
+                {"id": k, "name": name, **points} for k, name in zip(ids, data.classes, strict=True)
             ],
             "annotations": [],
         }
@@ -244,14 +284,32 @@ def _place(record: Record, i: int) -> dict[str, Any]:
         "area": area,
         "iscrowd": int(record.iscrowd[i]),
         "segmentation": segmentation,
+        **_written_keypoints(record, i),
     }
+
+
+def _written_keypoints(record: Record, i: int) -> dict[str, Any]:
+    if record.keypoints is None or not record.keypoints[i].any():
+        return {}
+    values: list[float] = []
+    for x, y, visible in record.keypoints[i]:
+        places = [0.0, 0.0]
+        if visible:
+            places = [_half_less(x), _half_less(y)]
+        values += [*places, int(visible)]
+    return {"keypoints": values, "num_keypoints": int((record.keypoints[i, :, 2] > 0).sum())}
+
+
+def _half_less(place: np.float32) -> float:
+    """What half a pixel more makes just this place."""
+    return shortest(float(place) - 0.5, lambda value: np.float32(value + 0.5) == place)
 
 
 def _find_pictures(json_path: Path, images: list[dict[str, Any]], needed: bool) -> Path:
     """The folder that holds most of the first pictures of an instances file.
 
     Where none does, an error, or if none is needed the first that might."""
-    name = json_path.stem.removeprefix("instances_")  # "train2017"
+    name = _split(json_path)  # "train2017"
     names = dict.fromkeys([name, name.rstrip("0123456789_"), "images", "."])
     roots = dict.fromkeys([json_path.parent.parent, json_path.parent])
     folders = [root / sub / name for root in roots for sub in ("images", ".") for name in names]

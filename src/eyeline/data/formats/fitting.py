@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from eyeline.data.formats.annotations import REGION, Annotations, Record, spread, taken
+from eyeline.data.formats.raster import mask_extent, rastered
 from eyeline.data.images import image_size
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import Segmentation, decode_masks, encode_rle, mask_to_polygons
@@ -18,19 +19,26 @@ FEATURES = {
     "polygons": "outlines",
     "digits": "their corners to less than a millionth of a pixel",
     "parts": "outlines of several polygons",
-    "masks": "run-length encodings",
+    "thin": "polygons with fewer than three corners",
+    "masks": "masks of pixels",
+    "counts": "their run-length encoding as it is given, compressed or a list",
     "crowd": "objects that are many, COCO's way",
     "difficult": "objects not to be judged, VOC's way",
     "regions": "regions to be ignored, without a class",
     "degrees": "attributes between no and yes",
     "areas": "annotated areas of objects",
+    "keypoints": "keypoints of objects",
     "sizes": "a picture's size as annotated",
     "empty": "pictures without objects",
     "ids": "numbers of pictures and classes",
     "blanks": "blanks in names of classes",
     "folders": "pictures of one name in two splits, each split having its folder",
+    "plain": "objects that are a box alone, without an outline",
+    "overlaps": "pixels that belong to several objects",
+    "objects": "several objects of one class, told apart",
     # and every name of `Record.attributes`
 }
+SEPARATE = ("plain", "overlaps", "objects")  # what only pictures of masks cannot hold
 IGNORED = {
     "regions": "region(s) to be ignored, without a class",
     "crowd": "crowd object(s)",
@@ -52,11 +60,16 @@ def fitted(annotations: Annotations, holds: Collection[str]) -> tuple[Annotation
         record = _ignored(record, len(annotations.classes), holds, lost)
         record = _with_attributes(record, holds, lost)
         record = _outlined(record, holds, lost)
+        if "overlaps" not in holds:
+            record = rastered(record, "objects" in holds, lost)
         if record.areas is not None and "areas" not in holds:
             of_boxes = (record.boxes[:, 2:] - record.boxes[:, :2]).prod(1)
             other = ~np.isclose(record.areas, of_boxes, rtol=1e-4, atol=1e-2)
             lost["{} annotated area(s), other than the box's"] += int(other.sum())
             record = replace(record, areas=None)
+        if record.keypoints is not None and "keypoints" not in holds:
+            lost["keypoints of {} object(s)"] += int(record.keypoints.any((1, 2)).sum())
+            record = replace(record, keypoints=None)
         if "sizes" not in holds:
             height, width = image_size(record.path)
             other = (height, width) != (record.height, record.width)
@@ -74,7 +87,8 @@ def fitted(annotations: Annotations, holds: Collection[str]) -> tuple[Annotation
         words.append("the ids of pictures and classes")
         category_ids = None
     classes = annotations.classes if "blanks" in holds else _without_blanks(annotations, words)
-    kept = Annotations(classes, records, annotations.source, category_ids)
+    points = annotations.keypoint_names if "keypoints" in holds else None
+    kept = Annotations(classes, records, annotations.source, category_ids, keypoint_names=points)
     return kept, words + annotations.unread
 
 
@@ -183,12 +197,15 @@ def _converted(
         rounded = [[round(value, 6) for value in polygon] for polygon in given]
         lost["digits of {} outline(s) beyond a millionth of a pixel"] += rounded != given
         given = rounded
-    if isinstance(given, list) and "parts" not in holds:
-        whole = [polygon for polygon in given if len(polygon) >= 6]
-        thin = len(given) - len(whole)
+    if isinstance(given, list) and "thin" not in holds:
+        thin = sum(len(polygon) < 6 for polygon in given)
         lost["{} part(s) of outlines left out, with fewer than three corners"] += thin
-        lost["{} outline(s) of several parts become one, along lines between"] += len(whole) > 1
-        given = [joined(whole)] if whole else []
+        given = [polygon for polygon in given if len(polygon) >= 6]
+    if isinstance(given, list) and "parts" not in holds:
+        lost["{} outline(s) of several parts become one, along lines between"] += len(given) > 1
+        given = [joined(given)] if given else []
+    if isinstance(given, dict) and "counts" not in holds:  # another spelling of the same pixels
+        given = encode_rle(decode_masks([given], *size))[0]
     return given
 
 
@@ -207,11 +224,7 @@ def extent(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
     if isinstance(segmentation, list):
         points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in segmentation])
         return np.concatenate([points.min(0), points.max(0)]).astype(np.float32)
-    [mask] = decode_masks([segmentation], height, width)
-    y, x = np.nonzero(mask)
-    if not len(x):
-        return np.zeros(4, np.float32)
-    return np.array([x.min(), y.min(), x.max() + 1, y.max() + 1], np.float32)
+    return mask_extent(decode_masks([segmentation], height, width)[0])
 
 
 def _without_blanks(annotations: Annotations, words: list[str]) -> list[str]:

@@ -28,6 +28,7 @@ from eyeline.data.formats.annotations import (
     with_classes,
     write_class_list,
 )
+from eyeline.data.formats.fitting import SEPARATE
 from eyeline.data.formats.numbers import decimal, plain
 from eyeline.data.formats.pictures import place_records
 from eyeline.data.images import SUFFIXES
@@ -38,7 +39,9 @@ TITLE = "KITTI"
 LAYOUT = "image_2/ and label_2/*.txt, there or in training/"
 SOLID = ("height", "width", "length", "x", "y", "z", "rotation")  # fields 9-15
 ATTRIBUTES = ("alpha", *(f"3-D {name}" for name in SOLID))
-HOLDS = frozenset(("boxes", "regions", "degrees", "empty", "truncated", "occluded", *ATTRIBUTES))
+HOLDS = frozenset(
+    ("boxes", "regions", "degrees", "empty", "truncated", "occluded", *SEPARATE, *ATTRIBUTES)
+)
 DONT_CARE = "DontCare"
 UNKNOWN = [-10.0, -1.0, -1.0, -1.0, -1000.0, -1000.0, -1000.0, -10.0]  # of ATTRIBUTES
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os.path import isfile  # False for names that no file can have, where Path raises
 from pathlib import Path, PureWindowsPath
-from xml.etree.ElementTree import Element, SubElement, TreeBuilder, indent, tostring
-from xml.parsers import expat
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from eyeline.data.faults import STRICT, Fault, Faults
 from eyeline.data.formats.annotations import (
@@ -20,6 +19,9 @@ from eyeline.data.formats.annotations import (
     with_classes,
     write_class_list,
 )
+from eyeline.data.formats.fields import FLAGS
+from eyeline.data.formats.fitting import SEPARATE
+from eyeline.data.formats.markup import parse_xml, text_of
 from eyeline.data.formats.pictures import place_records
 from eyeline.data.images import SUFFIXES
 from eyeline.errors import EyelineError
@@ -29,8 +31,7 @@ TITLE = "Pascal VOC"
 LAYOUT = "Annotations/*.xml, JPEGImages/ and ImageSets/Main/*.txt"
 Parsed = tuple[Path, Element, dict[Element, int]]  # a file, its tree, its objects' lines
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-FLAGS = ("difficult", "truncated", "occluded")
-HOLDS = frozenset(("boxes", "sizes", "empty", "blanks", *FLAGS))
+HOLDS = frozenset(("boxes", "sizes", "empty", "blanks", *SEPARATE, *FLAGS))
 
 
 def read_voc(
@@ -89,14 +90,14 @@ def _parsed(path: Path, split: str, faults: Faults) -> dict[int, Parsed]:
         with faults:
             if not isfile(file):
                 raise Fault("file", where, f"{file} is not there")
-            parsed[i] = (file, *_parse(file))
+            parsed[i] = (file, *parse_xml(file, ("object",)))
     return parsed
 
 
 def _names(parsed: Mapping[int, Parsed]) -> list[str]:
     """Of all objects, sorted; an object without a name is told by `_record`."""
     objects = [element for _, tree, _ in parsed.values() for element in tree.findall("object")]
-    return sorted({_text(element, "name") for element in objects} - {""})
+    return sorted({text_of(element, "name") for element in objects} - {""})
 
 
 def read_voc_file(path: str | Path, picture: str | Path) -> Annotations:
@@ -106,8 +107,8 @@ def read_voc_file(path: str | Path, picture: str | Path) -> Annotations:
     whatever their suffixes.
     """
     path, picture = Path(path), Path(picture)
-    tree, lines = _parse(path)
-    told = PureWindowsPath(_text(tree, "filename"))  # splits at / and at \
+    tree, lines = parse_xml(path, ("object",))
+    told = PureWindowsPath(text_of(tree, "filename"))  # splits at / and at \
     if picture.stem not in (path.stem, told.stem):
         raise EyelineError(
             f"{path}: annotates {told.name or path.stem}, not {picture.name}; give its own "
@@ -165,7 +166,7 @@ def _unread(parsed: Mapping[int, Parsed]) -> list[str]:
     """What only some people want of VOC."""
     objects = [o for _, tree, _ in parsed.values() for o in tree.findall("object")]
     parts = sum(len(o.findall("part")) for o in objects)
-    poses = sum(_text(o, "pose") not in ("", "Unspecified") for o in objects)
+    poses = sum(text_of(o, "pose") not in ("", "Unspecified") for o in objects)
     found = {"parts of objects": parts, "poses": poses}
     return [f"{number} {what}" for what, number in found.items() if number]
 
@@ -186,31 +187,6 @@ def _split_files(root: Path, split: str) -> list[tuple[str, Path]]:
     return files
 
 
-def _parse(path: Path) -> tuple[Element, dict[Element, int]]:
-    """The root element, and the line on which each <object> begins."""
-    parser, builder = expat.ParserCreate(), TreeBuilder()
-    lines: dict[Element, int] = {}
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        element = builder.start(tag, attributes)
-        if tag == "object":
-            lines[element] = parser.CurrentLineNumber
-
-    parser.StartElementHandler = start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    try:
-        parser.Parse(path.read_bytes(), True)
-    except expat.ExpatError as error:
-        where = f"{path}:{error.lineno}:{error.offset + 1}"
-        raise Fault("file", where, f"not valid XML: {expat.ErrorString(error.code)}") from None
-    except (ValueError, LookupError) as error:
-        raise Fault("file", path, f"its encoding: {error}; save it as UTF-8") from None
-    except OSError as error:
-        raise Fault("file", path, f"cannot be read: {error.strerror}") from None
-    return builder.close(), lines
-
-
 def _record(
     picture: Path,
     path: Path,
@@ -225,36 +201,32 @@ def _record(
     for element in tree.findall("object"):
         with faults:
             objects.append(_object(element, f"{path}:{lines[element]}", classes, one_based))
-    height, width = (_integer(_text(tree, f"size/{side}")) for side in ("height", "width"))
+    height, width = (_integer(text_of(tree, f"size/{side}")) for side in ("height", "width"))
     size = (height, width) if height and width else picture_size(picture)
     return record_of(picture, size, objects, image_id)
 
 
 def _object(element: Element, where: str, classes: list[str], one_based: bool) -> Object:
-    if not (name := _text(element, "name")):
+    if not (name := text_of(element, "name")):
         raise Fault("class", where, "the object has no name")
-    values = [_text(element, f"bndbox/{corner}") for corner in CORNERS]
+    values = [text_of(element, f"bndbox/{corner}") for corner in CORNERS]
     try:
         left, top, right, bottom = (float(value) for value in values)
     except ValueError:
         what = f"{', '.join(CORNERS)} should be numbers, not {values}"
         raise Fault("field", where, what) from None
-    flags = {flag: float(_text(element, flag) == "1") for flag in FLAGS}
+    flags = {flag: float(text_of(element, flag) == "1") for flag in FLAGS}
     box = (left - one_based, top - one_based, right, bottom)
     return Object(where, classes.index(name), box, iscrowd=flags["difficult"] > 0, attributes=flags)
 
 
 def _picture(root: Path, file: Path, tree: Element) -> Path:
     """The picture of the XML's name; only where there is none, the one that the XML names."""
-    folder, stem, filename = root / "JPEGImages", file.stem, _text(tree, "filename")
+    folder, stem, filename = root / "JPEGImages", file.stem, text_of(tree, "filename")
     for name in (*(stem + s for s in (".jpg", *sorted(SUFFIXES))), f"{stem}.JPG", filename):
         if name and isfile(folder / name):
             return folder / name
     raise Fault("picture", f"{folder / stem}.jpg", f"no such picture; {file} annotates it")
-
-
-def _text(element: Element, path: str) -> str:
-    return (element.findtext(path) or "").strip()
 
 
 def _integer(text: str) -> int:

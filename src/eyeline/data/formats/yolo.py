@@ -31,7 +31,7 @@ from eyeline.data.formats.annotations import (
     read_text,
     record_of,
 )
-from eyeline.data.formats.fitting import extent
+from eyeline.data.formats.fitting import SEPARATE, extent
 from eyeline.data.formats.numbers import plain, shortest
 from eyeline.data.formats.pictures import place_picture
 from eyeline.data.images import SUFFIXES
@@ -41,7 +41,7 @@ from eyeline.ops.segmentations import Segmentation
 NAME = "yolo"
 TITLE = "YOLO"
 LAYOUT = "data.yaml with names and train, or images/ and labels/*.txt"
-HOLDS = frozenset(("polygons", "empty", "blanks", "folders"))
+HOLDS = frozenset(("polygons", "empty", "blanks", "folders", *SEPARATE))
 
 FARTHEST = 10.0  # a coordinate beyond it is in pixels, not relative
 DIGITS = 6  # behind the point of an outline's corner in pixels
@@ -123,7 +123,8 @@ def _line(record: Record, i: int) -> str:
     outline: Any = record.segmentations[i] if record.segmentations else []
     sides = np.array([record.width, record.height], np.float64)
     if outline:
-        values = [_share(v, sides[k % 2]) for k, v in enumerate(outline[0])]
+        both = sides.tolist()  # NumPy's numbers round in another way than those that are read
+        values = [_share(v, both[k % 2]) for k, v in enumerate(outline[0])]
     else:
         box = record.boxes[i].astype(np.float64)
         centre, size = (box[:2] + box[2:]) / 2 / sides, (box[2:] - box[:2]) / sides
@@ -221,7 +222,7 @@ def _described(path: Path) -> Description | None:
         if found := _from_yaml(file):
             return found
     images, labels = path / "images", path / "labels"
-    if not (images.is_dir() and labels.is_dir()):
+    if not (images.is_dir() and labels.is_dir()) or any(labels.glob("*.json")):  # LabelMe's
         return None
     classes = read_class_list(path) or read_class_list(labels)
     inside = sorted(folder for folder in images.iterdir() if folder.is_dir())

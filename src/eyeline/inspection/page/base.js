@@ -1,21 +1,5 @@
-"use strict";
-// Data, errors, and what is chosen: the parts of the page tell one another through `state`.
+// What is chosen: the parts of the page tell one another through `state`.
 
-const root = document.documentElement;
-const errors = [];
-root.dataset.errors = "[]";
-
-function report(message) {
-  errors.push(String(message));
-  root.dataset.errors = JSON.stringify(errors);
-  const line = document.getElementById("error");
-  line.hidden = false;
-  line.textContent = `Parts of this page do not work: ${errors[0]}`;
-}
-addEventListener("error", (event) => report(event.message));
-addEventListener("unhandledrejection", (event) => report(event.reason));
-
-const DATA = JSON.parse(document.getElementById("data").textContent);
 const WIDTH = DATA.picture.width;
 const HEIGHT = DATA.picture.height; // of the resized picture, in whose pixels all boxes are
 

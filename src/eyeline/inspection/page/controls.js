@@ -1,15 +1,5 @@
 // Controls are the browser's own, so that keys and screen readers work as everywhere.
 
-function el(tag, properties = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [key, value] of Object.entries(properties)) {
-    if (key.includes("-") || key === "for" || key === "role") element.setAttribute(key, value);
-    else element[key] = value;
-  }
-  element.append(...children.filter((child) => child !== null));
-  return element;
-}
-
 let groups = 0;
 
 // One of several. `options` are [value, label, note]; as `rows` they stand in a list that scrolls.

@@ -1,0 +1,238 @@
+"""Folders of masks in which a pixel's value, or its colour, is a class.
+
+images/ and masks/    the pictures, and PNGs of the same stems, there or in a folder a split; also
+                      annotations/ or labels/
+SPLIT/ and SPLITannot/                      as SegNet packs CamVid; also SPLIT_labels/
+SPLIT/images/ and SPLIT/masks/
+JPEGImages/ and SegmentationClass/, with ImageSets/Segmentation/SPLIT.txt    as CVAT writes them
+
+What the values mean is listed in the folder: see `eyeline.data.formats.legend`.
+
+A picture is read as one object a class: its mask, and the box around it. Pixels to be ignored
+are a region. Written, a later object covers an earlier one, and both cover regions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import scandir
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from eyeline.data.faults import STRICT, Fault, Faults
+from eyeline.data.formats.annotations import (
+    CLASS_LIST,
+    REGION,
+    Annotations,
+    Object,
+    Record,
+    record_of,
+    write_class_list,
+)
+from eyeline.data.formats.legend import (
+    BACKGROUND,
+    COLOURED,
+    NOTHING,
+    VOID,
+    VOIDS,
+    Legend,
+    read_legend,
+)
+from eyeline.data.formats.mask_folders import (
+    MASK,
+    Part,
+    has_masks,
+    has_pictures,
+    listed_parts,
+    pairs,
+)
+from eyeline.data.formats.pictures import place_picture
+from eyeline.data.formats.raster import mask_extent, painted
+from eyeline.errors import EyelineError
+from eyeline.ops.segmentations import decode_masks, encode_rle
+
+NAME = "semantic"
+TITLE = "semantic masks"
+LAYOUT = "images/ and masks/*.png, or SPLIT/ and SPLITannot/*.png"
+HOLDS = frozenset(("masks", "regions", "sizes", "empty", "blanks", "folders"))
+FOLDERS = ("masks", "annotations", "labels")
+BEHIND = ("annot", "_labels", "_masks")  # CamVid's, and others' names of a split's masks
+ENDINGS = ("", "_mask", "_L", "_label")  # of a mask's stem; CamVid's own are NAME_L.png
+MOST = VOID - 1  # classes; one value is left for nothing
+
+
+def splits(path: Path) -> list[str] | None:
+    return list(_parts(path)) or None
+
+
+def read(
+    path: Path,
+    split: str,
+    classes: Sequence[str] | None = None,
+    faults: Faults = STRICT,
+    **options: Any,
+) -> Annotations:
+    part = _part(path, split)
+    legend = read_legend(path, classes)
+    found, unread = pairs(part, ENDINGS, faults)
+    records = []
+    for i, (picture, mask) in enumerate(found):
+        with faults:
+            records.append(_record(picture, mask, legend, i, faults))
+    if len(legend.classes) > 1 and records:
+        _refuse_black_and_white(found[0][1], legend, records)
+    return Annotations(legend.classes, records, f"{path}, {split}", unread=unread)
+
+
+def read_targets(
+    path: Path, split: str, classes: Sequence[str] | None = None
+) -> tuple[Legend, list[tuple[Path, Path]]]:
+    """What the masks of a split mean, and each picture with its mask; for `read_target`.
+
+    Args:
+        classes: names of the numbers, where the folder does not list them.
+    """
+    return read_legend(path, classes), pairs(_part(path, split), ENDINGS, STRICT)[0]
+
+
+def read_target(mask: Path, legend: Legend, outside: int = VOID) -> np.ndarray:
+    """(H, W) int64: the label of each pixel, 255 for those to be ignored.
+
+    It equals `eyeline.data.targets.semantic_target` of the record, and encodes no masks.
+
+    Args:
+        outside: the label of pixels where nothing is.
+    """
+    labels = legend.labels(mask, STRICT)
+    return np.where(labels == REGION, VOID, np.where(labels == NOTHING, outside, labels))
+
+
+def write(
+    splits: Mapping[str, Annotations], folder: Path, names: Mapping[Path, str], link: bool
+) -> None:
+    """images/SPLIT/, masks/SPLIT/*.png, whose values are the labels, and classes.txt."""
+    classes = next(iter(splits.values())).classes
+    _check(classes)
+    palette = _palette(len(classes))
+    bare = False  # are there pixels where nothing is?
+    for split, data in splits.items():
+        (folder / "masks" / split).mkdir(parents=True)
+        for record in data.records:
+            name = names[record.path]
+            place_picture(record.path, folder / "images" / split / name, link)
+            masks = decode_masks(record.segmentations or [], record.height, record.width)
+            values = [VOID if label == REGION else label for label in record.labels]
+            pixels = np.array([*values, len(classes)])[painted(masks, record.iscrowd)]
+            bare |= bool((pixels == len(classes)).any())
+            image = Image.fromarray(pixels.astype(np.uint8))
+            image.putpalette(palette)
+            image.save(folder / "masks" / split / f"{Path(name).stem}{MASK}")
+    write_class_list(folder, [*classes, BACKGROUND] if bare else classes)
+
+
+def _check(classes: Sequence[str]) -> None:
+    if len(classes) > MOST:
+        raise EyelineError(
+            f"{len(classes)} classes; a mask has room for {MOST}; write another format"
+        )
+    for name in classes:
+        if name == BACKGROUND or name.casefold() in VOIDS or COLOURED.fullmatch(name):
+            raise EyelineError(
+                f"a class is called {name!r}, which among masks has another meaning; rename it"
+            )
+
+
+def _palette(num_classes: int) -> bytes:
+    """Colours far from each other, black for nothing, and a pale one to be ignored."""
+    colours = np.zeros((256, 3), np.uint8)
+    number = np.arange(1, num_classes + 1)
+    for bit in range(8):  # each three bits of the number become one of red, green and blue
+        for channel in range(3):
+            colours[:num_classes, channel] |= (
+                (number >> (3 * bit + channel) & 1) << (7 - bit)
+            ).astype(np.uint8)
+    colours[VOID] = (224, 224, 192)
+    return colours.tobytes()
+
+
+def _part(path: Path, split: str) -> Part:
+    parts = _parts(path)
+    if split not in parts:
+        raise Fault("file", path, f"no split {split!r}; there are: {', '.join(parts)}")
+    return parts[split]
+
+
+def _parts(path: Path) -> dict[str, Part]:
+    """The splits; {} of other folders."""
+    if not path.is_dir():
+        return {}
+    if has_masks(path / "SegmentationClass") and not (path / "Annotations").is_dir():
+        lists = path / "ImageSets" / "Segmentation"
+        return listed_parts(path / "JPEGImages", path / "SegmentationClass", lists)
+    images = path / "images"
+    for masks in (path / name for name in FOLDERS):
+        if images.is_dir() and masks.is_dir():
+            inside = {f.name: Part(images / f.name, f) for f in _folders(masks) if has_masks(f)}
+            if parts := {name: part for name, part in inside.items() if part.pictures.is_dir()}:
+                return parts
+            if has_masks(masks):
+                return {"train": Part(images, masks)}
+    folders = {folder.name: folder for folder in _folders(path)}
+    beside = {
+        name: Part(folder, folders[name + ending])
+        for name, folder in folders.items()
+        for ending in BEHIND
+        if name + ending in folders
+    }
+    below = {
+        name: Part(folder / "images", folder / masks)
+        for name, folder in folders.items()
+        for masks in FOLDERS
+        if has_masks(folder / masks)
+    }
+    parts = {**beside, **below}
+    return {n: p for n, p in parts.items() if has_masks(p.masks) and has_pictures(p.pictures)}
+
+
+def _folders(path: Path) -> list[Path]:
+    with scandir(path) as entries:  # which knows what is a folder, where Path asks the disk
+        return sorted(Path(entry) for entry in entries if entry.is_dir())
+
+
+def _record(picture: Path, mask: Path, legend: Legend, image_id: int, faults: Faults) -> Record:
+    labels = legend.labels(mask, faults)
+    objects = []
+    found = (np.flatnonzero(np.bincount((labels - NOTHING).ravel())) + NOTHING).tolist()
+    there = sorted(set(found) - {NOTHING}, key=lambda label: (label == REGION, label))
+    masks = labels == np.array(there).reshape(-1, 1, 1)
+    for label, own, encoded in zip(there, masks, encode_rle(masks), strict=True):
+        name = "to be ignored" if label == REGION else legend.classes[label]
+        objects.append(
+            Object(
+                where=f"{mask}: {name}",
+                label=label,
+                box=mask_extent(own),
+                iscrowd=label == REGION,
+                segmentation=encoded,
+            )
+        )
+    height, width = labels.shape
+    return record_of(picture, (height, width), objects, image_id, outlines=True)
+
+
+def _refuse_black_and_white(mask: Path, legend: Legend, records: Sequence[Record]) -> None:
+    """Masks in which white is a class, for which 255 would be nothing to learn from."""
+    labels = {label for record in records for label in record.labels.tolist()}
+    if labels == {0, REGION} and not legend.coloured:
+        with Image.open(mask) as image:
+            grey = image.mode == "L"
+        if grey:
+            what = (
+                "the masks have no other value than 0 and 255; where white is a class, list "
+                f'colours in {CLASS_LIST}: "0 0 0 {legend.classes[0]}" and '
+                f'"255 255 255 {legend.classes[1]}"'
+            )
+            raise Fault("class", mask.parent, what)
