@@ -74,8 +74,6 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             raise EyelineError(f'bad_boxes is "error" or "drop", not {bad_boxes!r}')
         records = [spread(record, len(annotations.classes)) for record in annotations.records]
         self.annotations = replace(annotations, records=without_bad_boxes(records, bad_boxes))
-        kept = sum(len(record.boxes) for record in self.annotations.records)
-        self.left_out = sum(len(record.boxes) for record in records) - kept  # boxes
         self.classes = list(annotations.classes)
         self.masks = False
         self.bad_boxes = bad_boxes

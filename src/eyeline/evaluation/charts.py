@@ -218,7 +218,7 @@ def line_styles(names: Iterable[str], pale: Collection[str] = ()) -> dict[str, s
     """Colour and dashes of each line: told apart without colours too."""
     styles, i = {}, 0
     for name in names:
-        styles[name] = "stroke:var(--other);stroke-width:1"
+        styles[name] = "stroke:var(--other);stroke-width:1.5"
         if name not in pale:
             styles[name] = f"stroke:{colour(i)};stroke-dasharray:{DASHES[i % len(DASHES)]}"
             i += 1

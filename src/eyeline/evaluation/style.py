@@ -59,6 +59,9 @@ th { text-align: left; font-weight: 600; }
 .chart .name { fill: var(--ink); font-weight: 600; }
 .chart li.line { padding-left: 2.6rem; }
 .chart li.line svg { position: absolute; left: 0; top: .75rem; width: 1.9rem; }
+.small-keys { gap: 0; }
+.small-keys ul { display: flex; flex-wrap: wrap; gap: 0 1.2rem; }
+.list { padding-left: 1.2rem; overflow-wrap: anywhere; }
 .dot { display: inline-block; width: .65rem; height: .65rem; border-radius: 50%;
   margin-right: .5rem; }
 .best { text-decoration: underline; text-underline-offset: .2em; font-weight: 600; }

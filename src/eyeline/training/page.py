@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
+from eyeline.data.faults import KINDS
 from eyeline.evaluation.charts import Points, legend, line_styles, lines_svg
 from eyeline.evaluation.evaluate import rate, show
 from eyeline.evaluation.html import counted, document, facts
@@ -19,7 +21,7 @@ from eyeline.evaluation.report import class_table, gallery, numbers
 from eyeline.files import json_lines, write_whole
 from eyeline.training.recipe import Recipe
 from eyeline.training.resuming import flat
-from eyeline.training.saving import BAD_BATCHES, RunFolder
+from eyeline.training.saving import BAD_BATCHES, LEFT_OUT, RunFolder
 from eyeline.training.status import read_status, seconds_of
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 PAGE = "report.html"
 PICTURES = 4
 DRAWN = 600  # points of a curve
+NAMED = 8  # things that were left out
 RELOAD = 30  # seconds
 METRICS = ("AP", "AP50", "AP75", "mask_AP")  # the curves, besides the one that decides
 
@@ -54,7 +57,7 @@ class RunPage:
     """
 
     def __init__(self, folder: RunFolder, total: int) -> None:
-        self.path, self.recipe, self.around = folder.path, folder.recipe, folder.around
+        self.path, self.recipe = folder.path, folder.recipe
         self.total = total
         self.looks = ""  # of the last evaluation
         self.last = time.monotonic()
@@ -98,7 +101,8 @@ class RunPage:
 {_machine(steps)}
 {_latest(epochs)}
 {self.looks}
-<section><h2>Left out</h2><ul>{"".join(f"<li>{escape(x)}</li>" for x in self._left_out(steps))}</ul>
+<section><h2>Left out</h2>
+<ul class="list">{"".join(f"<li>{escape(x)}</li>" for x in self._left_out(steps))}</ul>
 </section>
 <section><h2>Recipe</h2>
 <p>Keys that are not as they are by default; all of them stand in recipe.yaml.</p>
@@ -128,16 +132,18 @@ class RunPage:
     def _left_out(self, steps: Sequence[Record]) -> list[str]:
         """What of the data the weights have not seen."""
         found = []
-        if boxes := self.around.get("left_out", 0):
-            found.append(
-                f"{counted(boxes, 'training box', 'training boxes')} without area, or outside "
-                "their pictures (data.bad_boxes=drop)"
-            )
+        if (self.path / LEFT_OUT).is_file():
+            content = json.loads((self.path / LEFT_OUT).read_text(encoding="utf-8"))
+            found += [f"{n:,}: {KINDS.get(kind, kind)}" for kind, n in content["counts"].items()]
+            each = [f"{fault['where']}: {fault['what']}" for fault in content["left_out"]]
+            found += each[:NAMED]
+            if len(each) > NAMED:
+                found.append(f"and {len(each) - NAMED:,} more, see {LEFT_OUT}")
         if skipped := (steps[-1].get("skipped", 0) if steps else 0):
-            found.append(f"{counted(skipped, 'step')} whose loss or gradients were not finite")
+            found.append(f"{counted(skipped, 'step')} without a finite loss, or finite gradients")
         if (self.path / BAD_BATCHES).is_dir():
             kept = sorted(path.name for path in (self.path / BAD_BATCHES).iterdir())
-            found.append(f"their pictures are in {BAD_BATCHES}: {', '.join(kept)}")
+            found.append(f"batches without a finite loss are in {BAD_BATCHES}: {', '.join(kept)}")
         return found or ["Nothing."]
 
 
@@ -231,13 +237,14 @@ def _machine(steps: Sequence[Record]) -> str:
     shares = {
         "waiting for pictures": points_of(steps, "step", "data_wait"),
         "GPU at work": points_of(steps, "step", "system", "gpu_busy"),
-        "processes a core": points_of(steps, "step", "system", "cpu_load"),
     }
     speed = {"pictures a second": points_of(steps, "step", "pictures_per_second")}
+    load = {"processes a core": points_of(steps, "step", "system", "cpu_load")}
     charts = [
         chart("Speed", speed, "step", "pictures a second"),
-        chart("Load", shares, "step", "share"),
+        chart("Share of the time", shares, "step", "share"),
         chart("Memory", memory, "step", "MB"),
+        chart("Processes that want to compute", load, "step", "for each core"),
     ]
     free = points_of(steps, "step", "system", "disk_free_gb")
     left = f"<p>{free[-1][1]:,.1f} GB are free on the disk.</p>" if free else ""
@@ -267,7 +274,7 @@ def chart(
     svg = lines_svg(lines, x_name, y_name, merit=merit, y_range=y_range, pale=pale)
     told = {name: f"now {points[-1][1]:.3g}" for name, points in lines.items()}
     keys = legend(line_styles(lines, pale), told)
-    return f'<figure class="chart one"><h3>{escape(caption)}</h3>{svg}{keys}</figure>'
+    return f'<figure class="chart one small-keys"><h3>{escape(caption)}</h3>{svg}{keys}</figure>'
 
 
 def _thinned(points: Points) -> Points:

@@ -44,7 +44,6 @@ def surroundings(dataset: Dataset[Any], loader: Loader, device: torch.device) ->
         "processes": count_processes(),
         "device": str(device),
         "pictures": count,
-        "left_out": getattr(dataset, "left_out", 0),  # boxes
         "names": names.hexdigest(),
         "whole": loader.batch_sampler.whole,
     }

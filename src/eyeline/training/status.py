@@ -90,8 +90,8 @@ def seconds_of(status: dict[str, Any]) -> float:
     """How long a run has gone on, in all its parts."""
     if not status:
         return 0.0
-    end = status.get("ended", time.time())
-    return float(status["earlier_seconds"]) + max(0.0, end - status["started"])
+    end = float(status.get("ended", time.time()))
+    return float(status["earlier_seconds"]) + max(0.0, end - float(status["started"]))
 
 
 def _is_alive(values: dict[str, Any], beat: float) -> bool:

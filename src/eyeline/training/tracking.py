@@ -45,20 +45,20 @@ class WandB:
             wandb.init, project=name, entity=entity or None, id=known, resume="allow",
             name=folder.resolve().name, dir=str(folder),
         )  # fmt: skip
-        quiet = {"silent": True, "console": "off", "init_timeout": PATIENCE}
-        mode = os.environ.get("WANDB_MODE", "online")
+        quiet = partial(wandb.Settings, silent=True, console="off", init_timeout=PATIENCE)
+        mode: Any = os.environ.get("WANDB_MODE", "online")
         try:
             if mode == "online" and not wandb.login(prompt=False, verify=False):
                 raise wandb.errors.UsageError("there is no API key; run: wandb login")
-            self.run = start(settings=wandb.Settings(**quiet, mode=mode))
+            self.run = start(settings=quiet(mode=mode))
         except wandb.errors.Error as error:
-            self.run = start(settings=wandb.Settings(**quiet, mode="offline"))
+            self.run = start(settings=quiet(mode="offline"))
             why, where = _line(error), Path(self.run.dir).parent
             say(f"W&B cannot be reached ({why}); to send the run later: wandb sync {where}")
         self.run.define_metric("*", step_metric="step")
 
     def config(self, values: Mapping[str, Any]) -> None:
-        self.run.config.update(dict(values), allow_val_change=True)
+        self.run.config.update(dict(values), allow_val_change=True)  # type: ignore[no-untyped-call]
 
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
         self.run.log({"step": step, **numbers})
