@@ -282,10 +282,18 @@ def _axes(
     for tick in y_ticks:
         y = _place(tick, y_ticks, bottom, top)
         parts.append(f'<path class="grid" d="M{left} {y:.1f}H{right}"/>')
-        parts.append(f'<text x="{left - 8}" y="{y + 5:.1f}" class="end">{tick:g}</text>')
+        parts.append(f'<text x="{left - 8}" y="{y + 5:.1f}" class="end">{_short(tick)}</text>')
     parts.append(f'<text x="{(left + right) / 2}" y="{HEIGHT - 5}" class="mid">{x_name}</text>')
     parts.append(f'<text x="4" y="18">{y_name}</text>')
     return "".join(parts)
+
+
+def _short(tick: float) -> str:
+    """A number that has room beside an axis: 0.0003 as 3e-4."""
+    if tick and abs(tick) < 0.01:
+        mantissa, _, exponent = f"{tick:e}".partition("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{tick:g}"
 
 
 def _svg(parts: list[str], label: str) -> str:

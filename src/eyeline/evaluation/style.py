@@ -137,6 +137,7 @@ figcaption b { color: var(--ink); font-weight: 600; margin-right: .3rem; }
 @media (max-width: 30rem) {
   .head { display: grid; grid-template-columns: 1fr 1fr; }
   .chart text { font-size: 20px; }
+  .chart .end { font-size: 17px; }
   .histogram text { font-size: 13px; }
   .shots text { font-size: 16px; }
   .matrix th, .matrix td { padding: .4rem .35rem; }

@@ -197,7 +197,7 @@ class Log:
         record = {"event": event, "step": self.at.step, "epoch": self.at.epoch + 1, **values}
         with suppress(OSError):  # a full disk: lines wait, and the next state says it
             self.lines.add(json.dumps(_finite(record), allow_nan=False))
-        numbers = {"epoch": self.at.epoch + 1.0, **dict(_flat(values, f"{event}/"))}
+        numbers = dict(_flat({"epoch": self.at.epoch + 1.0, **values}, f"{event}/"))
         for writer in self.writers:
             writer.scalars(self.at.step, numbers)
 

@@ -272,7 +272,7 @@ def chart(
         top = min(top, 2.0 * quantiles(values, n=20)[-1])
     y_range = None if merit or top <= 0 else (min(0.0, *values), top)
     svg = lines_svg(lines, x_name, y_name, merit=merit, y_range=y_range, pale=pale)
-    told = {name: f"now {points[-1][1]:.3g}" for name, points in lines.items()}
+    told = {name: f"last {points[-1][1]:.3g}" for name, points in lines.items()}
     keys = legend(line_styles(lines, pale), told)
     return f'<figure class="chart one small-keys"><h3>{escape(caption)}</h3>{svg}{keys}</figure>'
 

@@ -40,6 +40,7 @@ LEFT_OUT = "left_out.json"
 EARLY = (
     "recipe.yaml", MODEL_FILE, "metrics.jsonl", "best.safetensors", "last.safetensors",
     LEFT_OUT, "tensorboard/events.*", "status.json", "report.html",
+    "tracking.json",
 )  # fmt: skip
 
 
@@ -166,6 +167,7 @@ class RunFolder:
             return
         for file in chain.from_iterable(map(self.path.glob, EARLY)):
             file.unlink()
+        shutil.rmtree(self.path / "wandb", ignore_errors=True)
         for folder, made in ((self.path / "tensorboard", True), (self.path, self.made)):
             if made and folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()

@@ -125,19 +125,30 @@ class MLflow:
             self.waiting.append(act)
 
     def _begin(self) -> None:
-        """Go on with the run that the folder is known as there, or make one."""
+        """Go on with the run that the folder is known as there, or begin one."""
         self.client = self.client_of()
         uri = self.client.tracking_uri
         known = _tracked(self.folder).get("mlflow", {})
-        if known.get("uri") == uri:
+        if known.get("uri") == uri and self._goes_on(known["id"]):
             self.id = known["id"]
-            self.client.update_run(self.id, status="RUNNING")
             return
         found = self.client.get_experiment_by_name(self.experiment)
         where = found.experiment_id if found else self.client.create_experiment(self.experiment)
         run = self.client.create_run(where, run_name=self.folder.resolve().name)
         self.id = run.info.run_id
         _track(self.folder, "mlflow", {"id": self.id, "uri": uri, "experiment": self.experiment})
+
+    def _goes_on(self, known: str) -> bool:
+        """Is the run still there? Then it is running again."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.update_run(known, status="RUNNING")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        return True
 
     def _config(self, values: dict[str, str]) -> None:
         """As parameters, which may never change; what is another since, as tags."""
