@@ -23,6 +23,7 @@ from eyeline.cli import (
     models,
     predict,
     profile,
+    runs,
     sweep,
     trace,
     train,
@@ -40,6 +41,7 @@ app.command("lr-find")(lr_find.lr_find)
 app.command("batch-find")(batch_find.batch_find)
 app.command("eval")(eval.evaluate)
 app.command("compare")(compare.compare)
+app.command("runs")(runs.runs)
 app.command("predict")(predict.predict)
 app.command("calibrate")(calibrate.calibrate)
 app.command("export")(export.export)

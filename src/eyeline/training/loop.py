@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from eyeline.data.loader import Loader, build_loader
 from eyeline.device import autocast
 from eyeline.errors import EyelineError
-from eyeline.evaluation.evaluate import eval_mode, evaluate
+from eyeline.evaluation.evaluate import Report, eval_mode, evaluate
 from eyeline.metrics.detection import COCO_NUMBERS
 from eyeline.nn.detector import prepare_of
 from eyeline.processes import any_process, in_order, of_all, of_first, place
@@ -122,7 +122,7 @@ def train(
     val_loader = None
     if val_dataset is not None:
         val_loader = build_loader(val_dataset, recipe.eval.batch_size, prepare, False, workers)
-        measure = measure or _detection_metrics(model, val_dataset, recipe)
+        measure = measure or DetectionMetrics(model, val_dataset, recipe)
     elif measure is not None:
         raise EyelineError("measure= is called after an evaluation, which needs val_dataset=")
     if recipe.stop_after and (val_loader is None or not recipe.eval.every):
@@ -169,7 +169,7 @@ def train(
             at.batches = len(loader)
             model.train()
             log.start_epoch()
-            for group in groups(loader, recipe.accumulate):
+            for group in log.timed(groups(loader, recipe.accumulate)):
                 seed_generators(recipe.seed, at.epoch, at.step, rank)
                 where = f"epoch {at.epoch + 1}, step {at.step + 1}"
                 step = partial(train_step, shared, group, optimizer, scaler, recipe, device, where)
@@ -206,7 +206,7 @@ def train(
                     enough = f"{recipe.eval.metric} was best after epoch {at.best_epoch}"
                 if any_process(bool(folder.writes and on_epoch and on_epoch(at.epoch + 1, now))):
                     enough = enough or "it was told to"
-            log.epoch(val_losses, now)
+            log.epoch(val_losses, now, getattr(measure, "report", None) if now else None)
             at.next_epoch()
             at.stopped = bool(enough)
             folder.save_weights(result, "last")
@@ -234,28 +234,32 @@ def _validation_losses(
     return at.mean_losses()
 
 
-def _detection_metrics(model: nn.Module, dataset: Dataset[Any], recipe: Recipe) -> Measure:
-    known = [*COCO_NUMBERS, "AP_11point", "AP_every_point", "loss"]
-    if getattr(model, "needs_masks", False):  # and so predicts some
-        known += MASK_NUMBERS
-    if recipe.eval.metric not in known:
-        raise EyelineError(
-            f"eval.metric: there is no {recipe.eval.metric!r}; choose one of {', '.join(known)}"
-        )
+class DetectionMetrics:
+    """COCO's and VOC's numbers of a model; `report` is the whole of the last evaluation."""
 
-    def measure(model: nn.Module) -> Metrics:
-        report = evaluate(
+    report: Report | None = None
+
+    def __init__(self, model: nn.Module, dataset: Dataset[Any], recipe: Recipe) -> None:
+        self.dataset, self.recipe = dataset, recipe
+        known = [*COCO_NUMBERS, "AP_11point", "AP_every_point", "loss"]
+        if getattr(model, "needs_masks", False):  # and so predicts some
+            known += MASK_NUMBERS
+        if recipe.eval.metric not in known:
+            raise EyelineError(
+                f"eval.metric: there is no {recipe.eval.metric!r}; choose one of {', '.join(known)}"
+            )
+
+    def __call__(self, model: nn.Module) -> Metrics:
+        self.report = report = evaluate(
             model,
-            dataset,
-            recipe.eval.batch_size,
-            precision=recipe.precision,
+            self.dataset,
+            self.recipe.eval.batch_size,
+            precision=self.recipe.precision,
             progress=False,
-            workers=recipe.data.workers,
+            workers=self.recipe.data.workers,
         )
         segm = {f"mask_{name}": value for name, value in (report.segm or {}).items()}
         return {**report.coco, **report.voc, **segm}
-
-    return measure
 
 
 def _frozen(model: nn.Module) -> str:

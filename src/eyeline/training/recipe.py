@@ -136,6 +136,9 @@ class Save(Section):
 class Log(Section):
     every: Count = 20  # steps
     tensorboard: bool | Literal["auto"] = "auto"  # auto: where it is installed
+    wandb: str | None = None  # a project of W&B: PROJECT or ENTITY/PROJECT
+    mlflow: str | None = None  # an experiment of MLflow
+    report: Positive | None = 5.0  # minutes between two of the run's page, besides each epoch's
 
 
 class Recipe(Section):

@@ -41,7 +41,8 @@ LEFT_OUT = "left_out.json"
 # What a run writes into its folder before it has saved a state.
 EARLY = (
     "recipe.yaml", MODEL_FILE, "metrics.jsonl", "best.safetensors", "last.safetensors",
-    LEFT_OUT, "tensorboard/events.*",
+    LEFT_OUT, "tensorboard/events.*", "status.json", "report.html",
+    "tracking.json",
 )  # fmt: skip
 
 
@@ -168,6 +169,7 @@ class RunFolder:
             return
         for file in chain.from_iterable(map(self.path.glob, EARLY)):
             file.unlink()
+        shutil.rmtree(self.path / "wandb", ignore_errors=True)
         for folder, made in ((self.path / "tensorboard", True), (self.path, self.made)):
             if made and folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
