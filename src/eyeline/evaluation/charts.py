@@ -188,8 +188,8 @@ def lines_svg(
         parts.append(f'<path class="mark" d="M{cx:.1f} {top}V{bottom}"/>')
         near_end = cx > right - 170
         anchor = ' text-anchor="end"' if near_end else ""
-        at = f'x="{cx - 6 if near_end else cx + 6:.1f}" y="{top + 14 + 20 * i}"'
-        words.append(f'<text class="word" {at}{anchor}>{escape(word)}</text>')
+        place = f'x="{cx - 6 if near_end else cx + 6:.1f}" y="{top + 14 + 20 * i}"'
+        words.append(f'<text class="word" {place}{anchor}>{escape(word)}</text>')
     drawn = []
     for name, style in reversed(list(line_styles(lines, pale).items())):
         points = lines[name]
