@@ -182,13 +182,14 @@ def lines_svg(
     y_ticks = _unit_ticks(ys) if merit else ticks(min(ys), max(ys))
     left, top, right, bottom = FIELD
     parts = [_axes(x_ticks, y_ticks, x_name, y_name, log_x)]
+    words = []
     for i, (x, word) in enumerate(marks):
         cx = _place(to_axis(x), x_ticks, left, right)
         parts.append(f'<path class="mark" d="M{cx:.1f} {top}V{bottom}"/>')
         near_end = cx > right - 170
         anchor = ' text-anchor="end"' if near_end else ""
-        tx = cx - 6 if near_end else cx + 6
-        parts.append(f'<text x="{tx:.1f}" y="{top + 14 + 20 * i}"{anchor}>{escape(word)}</text>')
+        place = f'x="{cx - 6 if near_end else cx + 6:.1f}" y="{top + 14 + 20 * i}"'
+        words.append(f'<text class="word" {place}{anchor}>{escape(word)}</text>')
     drawn = []
     for name, style in reversed(list(line_styles(lines, pale).items())):
         points = lines[name]
@@ -211,7 +212,7 @@ def lines_svg(
         box = f"{left} {top} {right - left} {bottom - top}"
         drawn = [f'<svg {size} viewBox="{box}">', *drawn, "</svg>"]  # cuts off what lies beyond
     best = ", one line a run, a dot on the best" if merit else ""
-    return _svg([*parts, *drawn], f"{y_name} against {x_name}{best}")
+    return _svg([*parts, *drawn, *words], f"{y_name} against {x_name}{best}")
 
 
 def line_styles(names: Iterable[str], pale: Collection[str] = ()) -> dict[str, str]:

@@ -51,6 +51,7 @@ th { text-align: left; font-weight: 600; }
 .chart svg { width: 100%; height: auto; display: block; }
 .chart svg svg { overflow: hidden; }
 .mark { stroke: var(--ink); stroke-dasharray: 4 4; fill: none; }
+.chart .word { paint-order: stroke; stroke: var(--paper); stroke-width: 5px; }
 .chart text { fill: var(--soft); font-size: 13px; }
 .chart .mid { text-anchor: middle; }
 .chart .end { text-anchor: end; }
