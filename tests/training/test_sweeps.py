@@ -172,7 +172,7 @@ def test_killed_and_helped_by_another_process(tmp_path):
     begun = [
         int(n) for out in outputs for n in re.findall(r"^trial (\d+)(?: goes on)?,", out, re.M)
     ]
-    assert sorted(begun) == ["1", "2", "3", "4", "5"]  # the first was done; each of the others once
+    assert sorted(begun) == [1, 2, 3, 4, 5]  # the first was done; each of the others once
     assert all(re.search(r"^trial \d+ complete", out, re.M) for out in outputs)
     assert "trial 1 goes on, 2 of 6" in "".join(outputs)
     results = open_study(folder).results()
