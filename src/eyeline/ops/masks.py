@@ -210,5 +210,6 @@ def resize_masks(masks: Tensor, size: tuple[int, int], mode: str = "nearest-exac
     if not len(masks):
         return masks.new_zeros(0, *size)
     if mode == "bilinear":
-        return resize(masks.byte() * 255, size) > 127
+        # Up to four channels of bytes have a fast path.
+        return torch.cat([resize(part.byte() * 255, size) > 127 for part in masks.split(4)])
     return F.interpolate(masks[None].byte(), size=size, mode=mode)[0].bool()

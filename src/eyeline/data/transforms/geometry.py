@@ -227,7 +227,9 @@ def resized_target(target: Target, old: tuple[int, int], new: tuple[int, int]) -
     if "masks" in target:
         # Enlarged as the picture is; where it shrinks, thin objects would vanish so.
         larger = new[0] >= old[0] and new[1] >= old[1]
-        target["masks"] = resize_masks(target["masks"], new, "bilinear" if larger else "nearest-exact")
+        target["masks"] = resize_masks(
+            target["masks"], new, "bilinear" if larger else "nearest-exact"
+        )
     if "keypoints" in target:
         points = target["keypoints"]
         target["keypoints"] = moved(points, points[..., :2] * after[:2] / before[:2])
