@@ -232,7 +232,9 @@ def comparison_page(folders: Sequence[Path]) -> str:
     same = "<p>The recipes are the same.</p>"
     body = f"""<header><h1>{escape(" and ".join(names))}</h1></header>
 <main>
-<section><h2>How they stand</h2>{_html_table(names, side_by_side(folders))}</section>
+<section><h2>How they stand</h2>
+<p>Behind the @ stands the epoch.</p>
+{_html_table(names, side_by_side(folders))}</section>
 <section><h2>Keys that differ</h2>{_html_table(names, recipes) if recipes else same}</section>
 <section><h2>Curves</h2><div class="halves">{charts}</div></section>
 </main>
