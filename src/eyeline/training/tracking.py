@@ -60,8 +60,8 @@ class WandB:
         self.run.define_metric("*", step_metric="step")
 
     def config(self, values: Mapping[str, Any]) -> None:
-        chosen = set(self.run.config.keys()) if "WANDB_SWEEP_ID" in os.environ else set()
-        own = {key: value for key, value in values.items() if key not in chosen}
+        by_agent = "WANDB_SWEEP_ID" in os.environ  # what it has chosen is there, and locked
+        own = {k: v for k, v in values.items() if not (by_agent and k in self.run.config)}
         self.run.config.update(own, allow_val_change=True)  # type: ignore[no-untyped-call]
 
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
