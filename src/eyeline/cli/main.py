@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -67,7 +69,15 @@ def options(
 
 def main() -> None:
     """Entry point."""
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    number = {130: signal.SIGINT, 143: signal.SIGTERM}.get(status)
+    if number and "WANDB_SWEEP_ID" in os.environ:
+        # W&B's agent gives up after some runs with a status above 0, but not for those that it
+        # ended itself: these end by its signal.
+        sys.stdout.flush()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    sys.exit(status)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -46,7 +46,8 @@ class Log:
     """
 
     def __init__(self, folder: RunFolder, recipe: Recipe, total: int, at: Position) -> None:
-        self.run, self.folder = folder, folder.path if folder.writes else None
+        self.run = folder
+        self.folder: Path | None = None  # until it is there
         self.recipe, self.total, self.at = recipe, total, at
         self.bar: Progress | None = None
         self.writers: list[Writer] = []
@@ -55,8 +56,9 @@ class Log:
 
     def __enter__(self) -> Log:
         self.stack = ExitStack()
-        if self.folder is None:
+        if not self.run.writes:
             return self
+        self.folder = self.run.path
         path = self.folder / "metrics.jsonl"
         kept = _lines_until(path, self.at)
         write_whole(path, lambda part: part.write_text("".join(kept), encoding="utf-8"))
@@ -221,11 +223,14 @@ def _lines_until(path: Path, at: Position) -> list[str]:
         return []
 
     def counts(line: str) -> bool:
-        record = json.loads(line)
+        try:
+            record = json.loads(line)
+        except ValueError:  # the power went
+            return False
         is_later = record["event"] == "epoch" and record["epoch"] > at.epoch
         return record["step"] <= at.step and not is_later
 
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     return [line for line in lines if line.endswith("\n") and counts(line)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -74,7 +75,7 @@ def read_run(folder: Path) -> RunFacts:
         best_epoch=int(best[0]) if best else None,
         loss=losses[-1][1] if losses else None,
         duration=seconds_of(status) if status else None,
-        size=sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()),
+        size=_size_of(folder),
     )
 
 
@@ -231,7 +232,9 @@ def comparison_page(folders: Sequence[Path]) -> str:
     same = "<p>The recipes are the same.</p>"
     body = f"""<header><h1>{escape(" and ".join(names))}</h1></header>
 <main>
-<section><h2>How they stand</h2>{_html_table(names, side_by_side(folders))}</section>
+<section><h2>How they stand</h2>
+<p>Behind the @ stands the epoch.</p>
+{_html_table(names, side_by_side(folders))}</section>
 <section><h2>Keys that differ</h2>{_html_table(names, recipes) if recipes else same}</section>
 <section><h2>Curves</h2><div class="halves">{charts}</div></section>
 </main>
@@ -255,6 +258,15 @@ def _html_table(names: Sequence[str], rows: dict[str, list[Any]]) -> str:
 
 def _value(value: Any) -> str:
     return "-" if value is None else str(value)
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes on the disk, while a run may be writing there."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # it has its own name by now, or is gone
+            size += path.lstat().st_size if path.is_file() else 0
+    return size
 
 
 def _size(count: int) -> str:

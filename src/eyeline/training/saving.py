@@ -117,13 +117,13 @@ class RunFolder:
         around: Mapping[str, Any] | None = None,
     ) -> None:
         self.recipe, self.resume, self.writes, self.around = recipe, resume, writes, around or {}
+        self.name = name
         if recipe.out is not None:
             self.path = Path(recipe.out)
         elif resume:
             raise EyelineError("which run is to be resumed? name its folder with out=")
         else:
-            paths = (Path("runs", name if i == 1 else f"{name}-{i}") for i in count(1))
-            self.path = of_first(next(path for path in paths if not path.exists()))
+            self.path = of_first(self._free())
         if resume and not any((self.path / name).is_file() for name in (STATE, "recipe.yaml")):
             raise EyelineError(f"{self.path}: nothing to resume, there is no {STATE} in it")
         if writes and not resume and self._is_taken():
@@ -137,6 +137,22 @@ class RunFolder:
         self.used: Path | None = None  # the state that was loaded
         self.rate: float | None = None  # the next step's, as it says
 
+    def _free(self) -> Path:
+        """The first free of runs/NAME, runs/NAME-2 ..."""
+        paths = (Path("runs", self.name if i == 1 else f"{self.name}-{i}") for i in count(1))
+        return next(path for path in paths if not path.exists())
+
+    def _make(self) -> None:
+        if self.recipe.out is not None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            return
+        while True:
+            try:
+                self.path.mkdir(parents=True)
+                return
+            except FileExistsError:  # of another run that has begun meanwhile
+                self.path = self._free()
+
     def _is_taken(self) -> bool:
         """Is there anything but what a run that came to nothing leaves behind?"""
         if not self.path.is_dir():
@@ -147,13 +163,14 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         if self.writes:
-            self.made = not self.path.exists()
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.made = self.recipe.out is None or not self.path.exists()
+            self._make()
             for file in self.path.glob(PARTIAL):  # of a process that was killed
                 file.unlink()
             if self.used is not None and self.used.name != STATE:
                 os.replace(self.used, self.path / STATE)  # which was damaged, or is missing
             write_whole(self.path / "recipe.yaml", partial(save_recipe, self.recipe))
+        self.path = of_first(self.path)
         self._next_in(self._pause())
         return self
 
