@@ -44,7 +44,7 @@ const minutes = Math.floor(Date.now() / 60000 - Number(age.dataset.written) / 60
 if (minutes > 0) age.textContent += ` That was ${minutes} min ago.`;
 if (minutes > LATE) age.textContent +=
   " The next is late: unless an evaluation takes so long, the run has ended without a word. " +
-  "The command eyeline runs tells.";
+  "To be sure: eyeline runs.";
 setTimeout(() => location.reload(), RELOAD * 1000);
 </script>
 """
