@@ -125,7 +125,7 @@ class RunFolder:
         if resume and not any((self.path / name).is_file() for name in (STATE, "recipe.yaml")):
             raise EyelineError(f"{self.path}: nothing to resume, there is no {STATE} in it")
         if writes and not resume and self._is_taken():
-            raise self._taken()
+            raise self._exists()
         self.lock = FolderLock(self.path)
         self.before_saving: Callable[[], None] = lambda: None  # raises OSError: nothing is saved
         self.waiting: dict[str, Callable[[Path], None]] = {}  # weights, until the next state
@@ -139,21 +139,22 @@ class RunFolder:
         """Is there anything but what a run that came to nothing leaves behind?"""
         if not self.path.is_dir():
             return self.path.exists()
-        return any(
-            path.name not in (BAD_BATCHES, LOCK) and not path.match(PARTIAL)
-            for path in self.path.iterdir()
-        )
+        left = (BAD_BATCHES, LOCK, PARTIAL)
+        return any(not any(map(path.match, left)) for path in self.path.iterdir())
 
-    def _taken(self) -> EyelineError:
+    def _exists(self) -> EyelineError:
         return EyelineError(
             f"{self.path} exists already: choose another out=, or --resume {self.path}"
         )
 
     def _states(self) -> list[tuple[int, int]]:
         """What tells one state from another, of those that are there."""
-        paths = [self.path / name for name in (STATE, PREVIOUS)]
-        states = [path.stat() for path in paths if path.exists()]
-        return [(state.st_ino, state.st_mtime_ns) for state in states]
+        found = []
+        for name in (STATE, PREVIOUS):
+            with suppress(FileNotFoundError):
+                state = (self.path / name).stat()
+                found.append((state.st_ino, state.st_mtime_ns))
+        return found
 
     def __enter__(self) -> RunFolder:
         if self.writes:
@@ -171,7 +172,7 @@ class RunFolder:
     def _begin(self) -> None:
         # Another process may have come and gone while this one made ready.
         if not self.resume and self._is_taken():
-            raise self._taken()
+            raise self._exists()
         if self.resume and self._states() != self.found:
             raise EyelineError(f"{self.path}: another process has gone on with it; resume it again")
         for file in self.path.glob(PARTIAL):  # of a process that was killed
