@@ -488,6 +488,18 @@ def test_out_of_memory(cli: Run, error: Exception, monkeypatch: pytest.MonkeyPat
     assert "out of memory; take a smaller batch size" in told(cli("models"))
 
 
+def test_a_worker_that_was_killed(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch tells of it."""
+
+    def fail(task: str | None) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr("eyeline.registry.entries", fail)
+    message = told(cli("models"))
+    assert "a process that loads pictures is gone (DataLoader worker (pid 7) is killed" in message
+    assert message.endswith("take fewer workers, or a smaller batch size\n")
+
+
 def test_other_errors_are_ours_to_mend(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(task: str | None) -> None:
         raise RuntimeError("shapes do not match")

@@ -103,7 +103,8 @@ def test_nan_becomes_null_and_later_records_go(tmp_path):
                 log.step({"box": math.nan}, 1.0, 1.0, torch.device("cpu"))
         assert [line["losses"]["box"] for line in lines(folder.path)] == [None] * 3
         with (folder.path / "metrics.jsonl").open("ab") as file:
-            file.write(b'\0\0\xff\n{"event": "step", "st')  # the power went
+            file.write(b'\0\0\xff{"event": "step", "step": 4, "epoch": 1}\n')  # the power went
+            file.write(b'{"event": "step", "st')
         with Log(folder, recipe, 10, Position(step=2)):
             pass
         assert [line["step"] for line in lines(folder.path)] == [1, 2]

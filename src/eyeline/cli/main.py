@@ -96,14 +96,23 @@ def run(arguments: Sequence[str]) -> int:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     except (MemoryError, RuntimeError) as error:
-        if debug or not _is_lack_of_memory(error):
+        why = _lack_of_memory(error)
+        if debug or not why:
             raise
-        print("error: out of memory; take a smaller batch size", file=sys.stderr)
+        print(f"error: {why}", file=sys.stderr)
         return 1
     return 0
 
 
-def _is_lack_of_memory(error: Exception) -> bool:
-    """Torch, which is not imported for it, has a class for a GPU's and none for the CPU's."""
-    kind = type(error).__name__
-    return kind in ("MemoryError", "OutOfMemoryError") or "can't allocate memory" in str(error)
+def _lack_of_memory(error: Exception) -> str:
+    """What to say of it; nothing of another error. Torch, which is not imported for it, has a class
+    for a GPU's and none for the CPU's."""
+    kind, text = type(error).__name__, one_line(error)
+    if kind in ("MemoryError", "OutOfMemoryError") or "can't allocate memory" in text:
+        return "out of memory; take a smaller batch size"
+    if text.startswith("DataLoader worker (pid"):  # whom the system chose when memory ended
+        return (
+            f"a process that loads pictures is gone ({text[:200]}), most often for lack of memory; "
+            "take fewer workers, or a smaller batch size"
+        )
+    return ""

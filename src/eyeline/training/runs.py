@@ -37,6 +37,7 @@ class RunFacts:
     data: str | None
     begun: float | None  # seconds since 1970
     state: str  # of `read_status`; "unknown" of a folder without one
+    ended: float | None  # seconds since 1970; of one that crashed its last sign of life
     epoch: int  # finished so far
     epochs: int
     metric: str  # that decides which weights are best
@@ -68,6 +69,7 @@ def read_run(folder: Path) -> RunFacts:
         data=recipe.data.path,
         begun=status.get("begun", first.stat().st_mtime),
         state=status.get("state", "unknown"),
+        ended=status.get("ended"),
         epoch=max((record["epoch"] for record in epochs), default=0),
         epochs=recipe.epochs,
         metric=metric,
@@ -130,7 +132,7 @@ def runs_table(runs: Sequence[RunFacts]) -> Table:
     for name in ("best", "loss", "time", "size"):
         table.add_column(name, justify="right")
     for run in runs:
-        begun = f"{datetime.fromtimestamp(run.begun, UTC):%m-%d %H:%M}" if run.begun else "-"
+        begun = _minute(run.begun) if run.begun else "-"
         best = "-" if run.best is None else f"{run.metric} {show(run.best)} @{run.best_epoch}"
         cells = (
             run.name, run.model or "-", Path(run.data).name if run.data else "-", begun,
@@ -142,13 +144,16 @@ def runs_table(runs: Sequence[RunFacts]) -> Table:
 
 
 def state_in_words(run: RunFacts) -> str:
-    """As "finished", or "crashed, epoch 3/25"."""
-    done = f"{run.epoch}/{run.epochs}"
-    return (
-        run.state
-        if run.state == "finished" and run.epoch == run.epochs
-        else (f"{run.state}, epoch {done}")
-    )
+    """As "finished", or "crashed, epoch 3/25, no sign since 11-22 03:10" (UTC)."""
+    if run.state == "finished" and run.epoch == run.epochs:
+        return run.state
+    since = f", no sign since {_minute(run.ended)}" if run.state == "crashed" and run.ended else ""
+    return f"{run.state}, epoch {run.epoch}/{run.epochs}{since}"
+
+
+def _minute(seconds: float) -> str:
+    """As "11-22 03:10", UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%m-%d %H:%M}"
 
 
 def as_json(runs: Sequence[RunFacts]) -> str:

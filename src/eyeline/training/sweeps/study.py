@@ -29,7 +29,8 @@ from eyeline.evaluation.html import counted
 from eyeline.files import write_whole
 from eyeline.training.loop import Metrics, train_recipe
 from eyeline.training.recipe import Recipe
-from eyeline.training.saving import PREVIOUS, STATE, Position, last_position
+from eyeline.training.saving import Position, last_position
+from eyeline.training.states import PREVIOUS, STATE
 from eyeline.training.sweeps.plan import Plan, load_sweep, make_plan
 from eyeline.training.sweeps.ranges import label
 from eyeline.training.sweeps.results import Result, best_of, save_results, text
