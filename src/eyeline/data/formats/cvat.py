@@ -57,6 +57,7 @@ from eyeline.ops.segmentations import Segmentation, decode_masks
 NAME = "cvat"
 TITLE = "CVAT"
 LAYOUT = "annotations.xml and images/, there or in a folder for each split"
+FILES: tuple[str, ...] = ("*.xml", "*/*.xml")
 HOLDS = frozenset(
     (
         "polygons",
