@@ -79,11 +79,14 @@ def test_get(cli: Run, files: Server, tmp_path: Path, name: str) -> None:
     assert (status, err) == (0, "")
     public = SETS[name]
     assert f"licence: {public.licence}" in out
-    assert out.splitlines()[-1].startswith(f"{tmp_path / 'all' / name / public.home}: ready")
+    last = (
+        f"{tmp_path / 'all' / name / public.home}: ready; its name, {name}, stands for this path\n"
+    )
+    assert out.endswith(last + (f"{public.opens}\n" if public.opens else ""))
     folder = tmp_path / "all" / name
     for archive in public.archives:
         assert all(list(folder.glob(pattern)) for pattern in archive.holds)
-    assert [p.name for p in (folder / ".eyeline").iterdir()] == ["record.json"]
+    assert {p.name for p in (folder / ".eyeline").iterdir()} == {"lock", "record.json"}
     assert not [p for p in below(folder) if "MACOSX" in p or "/._" in p or "README.md" in p]
     before, asked = below(folder), len(files.asked)
     assert asked == len(public.archives)
