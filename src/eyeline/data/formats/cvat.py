@@ -118,8 +118,10 @@ def read(
                     if element.tag in SHAPES:
                         shapes.append(_shape(element, f"{file}:{lines[element]}", size))
                         _count_attributes(element, unread)
-                    else:
+                    elif element.tag in UNREAD:
                         unread[f"{element.tag}(s)"] += 1
+                    else:
+                        raise Fault("field", where, f"there is no shape {short(element.tag)}")
                 if len(faults.found) > before:
                     broken.append(element.get("group_id"))
             objects = objects_of(whole(shapes, broken), labels, size)

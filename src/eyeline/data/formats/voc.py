@@ -122,7 +122,7 @@ def _parsed(files: Sequence[tuple[str, Path]], faults: Faults) -> dict[int, Pars
 
 def _names(parsed: Mapping[int, Parsed]) -> list[str]:
     """Of all objects, sorted; an object without a name is told by `_record`."""
-    objects = [element for _, tree, _ in parsed.values() for element in tree.findall("object")]
+    objects = [element for _, tree, _ in parsed.values() for element in tree.iter("object")]
     return sorted({text_of(element, "name") for element in objects} - {""})
 
 
@@ -197,7 +197,7 @@ def _xml(record: Record, name: str, classes: Sequence[str]) -> bytes:
 
 def _unread(parsed: Mapping[int, Parsed]) -> list[str]:
     """What only some people want of VOC."""
-    objects = [o for _, tree, _ in parsed.values() for o in tree.findall("object")]
+    objects = [o for _, tree, _ in parsed.values() for o in tree.iter("object")]
     parts = sum(len(o.findall("part")) for o in objects)
     poses = sum(text_of(o, "pose") not in ("", "Unspecified") for o in objects)
     found = {"parts of objects": parts, "poses": poses}
@@ -287,7 +287,7 @@ def _record(
     faults: Faults,
 ) -> Record:
     objects = []
-    for element in tree.findall("object"):
+    for element in tree.iter("object"):
         with faults:
             objects.append(_object(element, f"{path}:{lines[element]}", classes, one_based))
     height, width = (_integer(text_of(tree, f"size/{side}")) for side in ("height", "width"))
