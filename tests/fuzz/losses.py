@@ -47,15 +47,14 @@ def untold(
     common = file.suffix in LINES and all(file.stem != path.stem for path in before)
     rows = {f.where: f.kind for f in left_out if common and file_of(f.where) == str(file)}
     single = [f for f in _once(left_out) if f.where not in rows or f.kind == "size"]
-    gone = 0
+    gone, came = 0, sum((after - before).values())
     for i, record in enumerate(clean.annotations.records):
         lost = before[record.path] - after[record.path] - there[record.path]
-        if lost <= 0:
-            continue
         told = [_told(fault, record, i, file, content) for fault in single]
         if None not in told:
-            gone += max(0, lost - sum(int(number or 0) for number in told))
-    came = sum((after - before).values())
+            named = sum(int(number or 0) for number in told)
+            gone += max(0, lost - named)
+            came += max(0, named - max(0, lost))  # in the place of one that is named
     # The picture under whose name there is none, whichever it was.
     strange = [f for f in _once(left_out) if f.kind == "picture" and str(file) in f.what]
     strange = [f for f in strange if all(f.where != str(path) for path in before)]
