@@ -232,7 +232,8 @@ def _files(place: Path, unread: Counter[str]) -> list[Path]:
     if place.is_file():
         return [place]
     there = {file.stem for file in place.iterdir() if file.suffix.lower() in SUFFIXES}
-    files, others = [], []
+    files: list[Path] = []
+    others: list[Path] = []
     for file in sorted(place.glob("*.json")):
         own = file.stem in there or _is_labelme(file) or broken(file)
         (files if own else others).append(file)
