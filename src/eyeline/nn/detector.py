@@ -18,6 +18,7 @@ from eyeline.errors import EyelineError
 from eyeline.losses.iou import IOU_LOSSES
 from eyeline.nn.layers import OPTIONAL_NORMS
 from eyeline.ops.boxes import check_boxes
+from eyeline.ops.claims import KINDS as CLAIMS
 from eyeline.ops.masks import resize_masks
 from eyeline.ops.pixels import check_pixels
 from eyeline.ops.resize import fitted_size, resize
@@ -39,6 +40,7 @@ CHOICES = {
     "mask_resize": ("nearest-exact", "nearest"),
     "fpn_extra_from": ("backbone", "level"),
     "nms": KINDS,
+    "claims": CLAIMS,
 }
 # Within which bounds an option has to lie, wherever a Config has it.
 BOUNDS = {
