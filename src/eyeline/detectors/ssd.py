@@ -218,9 +218,9 @@ class SSD(Detector):
         in pixels, float32."""
         maps = self.backbone(images.to(self.dtype))
         if self.conv4_norm is None:
-            maps = maps[1:]
+            maps = note("features C2 to C5", maps)[1:]
         else:
-            note("features conv4_3, conv5_3 and fc7", maps)
+            note("features C3 to C5 (conv4_3, conv5_3, fc7)", maps)
             maps = [self.conv4_norm(maps[0]), maps[2]]
         x = maps[-1]
         for extra in self.extras:
