@@ -64,8 +64,8 @@ def test_the_papers_numbers(name, side, maps, parameters):
 
 
 def test_clipped_boxes_are_not_larger_than_the_picture():
-    for clipped, longest in ((False, 0.88 * math.sqrt(2)), (True, 1.0)):
-        (cell,) = default_boxes((0.88, 1.05), ((2.0,),), clipped)
+    for limit, longest in ((None, 0.88 * math.sqrt(2)), (1.0, 1.0)):
+        (cell,) = default_boxes((0.88, 1.05), ((2.0,),), limit)
         assert float((cell[:, 2:] - cell[:, :2]).max()) == pytest.approx(longest)
 
 
