@@ -309,7 +309,10 @@ class SSD(Detector):
         truth = labels.where(positive, c.num_classes)
         confidence = F.cross_entropy(logits.transpose(1, 2), truth, reduction="none")  # (B, N)
         index, taken = hard_negatives(confidence, positive, matches == BACKGROUND, c.negatives)
-        note("positives and hardest negatives, sec. 2.2", index, mined, positive, index, taken)
+        note(
+            "positives and hardest negatives, sec. 2.2", index,
+            mined, positive, index, taken, confidence,
+        )  # fmt: skip
         mistakes = confidence.gather(1, index).where(taken, 0).sum()  # of the negatives
         # The positive ones; on a GPU all boxes, for its host must not look (ops/select.py), and
         # `counts` says which are positive. What is no object wants no other box than it has.
