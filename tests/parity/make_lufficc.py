@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+import torchvision
 from fill import fill
 from make_ssd import calibrate
 from make_torchvision import HERE, PICTURES, load, named, read_picture, read_target, same, shapes_of
@@ -59,15 +60,18 @@ def detections(model: nn.Module, image: Tensor, size: tuple[int, int]) -> dict[s
 
 
 def clear(boxes: Tensor, priors: Tensor) -> list[int]:
-    """Objects of which no prior's overlap is near the threshold, and whose best one is no tie."""
+    """Objects of which no prior's overlap is so near the threshold that the 1e-5 would decide, and
+    whose best one is no tie."""
     iou = box_iou(boxes.double(), priors.double())
     best = iou.topk(2).values
-    sure = (best[:, 0] - best[:, 1] > 2e-3) & ((iou - 0.5).abs().amin(1) > 1e-3)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    sure = (best[:, 0] - best[:, 1] > 1e-4) & ((iou - 0.5).abs().amin(1) > 2e-5 / area)
     return sure.nonzero()[:, 0].tolist()
 
 
 def main(source: Path, data: Path) -> None:
     sys.path.insert(0, str(source))
+    torchvision.__version__ = "1.0"  # it compares this as text, and 0.28 would be before 0.3
     from ssd.config import cfg as default
     from ssd.data.transforms import build_target_transform
     from ssd.modeling.detector import build_detection_model

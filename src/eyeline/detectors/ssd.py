@@ -155,6 +155,32 @@ class Extra(nn.Module):
         return fused(x, self.output, relu=True)
 
 
+class Extras(nn.ModuleList):
+    """The extra layers one after another: (B, C, H, W) -> the map of each."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = []
+        for layer in self:
+            maps.append(layer(maps[-1] if maps else x))
+        return maps
+
+
+class Heads(nn.ModuleList):
+    """A 3x3 convolution for each map (sec. 2.1): maps of `channels` -> (B, N, outputs), float32,
+    where a cell of map l has `boxes[l]` default boxes."""
+
+    def __init__(self, channels: Sequence[int], boxes: Sequence[int], outputs: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, count * outputs, 3, padding=1)
+            for inputs, count in zip(channels, boxes, strict=True)
+        )
+        self.outputs = outputs
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        found = (fused(level, layer) for level, layer in zip(maps, self, strict=True))
+        return torch.cat([flatten_cells(each, self.outputs).float() for each in found], 1)
+
+
 class SSD(Detector):
     """One stage on maps of many scales. See `forward` for what goes in and out."""
 
@@ -180,7 +206,7 @@ class SSD(Detector):
             channels = self.backbone.channels[1:]
         missing = len(c.box_ratios) - len(channels)  # maps that the backbone has not
         self.check(missing)
-        self.extras = nn.ModuleList()
+        self.extras = Extras()
         for inner, outputs, *shape in c.extras[len(c.extras) - missing :]:
             inner, outputs = inner * c.width // 64, outputs * c.width // 64
             self.extras.append(Extra(channels[-1], inner, outputs, c.extra_norm, *shape))
@@ -189,13 +215,9 @@ class SSD(Detector):
         cells = default_boxes(c.box_scales, c.box_ratios, limit)
         for i, cell in enumerate(cells):
             self.register_buffer(f"cell_{i}", c.min_size * cell, persistent=False)  # (A_l, 4)
-        self.class_heads, self.box_heads = (
-            nn.ModuleList(
-                nn.Conv2d(inputs, len(cell) * outputs, 3, padding=1)
-                for inputs, cell in zip(channels, cells, strict=True)
-            )
-            for outputs in (c.num_classes + 1, 4)
-        )
+        counts = [len(cell) for cell in cells]
+        self.class_heads = Heads(channels, counts, c.num_classes + 1)
+        self.box_heads = Heads(channels, counts, 4)
         for part in (self.extras, self.class_heads, self.box_heads):
             xavier(part)
 
@@ -238,16 +260,9 @@ class SSD(Detector):
         else:
             note("features C3 to C5 (conv4_3, conv5_3, fc7)", maps)
             maps = [self.conv4_norm(maps[0]), maps[2]]
-        x = maps[-1]
-        for extra in self.extras:
-            maps.append(x := extra(x))
-        maps = note("levels of all scales, Fig. 2", maps)
+        maps = note("levels of all scales, Fig. 2", [*maps, *self.extras(maps[-1])])
         boxes = note("anchors (default boxes), sec. 2.2", self.boxes(maps, images.shape[2:]))
-        slots, logits, deltas = self.config.num_classes + 1, [], []
-        for level, classes, moves in zip(maps, self.class_heads, self.box_heads, strict=True):
-            logits.append(flatten_cells(fused(level, classes), slots).float())
-            deltas.append(flatten_cells(fused(level, moves), 4).float())
-        return torch.cat(logits, 1), torch.cat(deltas, 1), torch.cat(boxes)
+        return self.class_heads(maps), self.box_heads(maps), torch.cat(boxes)
 
     def boxes(self, maps: Sequence[Tensor], image_size: Sequence[int]) -> list[Tensor]:
         """The default boxes (N_l, 4) of each map (B, C, H_l, W_l), in the picture's pixels."""
