@@ -114,7 +114,11 @@ def main(source: Path, data: Path) -> None:
             print(f"  picture {i}: {len(rows)} of {len(boxes)} objects")
             out[f"{side}.{i}.objects"] = np.array(rows)
             kept.append(rows)
-            wanted.append(match(boxes[rows], target["labels"][rows] % (slots - 1) + 1))
+            if rows:
+                wanted.append(match(boxes[rows], target["labels"][rows] % (slots - 1) + 1))
+            else:  # of which theirs can make nothing
+                priors = len(match.corner_form_priors)
+                wanted.append((torch.zeros(priors, 4), torch.zeros(priors, dtype=torch.int64)))
         truth = {
             "boxes": torch.stack([boxes for boxes, _ in wanted]),
             "labels": torch.stack([labels for _, labels in wanted]),

@@ -1,4 +1,4 @@
-"""lufficc/SSD's checkpoints: SSD300 and SSD512 with VGG16, of PASCAL VOC, COCO or one's own classes.
+"""lufficc/SSD's checkpoints: SSD300 and SSD512 with VGG16, of PASCAL VOC, COCO or other classes.
 
 Its pictures are RGB, resized by OpenCV (to whole numbers; ours keep the fraction), less a mean of
 whole numbers, and not divided by anything. Background is slot 0. A file does not tell its default

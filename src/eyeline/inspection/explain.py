@@ -104,10 +104,14 @@ def _sections(
     matched = tuple(
         name
         for name in x.lines
-        if name.startswith((
-            "anchors", "learning: anchors matched", "learning: default boxes matched",
-            "learning: sampled anchors",
-        ))
+        if name.startswith(
+            (
+                "anchors",
+                "learning: anchors matched",
+                "learning: default boxes matched",
+                "learning: sampled anchors",
+            )
+        )
     )
     mined = tuple(name for name in x.lines if name.startswith("learning: positives and hardest"))
     boxes_of = "proposals" if seen.two_stages(x) else "candidates"
