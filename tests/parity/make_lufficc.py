@@ -105,6 +105,10 @@ def main(source: Path, data: Path) -> None:
             assert most <= 400, f"{most} candidates of one class"
             out |= named(side, i, found)
         match = build_target_transform(cfg)
+        maps = zip(cfg.MODEL.PRIORS.FEATURE_MAPS, cfg.MODEL.PRIORS.BOXES_PER_LOCATION, strict=True)
+        counts = [cells**2 * boxes for cells, boxes in maps]
+        third = match.corner_form_priors.split(counts)[2]  # at 300, some lie beyond the edge
+        out[f"{side}.priors"] = third.numpy()
         kept, wanted = [], []
         for i, (picture, name) in enumerate(zip(pictures, PICTURES, strict=True)):
             target = read_target(data, name)
