@@ -110,3 +110,26 @@ def of_levels(
     pair = parent * class_scores.shape[2] + labels
     found = over_threshold(boxes, scores, labels, valid, pair, class_scores, threshold)
     return found._replace(limits={"score": threshold, "top-k": limit})
+
+
+def scored(boxes: Tensor, scores: Tensor) -> Candidates:
+    """All boxes (B, N, 4) with the scores (B, N, K) of their classes, before any is dropped."""
+    valid = torch.ones(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
+    return Candidates(boxes, scores.amax(-1), valid, class_scores=scores)
+
+
+def of_classes(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    valid: Tensor,
+    rows: Tensor,
+    class_scores: Tensor,
+    threshold: float,
+    limit: int,
+) -> Candidates:
+    """`over_threshold` of candidates (B, C, ...) that are of `rows` (B, C), at most `limit` of each
+    class; class_scores (B, N, K)."""
+    pair = rows * class_scores.shape[2] + labels
+    found = over_threshold(boxes, scores, labels, valid, pair, class_scores, threshold)
+    return found._replace(limits={"score": threshold, "top-k": limit})
