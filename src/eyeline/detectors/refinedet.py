@@ -22,10 +22,10 @@ Departs   The text discards an anchor that the ARM is sure is background from al
           training, the authors' code from the negatives alone: `discarded`. The text takes the best
           400 of a picture into NMS and keeps 200, the code 1000 of each class and 500:
           `convention="caffe"` is the code, whose detections may also jut out of the picture.
-          `convention="luuuyi"` is the public PyTorch port, which discards positives alone, and those
-          are mined as negatives with their object's class; it has no anchor wider than the picture,
-          and gives an object's best anchor to the last that wants it. (It means to keep 500 and
-          keeps all.)
+          `convention="luuuyi"` is the public PyTorch port: it discards positives alone, and mines
+          these as negatives with their object's class; it has no anchor wider than the picture, and
+          gives an object's best anchor to the last that wants it. (It means to keep 500 and keeps
+          all.)
           An IoU of exactly 0.5 is an object; the text says "higher than". In RGB (the authors':
           BGR). From scratch all convolutions start as the paper's new ones do.
           Another `backbone` gives C3 to C5; behind them stand the same two layers as behind VGG16,
@@ -293,7 +293,7 @@ class RefineDet(Detector):
         matches = self.matched("anchors matched to objects, sec. 4", anchors, objects)  # (B, N)
         positive = matches >= 0
         arm = self.step(
-            "sampled anchors of the ARM, sec. 4", objectness, first,
+            "positives and hardest negatives of the ARM, sec. 4", objectness, first,
             anchors.expand(len(targets), -1, -1), objects, matches, (~positive).long(),
             positive, matches == BACKGROUND,
         )  # fmt: skip
@@ -310,7 +310,7 @@ class RefineDet(Detector):
             positive = positive & ~sure if c.discarded == "all" else positive
             negative = negative & ~sure
         odm = self.step(
-            "sampled anchors of the ODM, sec. 3 and 4", logits, second,
+            "positives and hardest negatives of the ODM, sec. 3 and 4", logits, second,
             refined, objects, matches, truth, positive, negative,
         )  # fmt: skip
         return {
@@ -346,7 +346,7 @@ class RefineDet(Detector):
             logits, deltas, anchors, boxes, truth, positive, negative, c.negatives, self.weights,
             c.box_beta,
         )  # fmt: skip
-        note(name, loss.mined, mined, positive, loss.mined, loss.taken)
+        note(name, loss.mined, mined, positive, loss.mined, loss.taken, loss.each)
         return loss.classification, loss.box
 
 

@@ -20,12 +20,13 @@ from eyeline.ops.select import indices
 
 
 class MultiBox(NamedTuple):
-    """The two losses, and which negatives count."""
+    """The two losses, which negatives count, and by what they were chosen."""
 
     classification: Tensor  # ()
     box: Tensor  # ()
     mined: Tensor  # (B, M) into the anchors, hardest first
     taken: Tensor  # (B, M) bool, which slots of it are filled
+    each: Tensor  # (B, N), the softmax loss of each anchor
 
 
 def multibox(
@@ -68,4 +69,5 @@ def multibox(
         smooth_l1(moves, wanted, beta, reduction="sum") / divisor,
         index,
         taken,
+        confidence,
     )
