@@ -62,15 +62,18 @@ def test_a_file_is_read_whole(prefix: str, tmp_path: Path) -> None:
     for name, theirs in {
         "backbone.fc7.weight": "vgg.33.weight",
         "conv6_2.bias": "extras.1.bias",
-        "blocks.2.first.weight": "tcb0.6.weight",
-        "blocks.2.second.bias": "tcb0.8.bias",
-        "blocks.2.up.weight": "tcb1.2.weight",
-        "blocks.3.output.weight": "tcb2.10.weight",
-        "arm_boxes.1.bias": "arm_loc.1.bias",
+        "transfer.2.first.weight": "tcb0.6.weight",
+        "transfer.2.second.bias": "tcb0.8.bias",
+        "transfer.2.up.weight": "tcb1.2.weight",
+        "transfer.3.output.weight": "tcb2.10.weight",
+        "arm_box_head.1.bias": "arm_loc.1.bias",
     }.items():
         torch.testing.assert_close(ours[name], state[theirs])
     # Their background comes first, for each anchor.
-    for name, theirs, slots in (("odm_classes", "odm_conf", 4), ("arm_objectness", "arm_conf", 2)):
+    for name, theirs, slots in (
+        ("odm_class_head", "odm_conf", 4),
+        ("arm_class_head", "arm_conf", 2),
+    ):
         rows = state[f"{theirs}.1.bias"].view(3, slots)
         wanted = rows[:, [*range(1, slots), 0]]
         assert torch.equal(ours[f"{name}.1.bias"].view(3, slots), wanted)
@@ -111,7 +114,7 @@ def lacking() -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (misfit, "our odm_classes.2 has outputs that 3 anchors do not fit"),
+        (misfit, "our odm_class_head.2 has outputs that 3 anchors do not fit"),
         (lacking, "lacks our conv6_2.bias, conv6_2.weight"),
         (lambda: checkpoint() | {"odd.weight": torch.ones(1)}, "no place for odd.weight"),
     ],

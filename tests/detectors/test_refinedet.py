@@ -132,7 +132,7 @@ def test_the_second_step_reads_nothing_of_the_first() -> None:
     images = model.prepare([IMAGE]).images
     with torch.no_grad():
         before = model.heads(images)
-        for part in (model.arm_objectness, model.arm_boxes):
+        for part in (model.arm_class_head, model.arm_box_head):
             for weight in part.parameters():
                 weight.add_(1.0)
         after = model.heads(images)
@@ -145,8 +145,8 @@ def test_the_first_step_does_not_learn_from_the_second() -> None:
     model = small()
     losses = model([IMAGE], [TARGET])
     (losses["classification"] + losses["box"]).backward()
-    assert all(p.grad is None for p in model.arm_boxes.parameters())
-    assert all(p.grad is None for p in model.arm_objectness.parameters())
+    assert all(p.grad is None for p in model.arm_box_head.parameters())
+    assert all(p.grad is None for p in model.arm_class_head.parameters())
     assert model.backbone.conv1_1.weight.grad.any()
 
 

@@ -35,12 +35,12 @@ TABLE = [
         (rf"vgg\.{place}\.(weight|bias)", rf"backbone.{name}.\1")
         for place, name in PLACES.items()
     ),
-    (r"conv4_3_L2Norm\.weight", r"norms.0.weight"),
-    (r"conv5_3_L2Norm\.weight", r"norms.1.weight"),
+    (r"conv4_3_L2Norm\.weight", r"conv4_norm.weight"),
+    (r"conv5_3_L2Norm\.weight", r"conv5_norm.weight"),
     (r"extras\.0\.(weight|bias)", r"conv6_1.\1"),
     (r"extras\.1\.(weight|bias)", r"conv6_2.\1"),
     *(
-        (rf"{theirs}\.{place + step * i}\.(weight|bias)", rf"blocks.{i}.{ours}.\1")
+        (rf"{theirs}\.{place + step * i}\.(weight|bias)", rf"transfer.{i}.{ours}.\1")
         for i in range(MAPS)
         for theirs, place, step, ours in (
             ("tcb0", 0, 3, "first"),
@@ -49,10 +49,10 @@ TABLE = [
             ("tcb2", 1, 3, "output"),
         )
     ),
-    (r"arm_conf\.(\d)\.(weight|bias)", r"arm_objectness.\1.\2"),
-    (r"arm_loc\.(\d)\.(weight|bias)", r"arm_boxes.\1.\2"),
-    (r"odm_conf\.(\d)\.(weight|bias)", r"odm_classes.\1.\2"),
-    (r"odm_loc\.(\d)\.(weight|bias)", r"odm_boxes.\1.\2"),
+    (r"arm_conf\.(\d)\.(weight|bias)", r"arm_class_head.\1.\2"),
+    (r"arm_loc\.(\d)\.(weight|bias)", r"arm_box_head.\1.\2"),
+    (r"odm_conf\.(\d)\.(weight|bias)", r"odm_class_head.\1.\2"),
+    (r"odm_loc\.(\d)\.(weight|bias)", r"odm_box_head.\1.\2"),
 ]  # fmt: skip
 
 
@@ -61,17 +61,24 @@ def read(state: State, where: str, skip: tuple[str, ...] = ()) -> Checkpoint | N
     over begin so."""
     if not {"arm_loc.0.weight", "odm_loc.0.weight", "tcb0.0.weight"} <= state.keys():
         return None
-    heads = [f"{step}.{i}" for step in ("arm_objectness", "odm_classes") for i in range(MAPS)]
-    layers = ("backbone.conv1_1", "conv6_1", "conv6_2", "blocks.0.output", "arm_boxes.0", *heads)
+    heads = [f"{step}.{i}" for step in ("arm_class_head", "odm_class_head") for i in range(MAPS)]
+    layers = (
+        "backbone.conv1_1",
+        "conv6_1",
+        "conv6_2",
+        "transfer.0.output",
+        "arm_box_head.0",
+        *heads,
+    )
     ours, renamed, dropped = rename(state, TABLE, layers, where, skip)
-    anchors = len(ours["arm_boxes.0.bias"]) // 4
+    anchors = len(ours["arm_box_head.0.bias"]) // 4
     for head in heads:
         if len(ours[f"{head}.bias"]) % max(1, anchors):
             raise EyelineError(f"{where}: our {head} has outputs that {anchors} anchors do not fit")
         for kind in ("weight", "bias"):
             rows = ours[f"{head}.{kind}"].unflatten(0, (anchors, -1))  # (A, S, ...)
             ours[f"{head}.{kind}"] = rows.roll(-1, 1).flatten(0, 1)  # background last
-    count = len(ours["odm_classes.0.bias"]) // anchors - 1
+    count = len(ours["odm_class_head.0.bias"]) // anchors - 1
     first = ours["backbone.conv1_1.weight"]
     options: dict[str, Any] = {
         "num_classes": count,
@@ -82,7 +89,7 @@ def read(state: State, where: str, skip: tuple[str, ...] = ()) -> Checkpoint | N
         "width": len(first),
         "in_channels": first.shape[1],
         "extra": (len(ours["conv6_1.weight"]), len(ours["conv6_2.weight"])),
-        "tcb_channels": len(ours["blocks.0.output.weight"]),
+        "tcb_channels": len(ours["transfer.0.output.weight"]),
         "image_mean": (123 / 255, 117 / 255, 104 / 255),
         "image_std": (1 / 255, 1 / 255, 1 / 255),
     }

@@ -155,6 +155,23 @@ class TransferBlock(nn.Module):
         return fused(x, self.output, relu=True)
 
 
+class Transfer(nn.ModuleList):
+    """A transfer block for each map, from the coarsest down: maps (B, C_l, H_l, W_l) -> levels
+    (B, channels, H_l, W_l), fine to coarse both."""
+
+    def __init__(self, inputs: Sequence[int], channels: int, norm: str) -> None:
+        last = len(inputs) - 1
+        super().__init__(
+            TransferBlock(c, channels, norm, level == last) for level, c in enumerate(inputs)
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        levels: list[Tensor] = []
+        for level, block in zip(reversed(maps), reversed(self), strict=True):
+            levels.insert(0, block(level, levels[0] if levels else None))
+        return levels
+
+
 class Head(nn.ModuleList):
     """A 3x3 convolution for each map; nothing is shared between them."""
 
@@ -170,7 +187,7 @@ class Head(nn.ModuleList):
 class RefineDet(Detector):
     """Anchors are refined, then detected from. See `forward` for what goes in and out."""
 
-    class_dependent = ("odm_classes",)
+    class_dependent = ("odm_class_head",)
     network = "heads"
 
     def __init__(self, config: Config) -> None:
@@ -181,12 +198,13 @@ class RefineDet(Detector):
             stretch=c.stretch,
         )  # fmt: skip
         self.weights = tuple(1 / v for v in c.box_variances for _ in range(2))
-        self.norms = nn.ModuleList()
+        self.conv4_norm: L2Norm | None = None
+        self.conv5_norm: L2Norm | None = None
         if c.backbone == VGG:
             # pool5 halves its map, so fc6 looks half as far as SSD's.
             self.backbone = ReducedVGG16(c.norm, c.in_channels, c.width, (2, 2, 0), dilation=3)
             channels = list(self.backbone.channels)
-            self.norms.extend(map(L2Norm, channels, c.map_scales))
+            self.conv4_norm, self.conv5_norm = map(L2Norm, channels, c.map_scales)
         else:
             self.backbone = build_backbone(
                 c.backbone, norm=c.norm, norm_epsilon=c.norm_epsilon, in_channels=c.in_channels
@@ -199,15 +217,12 @@ class RefineDet(Detector):
         self.anchors = AnchorPyramid([[size] for size in c.anchor_sizes], c.anchor_ratios, STRIDES)
         if c.anchor_clipped:
             self.anchors.cells.clamp_(-c.min_size / 2, c.min_size / 2)
-        self.blocks = nn.ModuleList(
-            TransferBlock(inputs, c.tcb_channels, c.extra_norm, coarsest=level == len(channels) - 1)
-            for level, inputs in enumerate(channels)
-        )
+        self.transfer = Transfer(channels, c.tcb_channels, c.extra_norm)
         per_cell, same = self.anchors.per_cell, [c.tcb_channels] * len(channels)
-        self.arm_objectness = Head(channels, 2, per_cell)
-        self.arm_boxes = Head(channels, 4, per_cell)
-        self.odm_classes = Head(same, c.num_classes + 1, per_cell)
-        self.odm_boxes = Head(same, 4, per_cell)
+        self.arm_class_head = Head(channels, 2, per_cell)  # object or background
+        self.arm_box_head = Head(channels, 4, per_cell)
+        self.odm_class_head = Head(same, c.num_classes + 1, per_cell)
+        self.odm_box_head = Head(same, 4, per_cell)
         for name, part in self.named_children():
             if name != "backbone":
                 xavier(part)
@@ -239,15 +254,12 @@ class RefineDet(Detector):
         maps.append(fused(fused(maps[-1], self.conv6_1, relu=True), self.conv6_2, relu=True))
         note(f"features C{7 - len(maps)} to C6, sec. 4", maps)
         maps = maps[-len(STRIDES) :]
-        for i, norm in enumerate(self.norms):
-            maps[i] = norm(maps[i])
-        levels: list[Tensor] = []
-        for level, block in zip(reversed(maps), reversed(self.blocks), strict=True):
-            levels.insert(0, block(level, levels[0] if levels else None))
-        note("levels P3 to P6 of the ODM, Fig. 2", levels)
+        if self.conv4_norm is not None and self.conv5_norm is not None:
+            maps[:2] = self.conv4_norm(maps[0]), self.conv5_norm(maps[1])
+        levels = note("levels P3 to P6 of the ODM, Fig. 2", self.transfer(maps))
         anchors = note("anchors, sec. 4", self.anchors(maps, images.shape[2:]))
-        arm = self.arm_objectness(maps), self.arm_boxes(maps)
-        return *arm, self.odm_classes(levels), self.odm_boxes(levels), torch.cat(anchors)
+        arm = self.arm_class_head(maps), self.arm_box_head(maps)
+        return *arm, self.odm_class_head(levels), self.odm_box_head(levels), torch.cat(anchors)
 
     def compute(self, batch: Batch) -> Padded:
         """A prepared batch to detections in fixed shapes, in the resized pictures' pixels."""
@@ -275,7 +287,7 @@ class RefineDet(Detector):
         boxes, valid = take(moved, chosen), top > c.score_threshold
         note(
             "candidates over the threshold, sec. 4", valid, of_classes,
-            boxes, top, labels, valid, chosen, scores, c.score_threshold, c.candidates,
+            boxes, top, labels, valid, chosen, scores, c.score_threshold, c.candidates, kept,
         )  # fmt: skip
         thin_out = suppression(c)
         found = thin_out(boxes, top, labels, valid, c.nms_iou, c.max_detections)  # (B, D)

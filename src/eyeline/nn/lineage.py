@@ -127,12 +127,17 @@ def of_classes(
     class_scores: Tensor,
     threshold: float,
     limit: int,
+    live: Tensor | None = None,
 ) -> Candidates:
     """`over_threshold` of candidates (B, C, ...) that are of `rows` (B, C), at most `limit` of each
-    class; class_scores (B, N, K)."""
+    class; class_scores (B, N, K). Of the rows those that are not `live` (B, N) were dropped before.
+    """
     pair = rows * class_scores.shape[2] + labels
     found = over_threshold(boxes, scores, labels, valid, pair, class_scores, threshold)
-    return found._replace(limits={"score": threshold, "top-k": limit})
+    dropped = found.dropped
+    if live is not None:
+        dropped = {rule: rows & live for rule, rows in dropped.items()}
+    return found._replace(dropped=dropped, limits={"score": threshold, "top-k": limit})
 
 
 def anchors_as_they_stand(anchors: Tensor, background: Tensor) -> Candidates:
