@@ -70,7 +70,7 @@ def test_the_papers_numbers(name: str, side: int, maps: list[int], count: int) -
     with watch(lambda stage, value: seen.setdefault(stage.split()[0], value)):
         objectness, first, logits, second, anchors = model.heads(torch.rand(1, 3, side, side))
     assert [level.shape[2] for level in seen["levels"]] == maps
-    assert [level.shape[1:] for level in seen["features"]] == [
+    assert [level.shape[1:] for level in seen["maps"]] == [
         (c, n, n) for c, n in zip((32, 32, 64, 8), maps, strict=True)
     ]
     assert objectness.shape == (1, count, 2) and logits.shape == (1, count, 3)

@@ -74,7 +74,7 @@ def test_every_section_is_there_or_says_why_not(pages: dict[str, str], name: str
     one_stage = name in ("refinedet320", "refinedet512", "retinanet", "ssd300", "ssd512")
     assert ("regions" in reasons) == one_stage
     assert ("masks" in reasons) == (name != "mask_rcnn")
-    assert ("mining" in reasons) == (not name.startswith("ssd"))
+    assert ("mining" in reasons) == (not name.startswith(("refinedet", "ssd")))
     assert all(len(reason.split()) > 5 for reason in reasons.values())
 
 
@@ -127,7 +127,9 @@ def test_the_page_has_the_x_ray_s_numbers(
     assert all(fate["story"] for fate in boxes["fates"])
 
 
-@pytest.mark.parametrize("name", [name for name in DETECTORS if name.startswith("ssd")])
+@pytest.mark.parametrize(
+    "name", [name for name in DETECTORS if name.startswith(("refinedet", "ssd"))]
+)
 def test_mined_negatives_are_those_of_the_loss(
     xrays: dict[str, XRay], pages: dict[str, str], name: str
 ) -> None:

@@ -251,11 +251,12 @@ class RefineDet(Detector):
         (B, N, 4), what the ODM says, logits (B, N, K + 1) and second moves (B, N, 4), and the
         anchors (N, 4) in pixels, all float32."""
         maps = self.backbone(images.to(self.dtype))
+        note(f"features C{6 - len(maps)} to C5, sec. 4", maps)
+        maps = maps[-3:]
         maps.append(fused(fused(maps[-1], self.conv6_1, relu=True), self.conv6_2, relu=True))
-        note(f"features C{7 - len(maps)} to C6, sec. 4", maps)
-        maps = maps[-len(STRIDES) :]
         if self.conv4_norm is not None and self.conv5_norm is not None:
             maps[:2] = self.conv4_norm(maps[0]), self.conv5_norm(maps[1])
+        note("maps of the ARM, Fig. 1", maps)
         levels = note("levels P3 to P6 of the ODM, Fig. 2", self.transfer(maps))
         anchors = note("anchors, sec. 4", self.anchors(maps, images.shape[2:]))
         arm = self.arm_class_head(maps), self.arm_box_head(maps)
