@@ -15,6 +15,7 @@ from eyeline.inference import TTA
 from eyeline.inference.tta import Augmented
 from eyeline.inspection import xray
 from eyeline.inspection.fate import fates, story
+from eyeline.inspection.page.steps import tables
 from eyeline.note import watch
 from eyeline.ops.deltas import encode
 from eyeline.registry import create_model
@@ -321,6 +322,16 @@ def test_the_x_ray_follows_anchor_arm_and_odm() -> None:
     steps = [stage.boxes[i] for stage, i in zip(x.stages, x.rows(0), strict=True)]
     for found, wanted in zip(steps, (anchors[row], middle, end, end, end), strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-3, rtol=0)
+    objectness[0, 600:] = torch.tensor(SURE)
+    html = tables(xray(model, IMAGE, TARGET), ["ant", "bee"])
+    count = len(anchors)
+    for wanted in (
+        f"<td>all anchors, sec. 4</td><td>{count:,}</td><td>0</td>",
+        f"filtered by the ARM, sec. 3</td><td>600</td><td>{count - 600}</td>",
+        f"<td>ant</td><td>{iou(anchors[row].tolist(), end.tolist()):.3f}</td>"
+        f"<td>{iou(middle.tolist(), end.tolist()):.3f}</td><td>1.000</td><td>0.500</td>",
+    ):
+        assert wanted in html
     objectness[:] = torch.tensor(SURE)
     x = xray(model, IMAGE, TARGET)
     fate = fates(x)[1]
