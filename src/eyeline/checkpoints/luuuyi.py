@@ -16,18 +16,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from eyeline.checkpoints.lufficc import PLACES
 from eyeline.checkpoints.names import VOC
 from eyeline.checkpoints.renaming import rename
 from eyeline.checkpoints.source import Checkpoint, State
 from eyeline.errors import EyelineError
 
 MAPS = 4
-# The convolutions of VGG16 and the two behind it, by their place between ReLUs and poolings.
-PLACES = {
-    0: "conv1_1", 2: "conv1_2", 5: "conv2_1", 7: "conv2_2", 10: "conv3_1", 12: "conv3_2",
-    14: "conv3_3", 17: "conv4_1", 19: "conv4_2", 21: "conv4_3", 24: "conv5_1", 26: "conv5_2",
-    28: "conv5_3", 31: "fc6", 33: "fc7",
-}  # fmt: skip
 # The layers of all transfer blocks lie in three lists, each block's one behind the other's, with
 # the ReLUs between them.
 TABLE = [
