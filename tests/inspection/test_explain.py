@@ -24,7 +24,7 @@ from eyeline.ops.roi_align import pool_edges, roi_align, roi_pool, sample_positi
 from eyeline.registry import list_models
 
 SECTIONS = (
-    "picture", "features", "anchors", "mining", "proposals", "regions", "masks", "boxes",
+    "picture", "features", "anchors", "mining", "steps", "proposals", "regions", "masks", "boxes",
     "attention",
 )  # fmt: skip
 DETECTORS = list_models("detection")
@@ -71,10 +71,11 @@ def test_every_section_is_there_or_says_why_not(pages: dict[str, str], name: str
             reasons[section] = reason[1]
         else:
             assert '<div class="view"></div>' in part[0], section
-    one_stage = name in ("retinanet", "ssd300", "ssd512")
+    one_stage = name in ("refinedet320", "refinedet512", "retinanet", "ssd300", "ssd512")
     assert ("regions" in reasons) == one_stage
+    assert ("steps" in reasons) == (not name.startswith("refinedet"))
     assert ("masks" in reasons) == (name != "mask_rcnn")
-    assert ("mining" in reasons) == (not name.startswith("ssd"))
+    assert ("mining" in reasons) == (not name.startswith(("refinedet", "ssd")))
     assert all(len(reason.split()) > 5 for reason in reasons.values())
 
 
@@ -127,7 +128,9 @@ def test_the_page_has_the_x_ray_s_numbers(
     assert all(fate["story"] for fate in boxes["fates"])
 
 
-@pytest.mark.parametrize("name", [name for name in DETECTORS if name.startswith("ssd")])
+@pytest.mark.parametrize(
+    "name", [name for name in DETECTORS if name.startswith(("refinedet", "ssd"))]
+)
 def test_mined_negatives_are_those_of_the_loss(
     xrays: dict[str, XRay], pages: dict[str, str], name: str
 ) -> None:

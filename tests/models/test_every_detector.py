@@ -25,12 +25,16 @@ SMALL = dict(num_classes=3, backbone="resnet18", min_size=96, max_size=128, scor
 # These, and the second versions' options, go to the detectors that have them.
 NARROW = dict(
     fpn_channels=64, head_width=64, proposals=(200, 100), proposals_before_nms=(300, 200),
-    head_samples=64,
+    head_samples=64, tcb_channels=64,
 )  # fmt: skip
 SECOND = dict(
     rpn_depth=2, fpn_norm="batch", head_convs=4, head_layers=1, head_norm="batch",
     mask_norm="batch", mask_head_norm="batch",
 )  # fmt: skip
+# Where absolute sizes in pixels are meant for larger pictures.
+OF_ITS_OWN = {
+    name: dict(anchor_sizes=(12, 24, 48, 96)) for name in ("refinedet320", "refinedet512")
+}
 SECOND_OF = {"retinanet": dict(head_norm="group", box_loss="giou", fpn_extra_from="backbone")}
 
 
@@ -55,7 +59,8 @@ def build(name, **options):
         torch.manual_seed(0)
         plain, _, version = name.partition(" ")
         more = second(plain) if version else {}
-        model = find(plain).build(**SMALL | known(plain, NARROW) | more | options)
+        own = known(plain, NARROW) | OF_ITS_OWN.get(plain, {})
+        model = find(plain).build(**SMALL | own | more | options)
         if options:
             return model
         built[name] = model
@@ -140,6 +145,8 @@ def test_there_are_detectors():
     assert {
         "faster_rcnn",
         "mask_rcnn",
+        "refinedet320",
+        "refinedet512",
         "retinanet",
         "ssd300",
         "ssd512",
@@ -247,9 +254,9 @@ class TestDetector:
         with watch(look):
             losses = model(IMAGES[:1], [crowd])
         assert finite(losses)
-        assert len(seen) == 1
-        assert (seen[0] < 0).all()
-        assert (seen[0] == -2).any()
+        assert seen  # RefineDet matches twice
+        assert all((matches < 0).all() for matches in seen)
+        assert all((matches == -2).any() for matches in seen)
         assert all((labels == 3).all() for labels in regions)  # background, if any
 
     def test_the_class_of_a_crowd_counts_for_nothing(self, name):
@@ -414,8 +421,10 @@ class TestDetector:
 
 
 # A second version is torchvision's; where there is one, it stands for that convention.
-COMPILED = [(name, "paper") for name in NAMES] + [
-    (f"{name} v2" if second(name) else name, "torchvision") for name in NAMES
+COMPILED = [
+    (f"{name} v2" if second(name) and convention == "torchvision" else name, convention)
+    for name in NAMES
+    for convention in sys.modules[find(name).build.__module__].CONVENTIONS
 ]
 
 

@@ -228,9 +228,10 @@ def test_shipped_recipes():
         for word in ("command", "hardware", "time", "score"):
             assert f"# {word}" in header, path
     assert {path.stem for path in paths} == {
-        "bccd_faster_rcnn", "bccd_faster_rcnn_quick", "bccd_retinanet", "bccd_transfer",
-        "bccd_ssd300", "bccd_ssd300_quick", "sample_faster_rcnn", "sample_mask_rcnn",
-        "sample_retinanet",
+        "bccd_faster_rcnn", "bccd_faster_rcnn_quick", "bccd_refinedet320",
+        "bccd_refinedet320_quick", "bccd_retinanet",
+        "bccd_ssd300", "bccd_ssd300_quick", "bccd_transfer",
+        "sample_faster_rcnn", "sample_mask_rcnn", "sample_retinanet",
     }  # fmt: skip
 
 

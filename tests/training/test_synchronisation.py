@@ -32,14 +32,12 @@ NMS = ("eyeline.ops.nms", "_any_left")  # boxes may overlap in chains as long as
 POSITIVE = ("eyeline.nn.heads.roi", "Sampled.positive")  # a mask costs as much as ten regions
 OF_EACH = ("eyeline.nn.heads.roi", "Sampled.of_each")  # masks lie apart, picture by picture
 LOOK = ("eyeline.training.step", "look")  # losses and norm, to be told and to be finite
+ONE_STAGE = {"refinedet320", "refinedet512", "retinanet", "ssd300", "ssd512"}
 TRAINING = {
-    "retinanet": {LOOK},
-    "ssd300": {LOOK},
-    "ssd512": {LOOK},
+    **{name: {LOOK} for name in ONE_STAGE},
     "faster_rcnn": {LOOK, NMS},
     "mask_rcnn": {LOOK, NMS, POSITIVE, OF_EACH},
 }
-ONE_STAGE = {"retinanet", "ssd300", "ssd512"}
 COMPUTE = {name: set() for name in ONE_STAGE} | {"faster_rcnn": {NMS}, "mask_rcnn": {NMS}}
 SOURCE = Path(eyeline.__file__).parent
 

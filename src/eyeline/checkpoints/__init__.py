@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from eyeline import registry
-from eyeline.checkpoints import eyeline, lufficc, torchvision
+from eyeline.checkpoints import eyeline, lufficc, luuuyi, torchvision
 from eyeline.checkpoints.channels import for_channels
 from eyeline.checkpoints.eyeline import run_model, run_weights, save_weights
 from eyeline.checkpoints.source import (
@@ -39,8 +39,8 @@ __all__ = [
 MEANING = (
     "convention", "norm_epsilon", "image_mean", "image_std", "objectness", "box_weights",
     "anchor_sizes", "anchor_scales", "anchor_ratios", "anchor_offset", "anchor_rounded",
-    "anchor_fitted", "box_scales", "box_ratios", "box_strides", "box_clipped", "centres_clipped",
-    "box_variances", "pooling", "sampling_ratio", "roi_aligned",
+    "anchor_fitted", "anchor_clipped", "box_scales", "box_ratios", "box_strides", "box_clipped",
+    "centres_clipped", "box_variances", "pooling", "sampling_ratio", "roi_aligned",
 )  # fmt: skip
 
 Source = str | Path | Mapping[str, Tensor] | Checkpoint
@@ -132,6 +132,7 @@ def _identify(
     return (
         eyeline.read(state, metadata, where)
         or lufficc.read(state, where, tuple(skip))
+        or luuuyi.read(state, where, tuple(skip))
         or torchvision.read(state, where, num_classes, tuple(skip))
     )
 
@@ -140,7 +141,7 @@ def _unknown(state: State, where: str) -> EyelineError:
     return EyelineError(
         f"{where} is a checkpoint of an unknown kind, with {some(state)}; "
         "known are eyeline's own, and torchvision's ResNets, Faster R-CNN, Mask R-CNN, "
-        "RetinaNet and SSD, and lufficc/SSD's with VGG16"
+        "RetinaNet and SSD, lufficc/SSD's with VGG16, and luuuyi/RefineDet.PyTorch's"
     )
 
 
@@ -156,7 +157,7 @@ def _check_own(checkpoint: Checkpoint, source: str | None) -> None:
 def _check_same(model: nn.Module, checkpoint: Checkpoint, skip: Sequence[str]) -> None:
     """Whether the file's model, convention and class count are those of `model`."""
     _check_own(checkpoint, getattr(model, "source", None))
-    if checkpoint.name != model.name:
+    if model.name not in (checkpoint.name, *checkpoint.also):
         raise EyelineError(
             f"{checkpoint.where} holds a {checkpoint.name}, the model is a {model.name}"
         )
@@ -196,7 +197,7 @@ def build(
     _check_own(checkpoint, entry.source if entry else None)
     if entry is None:
         entry = registry.find(checkpoint.name)
-    if checkpoint.name != entry.name:
+    if entry.name not in (checkpoint.name, *checkpoint.also):
         raise EyelineError(
             f"{checkpoint.where} holds a {checkpoint.name}, not a {entry.name}; "
             "a backbone's weights go to pretrained="

@@ -40,6 +40,7 @@ class Checkpoint:
     renamed: dict[str, str] = field(default_factory=dict)  # our name -> the file's
     dropped: list[str] = field(default_factory=list)  # keys of the file that mean nothing to us
     own: bool = False  # the model is one of the user's own files, which weights do not hold
+    also: tuple[str, ...] = ()  # other models of ours that it fits, where nothing tells which
 
 
 def some(names: Collection[str], limit: int = 5) -> str:

@@ -2,7 +2,8 @@
 
 from eyeline.detectors.faster_rcnn import FasterRCNN
 from eyeline.detectors.mask_rcnn import MaskRCNN
+from eyeline.detectors.refinedet import RefineDet
 from eyeline.detectors.retinanet import RetinaNet
 from eyeline.detectors.ssd import SSD
 
-__all__ = ["SSD", "FasterRCNN", "MaskRCNN", "RetinaNet"]
+__all__ = ["SSD", "FasterRCNN", "MaskRCNN", "RefineDet", "RetinaNet"]

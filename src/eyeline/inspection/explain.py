@@ -12,7 +12,7 @@ import torch
 
 from eyeline.evaluation.html import ALERTS, document, facts, scripts
 from eyeline.inspection.page import attention as page_attention
-from eyeline.inspection.page import found, mining, seen
+from eyeline.inspection.page import found, mining, seen, steps
 from eyeline.inspection.page.attention import Attention
 from eyeline.inspection.page.pictures import colours
 from eyeline.inspection.page.source import beginning_of, source_of
@@ -114,6 +114,7 @@ def _sections(
         )
     )
     mined = tuple(name for name in x.lines if name.startswith("learning: positives and hardest"))
+    moved = steps.tables(x, names)
     boxes_of = "proposals" if seen.two_stages(x) else "candidates"
     return [
         Section("picture", "The picture", _about_picture(), seen.picture(x), tuple(PREPARED),
@@ -137,6 +138,12 @@ def _sections(
             "Of all the anchors without an object, the loss sees those that the network is most "
             "mistaken about, some for each anchor with one. Which these are, as it is now.",
             mining.mining(x, names), mined,
+        ),
+        Section(
+            "steps", "Step by step",
+            "The boxes of a model that moves each more than once: how many are left after each "
+            "step, and how near they lie to the objects.",
+            {} if moved else steps.NONE, tuple(stage.name for stage in steps.steps(x)), moved,
         ),
         Section(
             "proposals", boxes_of.capitalize(),

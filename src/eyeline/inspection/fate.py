@@ -28,6 +28,7 @@ RULES = {
     "never": "never proposed",
     "top-k": "not among the best",
     "size": "too small",
+    "background": "filtered out as background",
     "nms": "suppressed",
     "score": "below the score threshold",
     "class": "taken for another class",
@@ -192,6 +193,11 @@ def story(x: XRay, fate: Fate, names: list[str]) -> str:
         text = f"{near} scored {fate.score:.3f}, which is not among the best{among}."
     elif fate.rule == "size":
         text = f"{near} has a side too short to count."
+    elif fate.rule == "background":
+        text = (
+            f"{near} was background with {1 - (fate.score or 0):.3f}; above {limit:g} an anchor is "
+            "filtered out."
+        )
     elif fate.rule == "score":
         text = f"{near} gave {name} {fate.score:.3f}; it takes more than {limits['score']:g}."
     elif fate.rule == "class" and fate.by is not None and fate.by.label is not None:

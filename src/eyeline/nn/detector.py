@@ -41,6 +41,7 @@ CHOICES = {
     "fpn_extra_from": ("backbone", "level"),
     "nms": KINDS,
     "claims": CLAIMS,
+    "discarded": ("all", "negatives", "positives"),
 }
 # Within which bounds an option has to lie, wherever a Config has it.
 BOUNDS = {

@@ -127,9 +127,33 @@ def of_classes(
     class_scores: Tensor,
     threshold: float,
     limit: int,
+    live: Tensor | None = None,
 ) -> Candidates:
     """`over_threshold` of candidates (B, C, ...) that are of `rows` (B, C), at most `limit` of each
-    class; class_scores (B, N, K)."""
+    class; class_scores (B, N, K). Of the rows those that are not `live` (B, N) were dropped before.
+    """
     pair = rows * class_scores.shape[2] + labels
     found = over_threshold(boxes, scores, labels, valid, pair, class_scores, threshold)
-    return found._replace(limits={"score": threshold, "top-k": limit})
+    dropped = found.dropped
+    if live is not None:
+        dropped = {rule: rows & live for rule, rows in dropped.items()}
+    return found._replace(dropped=dropped, limits={"score": threshold, "top-k": limit})
+
+
+def anchors_as_they_stand(anchors: Tensor, background: Tensor) -> Candidates:
+    """Anchors (N, 4) before anything moves them; background (B, N): how sure a first step is that
+    each holds nothing."""
+    boxes = anchors.expand(len(background), -1, -1)
+    return Candidates(boxes, 1 - background, torch.ones_like(background, dtype=torch.bool))
+
+
+def refined_anchors(
+    boxes: Tensor, background: Tensor, kept: Tensor, threshold: float
+) -> Candidates:
+    """The same anchors moved, boxes (B, N, 4), without those that are too sure to be background:
+    kept (B, N)."""
+    same = torch.arange(boxes.shape[1], device=boxes.device).expand(boxes.shape[:2])
+    return Candidates(
+        boxes, 1 - background, kept, same,
+        dropped={"background": ~kept}, limits={"background": threshold},
+    )  # fmt: skip
