@@ -25,7 +25,7 @@ SMALL = dict(num_classes=3, backbone="resnet18", min_size=96, max_size=128, scor
 # These, and the second versions' options, go to the detectors that have them.
 NARROW = dict(
     fpn_channels=64, head_width=64, proposals=(200, 100), proposals_before_nms=(300, 200),
-    head_samples=64,
+    head_samples=64, neck_width=256,
 )  # fmt: skip
 SECOND = dict(
     rpn_depth=2, fpn_norm="batch", head_convs=4, head_layers=1, head_norm="batch",
@@ -322,7 +322,8 @@ class TestDetector:
         torch.testing.assert_close(theirs.scores, ours.scores, atol=1e-4, rtol=0)
 
     def test_an_optimized_model_gives_the_same_losses(self, name):
-        model = build(name, fpn_channels=128).eval()  # wide enough for every kind of layer
+        wide = known(name.partition(" ")[0], dict(fpn_channels=128))
+        model = build(name, **wide).eval()  # wide enough for every kind of layer
         targets = [random_target(3) for _ in IMAGES[:1]]
         with torch.no_grad():
             plain, fast = model(IMAGES[:1], targets), optimize(model)(IMAGES[:1], targets)
@@ -398,8 +399,10 @@ class TestDetector:
 
 
 # A second version is torchvision's; where there is one, it stands for that convention.
-COMPILED = [(name, "paper") for name in NAMES] + [
-    (f"{name} v2" if second(name) else name, "torchvision") for name in NAMES
+COMPILED = [
+    (f"{name} v2" if convention == "torchvision" and second(name) else name, convention)
+    for name in NAMES
+    for convention in sys.modules[find(name).build.__module__].CONVENTIONS
 ]
 
 

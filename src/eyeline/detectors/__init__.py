@@ -3,5 +3,6 @@
 from eyeline.detectors.faster_rcnn import FasterRCNN
 from eyeline.detectors.mask_rcnn import MaskRCNN
 from eyeline.detectors.retinanet import RetinaNet
+from eyeline.detectors.yolov3 import YOLOv3
 
-__all__ = ["FasterRCNN", "MaskRCNN", "RetinaNet"]
+__all__ = ["FasterRCNN", "MaskRCNN", "RetinaNet", "YOLOv3"]

@@ -38,6 +38,9 @@ CHOICES = {
     "mask_resize": ("nearest-exact", "nearest"),
     "fpn_extra_from": ("backbone", "level"),
     "nms": KINDS,
+    "offsets": ("logistic", "linear", "anchor"),
+    "offset_loss": ("squared", "logistic"),
+    "ignore_by": ("prior", "box"),
 }
 # Within which bounds an option has to lie, wherever a Config has it.
 BOUNDS = {
