@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from eyeline import registry
-from eyeline.checkpoints import eyeline, torchvision
+from eyeline.checkpoints import darknet, eyeline, torchvision
 from eyeline.checkpoints.channels import for_channels
 from eyeline.checkpoints.eyeline import run_model, run_weights, save_weights
 from eyeline.checkpoints.source import (
@@ -39,7 +39,8 @@ __all__ = [
 MEANING = (
     "convention", "norm_epsilon", "image_mean", "image_std", "objectness", "box_weights",
     "anchor_sizes", "anchor_scales", "anchor_ratios", "anchor_offset", "anchor_rounded",
-    "anchor_fitted", "pooling", "sampling_ratio", "roi_aligned",
+    "anchor_fitted", "priors", "offsets", "tower_depths", "pooling", "sampling_ratio",
+    "roi_aligned",
 )  # fmt: skip
 
 Source = str | Path | Mapping[str, Tensor] | Checkpoint
@@ -81,6 +82,8 @@ def read(source: Source, num_classes: int | None = None, skip: Sequence[str] = (
     """
     if isinstance(source, Checkpoint):
         return source
+    if (path := _darknet(source)) is not None:
+        return darknet.read(path)
     state, metadata, where = _open(source)
     if checkpoint := _identify(state, metadata, where, num_classes, skip):
         return checkpoint
@@ -100,6 +103,8 @@ def load_weights(model: nn.Module, source: Source, skip: Sequence[str] = ()) -> 
     config = getattr(model, "config", None)
     if isinstance(source, Checkpoint):
         checkpoint: Checkpoint | None = source
+    elif (path := _darknet(source)) is not None:
+        checkpoint = darknet.read(path)
     else:
         state, metadata, where = _open(source)
         classes = getattr(config, "num_classes", None)
@@ -113,6 +118,14 @@ def load_weights(model: nn.Module, source: Source, skip: Sequence[str] = ()) -> 
     if config is not None:
         _check_same(model, checkpoint, skip)
     return fill(model, checkpoint, skip)
+
+
+def _darknet(source: str | Path | Mapping[str, Tensor]) -> Path | None:
+    """The local file of a source that is darknet's: nothing but numbers."""
+    if isinstance(source, Mapping):
+        return None
+    path = fetch(source)
+    return path if darknet.recognise(path) else None
 
 
 def _open(source: str | Path | Mapping[str, Tensor]) -> tuple[State, dict[str, str], str]:
@@ -136,7 +149,8 @@ def _identify(
 def _unknown(state: State, where: str) -> EyelineError:
     return EyelineError(
         f"{where} is a checkpoint of an unknown kind, with {some(state)}; "
-        "known are eyeline's own, and torchvision's ResNets, Faster R-CNN, Mask R-CNN and RetinaNet"
+        "known are eyeline's own, and torchvision's ResNets, Faster R-CNN, Mask R-CNN and RetinaNet; "
+        "darknet's end in .weights"
     )
 
 

@@ -35,14 +35,14 @@ from eyeline.nn.backbones.darknet import LeakyConv
 from eyeline.nn.detector import Detector, Preprocess, make_config, suppression
 from eyeline.nn.fused import fused
 from eyeline.nn.letterbox import Letterbox, letterbox_shift
-from eyeline.nn.lineage import over_threshold
+from eyeline.nn.lineage import every_pair, of_pairs
 from eyeline.note import note
 from eyeline.ops.anchors import anchor_grid
 from eyeline.ops.boxes import clip, convert
 from eyeline.ops.matching import IGNORED, Objects, assign, pad_objects
 from eyeline.ops.select import highest, indices, numbers, slots, take
 from eyeline.registry import register
-from eyeline.structures import Assignment, Batch, Candidates, Padded, Prediction, Target
+from eyeline.structures import Assignment, Batch, Padded, Prediction, Target
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ class YOLOv3(Detector):
         moves, objectness, classes = split(torch.cat(outputs, 1))
         boxes = self.boxes(moves, torch.cat(anchors), self.strides_of(anchors))
         boxes = clip(boxes - self.shift(batch), batch.sizes[:, None])  # (B, N, 4)
-        note("boxes of all priors, sec. 2.1", boxes, every_box, boxes, objectness, classes)
+        note("boxes of all priors, sec. 2.1", boxes, every_pair, boxes, objectness, classes)
         # The best 1000 (prior, class) pairs lie on the 1000 priors with the best pairs.
         best = objectness.sigmoid() * classes.amax(-1).sigmoid()  # (B, N)
         _, rows = highest(best, c.candidates)  # (B, k)
@@ -261,8 +261,9 @@ class YOLOv3(Detector):
         boxes = take(boxes, chosen)  # (B, C, 4)
         valid = scores > c.score_threshold
         note(
-            "candidates over the threshold", valid, best_pairs,
-            boxes, scores, labels, valid, chosen, objectness, classes, c,
+            "candidates over the threshold", valid, of_pairs,
+            boxes, scores, labels, valid, chosen, objectness, classes,
+            c.score_threshold, c.candidates,
         )  # fmt: skip
         thin_out = suppression(c)
         found = thin_out(boxes, scores, labels, valid, c.nms_iou, c.max_detections)  # (B, D)
@@ -367,30 +368,6 @@ class YOLOv3(Detector):
 def split(output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Moves (..., 4), objectness (...) and classes (..., K) of outputs (..., 5 + K)."""
     return output[..., :4], output[..., 4], output[..., 5:]
-
-
-def every_box(boxes: Tensor, objectness: Tensor, classes: Tensor) -> Candidates:
-    """The boxes (B, N, 4) of all priors, for `note`."""
-    scores = objectness.sigmoid()[..., None] * classes.sigmoid()  # (B, N, K)
-    valid = torch.ones_like(objectness, dtype=torch.bool)
-    return Candidates(boxes, scores.amax(-1), valid, class_scores=scores)
-
-
-def best_pairs(
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor,
-    valid: Tensor,
-    rows: Tensor,
-    objectness: Tensor,
-    classes: Tensor,
-    config: Config,
-) -> Candidates:
-    """Candidates (B, C, ...) of `rows` (B, C) of all priors, for `note`."""
-    class_scores = objectness.sigmoid()[..., None] * classes.sigmoid()
-    pair, threshold = rows * classes.shape[2] + labels, config.score_threshold
-    found = over_threshold(boxes, scores, labels, valid, pair, class_scores, threshold)
-    return found._replace(limits={"score": threshold, "top-k": float(config.candidates)})
 
 
 PAPER = 'Redmon and Farhadi, "YOLOv3: An Incremental Improvement", 2018, arXiv:1804.02767'

@@ -110,3 +110,30 @@ def of_levels(
     pair = parent * class_scores.shape[2] + labels
     found = over_threshold(boxes, scores, labels, valid, pair, class_scores, threshold)
     return found._replace(limits={"score": threshold, "top-k": limit})
+
+
+def every_pair(boxes: Tensor, objectness: Tensor, classes: Tensor) -> Candidates:
+    """The boxes (B, N, 4) of all anchors, whose scores are objectness times class: logits (B, N)
+    and (B, N, K)."""
+    scores = objectness.sigmoid()[..., None] * classes.sigmoid()
+    valid = torch.ones_like(objectness, dtype=torch.bool)
+    return Candidates(boxes, scores.amax(-1), valid, class_scores=scores)
+
+
+def of_pairs(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    valid: Tensor,
+    rows: Tensor,
+    objectness: Tensor,
+    classes: Tensor,
+    threshold: float,
+    limit: int,
+) -> Candidates:
+    """`over_threshold` of candidates (B, C, ...) that are of `rows` (B, C) of `every_pair`, at most
+    `limit` of them."""
+    class_scores = objectness.sigmoid()[..., None] * classes.sigmoid()
+    pair = rows * classes.shape[2] + labels
+    found = over_threshold(boxes, scores, labels, valid, pair, class_scores, threshold)
+    return found._replace(limits={"score": threshold, "top-k": limit})

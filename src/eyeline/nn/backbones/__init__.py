@@ -13,7 +13,6 @@ from eyeline.nn.backbones.resnet import VARIANTS as RESNETS
 from eyeline.nn.backbones.resnet import ResNet
 from eyeline.nn.backbones.timm import PREFIX, TimmBackbone
 
-
 VARIANTS: dict[str, Callable[..., Any]] = {
     **{name: partial(ResNet, **variant) for name, variant in RESNETS.items()},
     **DARKNETS,

@@ -24,7 +24,7 @@ SLOPE = 0.1  # of the leaky ReLU below 0
 
 
 class LeakyConv(nn.Module):
-    """Convolution, batch norm, leaky ReLU: (B, inputs, H, W) -> (B, outputs, H/stride, W/stride)."""
+    """Convolution, norm, leaky ReLU: (B, inputs, H, W) -> (B, outputs, H/stride, W/stride)."""
 
     fusable: ClassVar = [("conv", "norm")]
 

@@ -1,0 +1,111 @@
+"""Darknet's files of weights: how they are told, what does not fit, and by how much."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from eyeline.checkpoints import darknet, load_weights
+from eyeline.errors import EyelineError
+from eyeline.registry import create_model
+
+TINY = 8858734  # numbers of yolov3-tiny.weights: 35434956 bytes less a header of 20, by 4
+CFG = """[net]
+width=64
+height=32
+# comment
+[convolutional]
+batch_normalize=1
+filters=16
+size=3
+[maxpool]
+size=2
+[convolutional]
+filters=8
+size=1
+[route]
+layers=-1,0
+[convolutional]
+filters=2
+size=3
+"""
+
+
+def write(path, count, header=(0, 2, 0), seen="<i8"):
+    values = np.random.default_rng(0).random(count, np.float32)
+    content = np.array(header, "<i4").tobytes() + np.zeros(1, seen).tobytes()
+    path.write_bytes(content + values.tobytes())
+    return values
+
+
+def test_the_published_tiny_is_recognised_by_its_length(tmp_path):
+    values = write(tmp_path / "a.weights", TINY)
+    model = create_model(weights=tmp_path / "a.weights")
+    assert (model.name, model.config.num_classes) == ("yolov3_tiny", 80)
+    assert model.classes[0] == "person" and model.config.convention == "darknet"
+    norm, conv = model.backbone.conv1.norm, model.backbone.conv1.conv
+    for i, tensor in enumerate((norm.bias, norm.weight, norm.running_mean, norm.running_var)):
+        assert np.array_equal(tensor.detach().numpy(), values[16 * i : 16 * (i + 1)])
+    assert np.array_equal(conv.weight.detach().numpy().ravel(), values[64 : 64 + 432])
+    assert float(model.scales[1].output.weight.detach().flatten()[-1]) == values[-1]
+    assert len(model.load_report.missing) == 0
+
+
+@pytest.mark.parametrize(("more", "text"), [(5, "5 too many"), (-3, "3 too few")])
+def test_a_file_that_does_not_fit_says_by_how_much(tmp_path, more, text):
+    write(tmp_path / "a.weights", TINY + more)
+    with pytest.raises(EyelineError, match=text):
+        create_model(weights=tmp_path / "a.weights")
+
+
+def test_a_file_that_does_not_fit_its_cfg_says_by_how_much(tmp_path):
+    wanted = 16 * (4 + 27) + 8 * (1 + 16) + 2 * (1 + 24 * 9)
+    write(tmp_path / "a.weights", wanted + 2)
+    (tmp_path / "a.cfg").write_text(CFG)
+    with pytest.raises(EyelineError, match=f"a.cfg {wanted}: 2 too many"):
+        darknet.read(tmp_path / "a.weights")
+    write(tmp_path / "a.weights", wanted)
+    with pytest.raises(EyelineError, match="convolution 0 is 3x3, 3 to 16"):
+        darknet.read(tmp_path / "a.weights")
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (CFG + "[lstm]\n", r"\[lstm\]"),
+        (CFG.replace("layers=-1,0", "layers=-9"), "bad option"),
+        (CFG.replace("size=3", "size=x"), "bad option"),
+        ("width=3", "no option of a section"),
+        ("[maxpool]", r"does not begin with \[net\]"),
+    ],
+)
+def test_a_bad_cfg_is_named(tmp_path, bad, message):
+    write(tmp_path / "a.weights", 10)
+    (tmp_path / "a.cfg").write_text(bad)
+    with pytest.raises(EyelineError, match=message):
+        darknet.read(tmp_path / "a.weights")
+
+
+def test_headers_of_both_versions(tmp_path):
+    new, old = tmp_path / "a.weights", tmp_path / "b.conv.7"
+    values = write(new, 9)
+    assert np.array_equal(darknet.read_values(new), values)
+    write(old, 9, (0, 1, 0), "<i4")
+    assert np.array_equal(darknet.read_values(old), values)
+    assert darknet.recognise(old)
+    torch.save({"a": torch.zeros(3)}, tmp_path / "c.pth")
+    assert not darknet.recognise(tmp_path / "c.pth")
+    new.write_bytes(new.read_bytes()[:-1])
+    with pytest.raises(EyelineError, match="cut off"):
+        darknet.read_values(new)
+
+
+def test_weights_of_one_model_do_not_go_into_another(tmp_path):
+    write(tmp_path / "a.weights", TINY)
+    with pytest.raises(EyelineError, match="a.weights has 80 classes|has convention"):
+        load_weights(
+            create_model("yolov3_tiny", num_classes=3, convention="darknet"), tmp_path / "a.weights"
+        )
+    with pytest.raises(EyelineError, match="holds a yolov3_tiny"):
+        create_model("retinanet", weights=tmp_path / "a.weights")
