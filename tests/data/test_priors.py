@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from eyeline.cli.main import main
+from eyeline.cli.main import app
 from eyeline.data.priors import find_priors, shape_iou, shapes_of
 from eyeline.data.samples import write_samples
 from eyeline.errors import EyelineError
@@ -48,10 +49,12 @@ def test_shapes_are_those_of_the_resized_picture():
     assert shape_iou(np.array([[2.0, 2]]), np.array([[1.0, 4], [2, 2]])).tolist() == [[1 / 3, 1]]
 
 
-def test_the_command_prints_a_recipes_key(tmp_path, capsys):
+def test_the_command_prints_a_recipes_key(tmp_path):
     write_samples(tmp_path / "data", train=5, val=1, size=96, seed=0)
-    assert main(["data", "priors", str(tmp_path / "data"), "--count", "3", "--size", "96"]) == 0
-    text = capsys.readouterr().out
+    arguments = ["data", "priors", str(tmp_path / "data"), "--count", "3", "--size", "96"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    text = result.output
     priors = yaml.safe_load(text)["model"]["priors"]
     assert len(priors) == 6 and priors[0] * priors[1] <= priors[4] * priors[5] <= 96 * 96
     assert "mean best IoU 0." in text

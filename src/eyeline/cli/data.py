@@ -1,4 +1,4 @@
-"""eyeline data: sample and public data, one's own checked, looked at, converted, split, merged; priors."""
+"""eyeline data: sample and public data, one's own checked, looked at, converted, split, merged."""
 
 from __future__ import annotations
 
