@@ -6,15 +6,15 @@ python benchmarks/curves.py runs/bccd_transfer runs/bccd_scratch --metric AP50 -
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-from eyeline.training.plot import Line, line_chart
+from eyeline.evaluation.charts import lines_svg, standalone
+from eyeline.files import json_lines
 
 
 def read_curve(folder: Path, metric: str) -> list[tuple[float, float]]:
     """(epoch, value) of each evaluation in a run's metrics.jsonl."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").open(encoding="utf-8")]
+    rows = json_lines(folder / "metrics.jsonl")
     rows = [row for row in rows if row["event"] == "epoch" and metric in row["metrics"]]
     points = [(row["epoch"], row["metrics"][metric]) for row in rows]
     points = [(epoch, value) for epoch, value in points if value is not None]
@@ -30,9 +30,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("curves.svg"))
     options = parser.parse_args()
     curves = {run.name: read_curve(run, options.metric) for run in options.runs}
-    lines = [Line(name, points) for name, points in curves.items()]
     values = [value for points in curves.values() for _, value in points]
-    picture = line_chart(lines, "epoch", options.metric, y_range=(min(0.0, *values), max(values)))
+    chart = lines_svg(
+        curves, "epoch", options.metric, merit=False, y_range=(min(0.0, *values), max(values))
+    )
+    picture = standalone(chart, curves)
     options.out.write_text(picture, encoding="utf-8")
     for name, points in curves.items():
         print(f"{name:24} " + " ".join(f"{value:.3f}" for _, value in points))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 PARTIAL = ".*.partial"  # what a process that was killed while it wrote leaves behind
 
@@ -69,6 +72,19 @@ class Lines:
             self.file.truncate(self.end)  # no half line
             raise
         self.end, self.waiting = self.end + written, b""
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file of JSON lines, none where there is no file; a last line that is still
+    being written is not one yet."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            with suppress(ValueError):
+                record = json.loads(line)
+                if isinstance(record, dict):
+                    yield record
 
 
 def cache_folder() -> Path:

@@ -129,3 +129,6 @@ def test_merge(cli: Run, voc: Path, tmp_path: Path) -> None:
     assert (tmp_path / "n/classes.txt").read_text() == "cat\n"
     assert "voc is there twice" in cli("data", "merge", "voc", "voc", "--out", "o")[2]
     assert "OLD=NEW" in cli("data", "merge", "voc", "--out", "o", "--rename", "Cat")[2]
+    status, _, err = cli("data", "convert", "voc", "o", "--to", "coco", "--rename", "cart=dog")
+    assert (status, err.count("\n")) == (1, 1) and not (tmp_path / "o").exists()
+    assert "--rename: the class 'cart' is not one of cat; did you mean 'cat'?" in err

@@ -252,7 +252,7 @@ def test_lr_find_and_batch_find(cli: Run, data: Path, tmp_path: Path) -> None:
     assert status == 0, err
     assert f"plot: {Path('rates', 'lr.html')}" in out
     page = (tmp_path / "rates" / "lr.html").read_text()
-    assert page.count("<svg") == page.count("</svg>") == 1 and "loss lowest at" in page
+    assert page.count("<svg viewBox") == 1 and "loss lowest at" in page
     assert page.startswith("<!DOCTYPE html>") and "Learning rates of retinanet</h1>" in page
     rows = list(csv.DictReader((tmp_path / "rates" / "lr.csv").open()))
     assert 1 < len(rows) <= 10 and float(rows[0]["lr"]) == pytest.approx(1e-6)

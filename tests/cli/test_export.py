@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 import eyeline
+from eyeline.checkpoints.eyeline import save_weights
 from eyeline.cli import main
 from eyeline.export import files
 from eyeline.export.files import Format
 from eyeline.export.graph import Graph
-from eyeline.training.saving import save_weights
 
 
 @pytest.fixture

@@ -101,6 +101,19 @@ def test_wrong_splits_are_explained() -> None:
         split(given, THREE, group=r"p\d+")
 
 
+def test_a_picture_that_is_listed_twice() -> None:
+    first, second = (
+        data(["a.png", "b.png"], ["x", "y"], [[0], [1]]),
+        data(["b.png"], ["x", "y"], [[1]]),
+    )
+    halves = {"one": 0.5, "two": 0.5}
+    dealt = split({"train": first, "val": second}, halves)
+    assert sorted(names_of(dealt)["one"] + names_of(dealt)["two"]) == ["a.png", "b.png"]
+    other = data(["b.png"], ["x", "y"], [[0]])
+    with pytest.raises(EyelineError, match=r"b\.png: it is listed twice, with different objects"):
+        split({"train": first, "val": other}, halves)
+
+
 def put(path: Path, colour: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 6), (colour, 0, 0)).save(path)

@@ -27,7 +27,9 @@ from eyeline.training import train
 
 ENDED, RANDOM, WRITING, ASKED = "ended", "at random", "while writing", "asked to stop"
 KINDS = (RANDOM, WRITING, ASKED, WRITING)  # in turn
-TIMINGS = ("seconds", "train_seconds", "pictures_per_second", "memory_mb")
+TIMINGS = (
+    "seconds", "train_seconds", "pictures_per_second", "memory_mb", "data_wait", "system",
+)  # fmt: skip
 
 
 class Heavy(ToyDetector):

@@ -78,3 +78,26 @@ def test_needs_an_evaluation(tmp_path):
                 **{**QUICK, **fields},
             )  # fmt: skip
     assert not (tmp_path / "r").exists()
+
+
+def test_a_hook_ends_the_run(tmp_path, capsys):
+    told, seen = [], []
+
+    def on_epoch(epoch, metrics):
+        told.append((epoch, metrics["score"], metrics["loss"] > 0))
+        return epoch == 4
+
+    found = run(tmp_path / "r", [0.1, 0.2, 0.3, 0.4, 0.5], seen, on_epoch=on_epoch, epochs=5)
+    assert told == [(1, 0.1, True), (2, 0.2, True), (3, 0.3, True), (4, 0.4, True)]
+    assert (found.best, len(seen)) == (0.4, 4)
+    assert position(tmp_path / "r")["stopped"] and (tmp_path / "r/best.safetensors").is_file()
+    assert "stopped: it was told to" in capsys.readouterr().out
+    run(tmp_path / "r", [0, 0, 0, 0, 0.5], seen, epochs=5, resume=True)  # without it, on it goes
+    assert position(tmp_path / "r")["epoch"] == 5
+
+
+def test_a_hook_is_told_only_of_epochs_that_are_evaluated(tmp_path):
+    told = []
+    fields = {"epochs": 5, "eval": {"metric": "score", "every": 2}}
+    run(tmp_path / "r", [1, 2, 3], [], on_epoch=lambda n, _: told.append(n), **fields)
+    assert told == [2, 4, 5]

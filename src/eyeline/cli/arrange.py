@@ -52,7 +52,7 @@ def convert(
     from eyeline.data.formats import format_named
 
     chosen = format_named(to)
-    splits = _opened(source, split, format, rename, one_based, attribute)[1]
+    [splits] = _renamed([_opened(source, split, format, one_based, attribute)[1]], rename)
     _write(splits, target, chosen, link)
 
 
@@ -90,7 +90,7 @@ def split(
     if len(set(called)) < len(shares):
         raise EyelineError(f"{len(shares)} fractions need as many --names, not {', '.join(called)}")
     folder = free_path(out, path.with_name(f"{path.resolve().name}-split"))
-    found, splits = _opened(path, only, format, None)
+    found, splits = _opened(path, only, format)
     dealt = deal(splits, dict(zip(called, shares, strict=True)), seed, group, stratify)
     _write(dealt, folder, format_named(to) if to else found, link)
     _table(dealt)
@@ -112,8 +112,9 @@ def merge(
     for path in paths:
         if str(path) in parts:
             raise EyelineError(f"{path} is there twice; name each data set once")
-        found, parts[str(path)] = _opened(path, None, None, rename)
+        found, parts[str(path)] = _opened(path, None, None)
         formats.append(found)
+    parts = dict(zip(parts, _renamed([*parts.values()], rename), strict=True))
     merged, words = put_together(parts)
     _say("look at this", words)
     _write(merged, out, format_named(to) if to else formats[0], link)
@@ -124,20 +125,31 @@ def _opened(
     path: Path,
     split: Sequence[str] | None,
     format: str | None,
-    rename: Sequence[str] | None,
     one_based: bool = False,
     attribute: str | None = None,
 ) -> tuple[Format, Splits]:
-    """All splits, with what is left out told, and classes called by their new names."""
-    from eyeline.data.arrange import open_splits, renamed
+    """All splits, with what is left out told."""
+    from eyeline.data.arrange import open_splits
 
     found, splits, left_out = open_splits(path, split, format, one_based, attribute)
     for name in left_out:
         print(f"{path}: {name} is left out, for its pictures are in other splits too")
+    return found, splits
+
+
+def _renamed(parts: Sequence[Splits], rename: Sequence[str] | None) -> list[Splits]:
+    """The data sets with classes called by their new names; one of them has to have the old."""
+    from eyeline.data.arrange import all_classes, renamed
+    from eyeline.data.formats.annotations import unknown_class
+
     names = dict(pair.partition("=")[::2] for pair in rename or [])
     if "" in {*names, *names.values()}:
         raise EyelineError(f"--rename takes OLD=NEW, not {', '.join(rename or [])}")
-    return found, {name: renamed(data, names) for name, data in splits.items()}
+    classes = all_classes(data for splits in parts for data in splits.values())
+    for old in names:
+        if old not in classes:
+            raise EyelineError(f"--rename: {unknown_class(old, classes)}")
+    return [{name: renamed(data, names) for name, data in splits.items()} for splits in parts]
 
 
 def _write(splits: Splits, folder: Path, format: Format, link: bool) -> None:

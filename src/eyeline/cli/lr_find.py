@@ -61,7 +61,7 @@ def lr_find(
     curve.to_csv(folder / "lr.csv")
     title = f"Learning rates of {recipe.model.name if recipe.model else what}"
     text = "".join(f"<p>{escape(line)}</p>" for line in lines)
-    chart = f'<figure class="plot">{curve.to_svg()}</figure>'
+    chart = f'<figure class="chart one">{curve.to_svg()}</figure>'
     page = document(title, f"<h1>{escape(title)}</h1>{text}{chart}")
     (folder / "lr.html").write_text(page, encoding="utf-8")
     print("\n".join(lines))

@@ -23,6 +23,8 @@ from eyeline.cli import (
     models,
     predict,
     profile,
+    runs,
+    sweep,
     trace,
     train,
 )
@@ -34,10 +36,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("lr-find")(lr_find.lr_find)
 app.command("batch-find")(batch_find.batch_find)
 app.command("eval")(eval.evaluate)
 app.command("compare")(compare.compare)
+app.command("runs")(runs.runs)
 app.command("predict")(predict.predict)
 app.command("calibrate")(calibrate.calibrate)
 app.command("export")(export.export)

@@ -57,6 +57,16 @@ def predict(
     vote_iou: VoteIou = None,
     class_agnostic: ClassAgnostic = False,
     tta: Tta = False,
+    engine: Annotated[
+        str, typer.Option(help="ray: very many pictures, into Parquet files; resumable")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="of ray; default one a GPU, without any one")
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="ray: of a Parquet file, its paths or pictures")
+    ] = None,
+    part_size: Annotated[int, typer.Option(min=1, help="ray: pictures a Parquet file")] = 256,
 ) -> None:
     """Detect on pictures or on a video, a camera, a stream.
 
@@ -68,18 +78,33 @@ def predict(
     from rich.progress import Progress
 
     from eyeline.cli.output import free_path
+    from eyeline.cli.predict_many import predict_many
     from eyeline.inference import Predictor
     from eyeline.inference.pipeline import Behind
     from eyeline.inference.records import Records
     from eyeline.inference.sources import find
     from eyeline.inference.video import Video
 
+    options = {
+        "precision": precision, "ranges": ranges and str(ranges.absolute()),
+        "score_threshold": threshold, "tta": tta, "nms": nms, "nms_iou": nms_iou,
+        "vote_iou": vote_iou, "class_agnostic_nms": class_agnostic or None,
+    }  # fmt: skip
+    if engine == "ray":
+        if json_lines or polygons or every != 1:
+            raise EyelineError(
+                "--json-lines, --polygons and --every do not go with --engine ray, which writes "
+                "pictures' detections to Parquet files"
+            )
+        predict_many(run, source, out, options, device, workers, batch_size, column, part_size)
+        return
+    if engine != "local":
+        raise EyelineError(f"--engine is local or ray, not {engine}")
+    if workers is not None or column is not None:
+        raise EyelineError("--workers and --column are for --engine ray")
     items, _ = find(source)
     folder = free_path(out, Path("predictions"))
-    predictor = Predictor(
-        run, device, precision, ranges, score_threshold=threshold, tta=tta, nms=nms,
-        nms_iou=nms_iou, vote_iou=vote_iou, class_agnostic_nms=class_agnostic or None,
-    )  # fmt: skip
+    predictor = Predictor(run, device, **options)
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)

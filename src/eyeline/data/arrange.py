@@ -133,15 +133,15 @@ def split(
         stratify: bring the objects of each class near the fractions too.
 
     Raises:
-        EyelineError: fractions that make no whole, a picture without a group, an empty split.
+        EyelineError: fractions that make no whole, a picture without a group, an empty split, a
+            picture that is listed twice with different objects.
     """
     shares = np.array(list(fractions.values()), np.float64)
     if not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
         told = ", ".join(f"{share:g}" for share in shares)
         raise EyelineError(f"the fractions {told} should be above 0 and have the sum 1")
     first = next(iter(splits.values()))
-    found = {record.path.resolve(): record for data in splits.values() for record in data.records}
-    records = sorted(found.values(), key=lambda record: record.path.as_posix())
+    records = sorted(_each_once(splits), key=lambda record: record.path.as_posix())
     together: dict[str, list[int]] = defaultdict(list)
     for i, record in enumerate(records):
         together[_group_of(record, group) if group else str(i)].append(i)
@@ -169,6 +169,26 @@ def split(
         own = [records[i] for i in index]
         result[name] = replace(first, records=own, keypoint_names=_points(splits.values()))
     return _numbered(result)
+
+
+def _each_once(splits: Splits) -> list[Record]:
+    """The records of all splits, a picture that several list once."""
+    found: dict[Path, Record] = {}
+    for data in splits.values():
+        for record in data.records:
+            first = found.setdefault(record.path.resolve(), record)
+            if not same_objects(first, record):
+                raise EyelineError(
+                    f"{record.path}: it is listed twice, with different objects; list it once, "
+                    "with all of them"
+                )
+    return list(found.values())
+
+
+def same_objects(first: Record, second: Record) -> bool:
+    """Do two records, with the same classes, tell the same boxes in the same order?"""
+    boxes = np.array_equal(first.boxes, second.boxes, equal_nan=True)
+    return boxes and np.array_equal(first.labels, second.labels)
 
 
 def _group_of(record: Record, pattern: str) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
+from math import ceil, floor, log10
 
 import numpy as np
 
+from eyeline.evaluation.style import CSS
 from eyeline.metrics.detection import Curve
+
+Points = Sequence[tuple[float, float]]
 
 THRESHOLD = 0.5  # score of the dots on the curves
 DASHES = ("none", "9 4", "2 3", "12 3 2 3")
@@ -145,32 +150,109 @@ def scatter_svg(points: dict[str, tuple[float, float]], x_name: str, y_name: str
     return _svg(parts, f"{y_name} against {x_name}, one dot a run")
 
 
-def lines_svg(lines: dict[str, list[tuple[int, float]]], x_name: str, y_name: str) -> str:
-    """One line a name through its points (x, y), in the order of the names' colours."""
+def lines_svg(
+    lines: Mapping[str, Points],
+    x_name: str,
+    y_name: str,
+    *,
+    merit: bool = True,
+    y_range: tuple[float, float] | None = None,
+    log_x: bool = False,
+    pale: Collection[str] = (),
+    marks: Sequence[tuple[float, str]] = (),
+) -> str:
+    """One line a name through its points (x, y), in the order of the names' colours.
+
+    Args:
+        merit: y are numbers of merit: 0 to 1, high is good, and a dot lies on the best.
+        y_range: what the y axis reaches over, where not over the points; beyond is cut off.
+        pale: names of lines in the background, thin and grey.
+        marks: upright lines at some x, with a word each.
+    """
     every = [point for points in lines.values() for point in points]
     if not every:
         return "<p>No numbers to draw.</p>"
-    xs, ys = zip(*every, strict=True)
-    x_ticks, y_ticks = ticks(0.0, max(xs), whole=True), _unit_ticks(ys)
+    to_axis = log10 if log_x else float
+    xs = [to_axis(x) for x in (*(x for x, _ in every), *(x for x, _ in marks))]
+    ys = tuple(y_range or (y for _, y in every))
+    if log_x:
+        x_ticks = [float(k) for k in range(floor(min(xs) + 1e-9), ceil(max(xs) - 1e-9) + 1)]
+    else:
+        x_ticks = ticks(0.0, max(xs), whole=True)
+    y_ticks = _unit_ticks(ys) if merit else ticks(min(ys), max(ys))
     left, top, right, bottom = FIELD
-    parts = [_axes(x_ticks, y_ticks, x_name, y_name)]
-    for i, (name, points) in reversed(list(enumerate(lines.items()))):
+    parts = [_axes(x_ticks, y_ticks, x_name, y_name, log_x)]
+    words = []
+    for i, (x, word) in enumerate(marks):
+        cx = _place(to_axis(x), x_ticks, left, right)
+        parts.append(f'<path class="mark" d="M{cx:.1f} {top}V{bottom}"/>')
+        near_end = cx > right - 170
+        anchor = ' text-anchor="end"' if near_end else ""
+        place = f'x="{cx - 6 if near_end else cx + 6:.1f}" y="{top + 14 + 20 * i}"'
+        words.append(f'<text class="word" {place}{anchor}>{escape(word)}</text>')
+    drawn = []
+    for name, style in reversed(list(line_styles(lines, pale).items())):
+        points = lines[name]
         if not points:
             continue
-        at = [(_place(x, x_ticks, left, right), _place(y, y_ticks, bottom, top)) for x, y in points]
+        at = [
+            (_place(to_axis(x), x_ticks, left, right), _place(y, y_ticks, bottom, top))
+            for x, y in points
+        ]
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
-        parts.append(
-            f'<path class="curve" style="{line_style(i)}" d="M{path}">'
-            f"<title>{escape(name)}</title></path>"
+        drawn.append(
+            f'<path class="curve" style="{style}" d="M{path}"><title>{escape(name)}</title></path>'
         )
-        x, y = at[max(range(len(points)), key=lambda j: points[j][1])]
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" style="fill:{colour(i)}"/>')
-    return _svg(parts, f"{y_name} against {x_name}, one line a run, a dot on the best")
+        if merit or len(at) == 1:  # of one point there is no line to be seen
+            x, y = at[max(range(len(points)), key=lambda j: points[j][1])]
+            fill = style.partition(";")[0].replace("stroke", "fill")
+            drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" style="{fill}"/>')
+    if y_range:
+        size = f'x="{left}" y="{top}" width="{right - left}" height="{bottom - top}"'
+        box = f"{left} {top} {right - left} {bottom - top}"
+        drawn = [f'<svg {size} viewBox="{box}">', *drawn, "</svg>"]  # cuts off what lies beyond
+    best = ", one line a run, a dot on the best" if merit else ""
+    return _svg([*parts, *drawn, *words], f"{y_name} against {x_name}{best}")
 
 
-def line_style(i: int) -> str:
-    """Colour and dashes of the i-th line: told apart without colours too."""
-    return f"stroke:{colour(i)};stroke-dasharray:{DASHES[i % len(DASHES)]}"
+def line_styles(names: Iterable[str], pale: Collection[str] = ()) -> dict[str, str]:
+    """Colour and dashes of each line: told apart without colours too."""
+    styles, i = {}, 0
+    for name in names:
+        styles[name] = "stroke:var(--other);stroke-width:1.5"
+        if name not in pale:
+            styles[name] = f"stroke:{colour(i)};stroke-dasharray:{DASHES[i % len(DASHES)]}"
+            i += 1
+    return styles
+
+
+def legend(styles: Mapping[str, str], words: Mapping[str, str]) -> str:
+    """A list of lines: their look, their name, and some words each; those without are left out."""
+    keys = []
+    for name, style in styles.items():
+        if name in words:
+            line = f'<path class="curve" style="{style}" d="M0 4H30"/>'
+            keys.append(
+                f'<li class="line"><svg viewBox="0 0 30 8" aria-hidden="true">{line}</svg>'
+                f"<b>{escape(name)}</b> <span>{escape(words[name])}</span></li>"
+            )
+    return f"<ul>{''.join(keys)}</ul>"
+
+
+def standalone(chart: str, names: Iterable[str]) -> str:
+    """A chart of lines as a picture of its own, with its style, and the lines' names below it."""
+    rows = []
+    for i, (name, style) in enumerate(line_styles(names).items()):
+        y = HEIGHT + 20 * i + 12
+        rows.append(f'<path class="curve" style="{style}" d="M{FIELD[0]} {y - 4}h30"/>')
+        rows.append(f'<text x="{FIELD[0] + 40}" y="{y}">{escape(name)}</text>')
+    height = HEIGHT + 20 * len(rows) // 2 + 8
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {WIDTH} {height}" '
+        f'font-family="system-ui, sans-serif"><style>{CSS}</style>'
+        f'<rect width="100%" height="100%" fill="var(--paper)"/>'
+        f'<svg width="{WIDTH}" height="{HEIGHT}">{chart}</svg>{"".join(rows)}</svg>\n'
+    )
 
 
 def _unit_ticks(values: tuple[float, ...]) -> list[float]:
@@ -188,20 +270,31 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _axes(x_ticks: list[float], y_ticks: list[float], x_name: str, y_name: str) -> str:
+def _axes(
+    x_ticks: list[float], y_ticks: list[float], x_name: str, y_name: str, log_x: bool = False
+) -> str:
     left, top, right, bottom = FIELD
     parts = []
     for tick in x_ticks:
         x = _place(tick, x_ticks, left, right)
         parts.append(f'<path class="grid" d="M{x:.1f} {top}V{bottom}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 21}" class="mid">{tick:g}</text>')
+        told = 10**tick if log_x else tick
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 21}" class="mid">{told:g}</text>')
     for tick in y_ticks:
         y = _place(tick, y_ticks, bottom, top)
         parts.append(f'<path class="grid" d="M{left} {y:.1f}H{right}"/>')
-        parts.append(f'<text x="{left - 8}" y="{y + 5:.1f}" class="end">{tick:g}</text>')
+        parts.append(f'<text x="{left - 8}" y="{y + 5:.1f}" class="end">{_short(tick)}</text>')
     parts.append(f'<text x="{(left + right) / 2}" y="{HEIGHT - 5}" class="mid">{x_name}</text>')
     parts.append(f'<text x="4" y="18">{y_name}</text>')
     return "".join(parts)
+
+
+def _short(tick: float) -> str:
+    """A number that has room beside an axis: 0.0003 as 3e-4."""
+    if tick and abs(tick) < 0.01:
+        mantissa, _, exponent = f"{tick:e}".partition("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{tick:g}"
 
 
 def _svg(parts: list[str], label: str) -> str:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyeline.errors import EyelineError
-from eyeline.evaluation.charts import colour, line_style, lines_svg, scatter_svg
+from eyeline.evaluation.charts import (
+    Points,
+    colour,
+    legend,
+    line_styles,
+    lines_svg,
+    scatter_svg,
+)
 from eyeline.evaluation.evaluate import rate, show
 from eyeline.evaluation.html import document
+from eyeline.files import json_lines
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -105,14 +113,8 @@ def _read(path: Path, name: str) -> Evaluated:
 
 def _epochs(path: Path) -> list[tuple[int, float]]:
     """Validation AP after each epoch that was evaluated, from a run's log; empty without one."""
-    if not path.is_file():
-        return []
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:  # the last line of a run that is being written
-            continue
+    for record in json_lines(path):
         value = (record.get("metrics") or {}).get("AP")
         if record.get("event") == "epoch" and value is not None and value >= 0:
             found.append((int(record["epoch"]), float(value)))
@@ -221,15 +223,10 @@ def _dot(i: int) -> str:
     return f'<i class="dot" style="background:{colour(i)}"></i>'
 
 
-def _keys(lines: dict[str, list[tuple[int, float]]]) -> str:
-    keys = []
-    for i, (name, points) in enumerate(lines.items()):
+def _keys(lines: Mapping[str, Points]) -> str:
+    told = {}
+    for name, points in lines.items():
         if points:
-            best = max(points, key=lambda point: point[1])
-            line = f'<path class="curve" style="{line_style(i)}" d="M0 4H30"/>'
-            keys.append(
-                f'<li class="line"><svg viewBox="0 0 30 8" aria-hidden="true">{line}</svg>'
-                f"<b>{escape(name)}</b> "
-                f"<span>best {best[1]:.3f} after epoch {best[0]}</span></li>"
-            )
-    return f"<ul>{''.join(keys)}</ul>"
+            epoch, value = max(points, key=lambda point: point[1])
+            told[name] = f"best {value:.3f} after epoch {epoch}"
+    return legend(line_styles(lines), told)

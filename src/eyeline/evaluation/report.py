@@ -57,7 +57,6 @@ def page(report: Report, title: str = "Evaluation", pictures: int = 12) -> str:
             ("pictures a second", rate(report.pictures_per_second)),
         )
     )
-    gallery = _gallery(report, pictures)
     body = f"""<header>
 <h1>{escape(title)}</h1>
 <p>{counted(len(report.predictions), "picture")}, {counted(objects, "object")},
@@ -69,15 +68,15 @@ better.</p>
 <section>
 <h2>How good</h2>
 <div class="halves">
-{_numbers("Are the boxes right?", report.coco, ("AP", "AP50", "AP75", "APs", "APm", "APl"))}
-{_numbers("Are the objects found?", report.coco, ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl"))}
+{numbers("Are the boxes right?", report.coco, ("AP", "AP50", "AP75", "APs", "APm", "APl"))}
+{numbers("Are the objects found?", report.coco, ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl"))}
 </div>
 {_masks(report)}
-{_numbers("As Pascal VOC counts", report.voc, ("AP_11point", "AP_every_point"))}
+{numbers("As Pascal VOC counts", report.voc, ("AP_11point", "AP_every_point"))}
 </section>
 <section>
 <h2>Class by class</h2>
-{_classes(report)}
+{class_table(report)}
 </section>
 <section>
 <h2>Precision and recall</h2>
@@ -88,7 +87,7 @@ is wrong. Overlap one half; the dots lie at a score of {THRESHOLD}.</p>
 {diagnosis.scores(report)}
 {diagnosis.confusions(report)}
 {diagnosis.extremes(report, pictures // 2)}
-{gallery}
+{gallery(report, pictures)}
 <section>
 <h2>The run</h2>
 {facts(report.facts)}
@@ -120,12 +119,13 @@ def _curves(curves: dict[str, Curve]) -> str:
     return f'<figure class="chart">{curve_svg(curves)}<ul>{"".join(keys)}</ul></figure>'
 
 
-def _numbers(
+def numbers(
     caption: str,
     values: Mapping[str, float | None],
     names: tuple[str, ...],
     words: Mapping[str, str] = WORDS,
 ) -> str:
+    """Some of the values as a table, each with a bar and what it says."""
     rows = "".join(
         f'<tr><th scope="row">{NAMES.get(name, name)}</th><td class="num">{show(values[name])}'
         f"</td><td>{bar(values[name])}<small>{words[name]}</small></td></tr>"
@@ -142,12 +142,13 @@ def _masks(report: Report) -> str:
     found = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
     words = WORDS | {key: WORDS[key].replace("box", "mask") for key in ("AP50", "AP75")}
     return (
-        f'<div class="halves">{_numbers("Are the masks right?", report.segm, right, words)}'
-        f"{_numbers('Are the objects found by their masks?', report.segm, found, words)}</div>"
+        f'<div class="halves">{numbers("Are the masks right?", report.segm, right, words)}'
+        f"{numbers('Are the objects found by their masks?', report.segm, found, words)}</div>"
     )
 
 
-def _classes(report: Report) -> str:
+def class_table(report: Report) -> str:
+    """A row of numbers for each class that the data has."""
     keys = ["AP50", "AP75", "APs", "APm", "APl", "AR100", "AP_11point", "AP_every_point"]
     if report.segm is not None:
         keys = ["mask_AP", "mask_AP50", *keys]
@@ -170,7 +171,8 @@ def _classes(report: Report) -> str:
     )
 
 
-def _gallery(report: Report, pictures: int) -> str:
+def gallery(report: Report, pictures: int) -> str:
+    """A section with so many pictures, always the same: what was found beside what is annotated."""
     count = len(report.predictions)
     if report.dataset is None or not min(count, pictures):
         return ""

@@ -49,7 +49,9 @@ th { text-align: left; font-weight: 600; }
 .chart { display: grid; grid-template-columns: minmax(0, 40rem) minmax(11rem, 1fr);
   gap: 1rem 2.5rem; align-items: start; }
 .chart svg { width: 100%; height: auto; display: block; }
-.plot svg { width: 100%; max-width: 46rem; height: auto; display: block; }
+.chart svg svg { overflow: hidden; }
+.mark { stroke: var(--ink); stroke-dasharray: 4 4; fill: none; }
+.chart .word { paint-order: stroke; stroke: var(--paper); stroke-width: 5px; }
 .chart text { fill: var(--soft); font-size: 13px; }
 .chart .mid { text-anchor: middle; }
 .chart .end { text-anchor: end; }
@@ -58,6 +60,9 @@ th { text-align: left; font-weight: 600; }
 .chart .name { fill: var(--ink); font-weight: 600; }
 .chart li.line { padding-left: 2.6rem; }
 .chart li.line svg { position: absolute; left: 0; top: .75rem; width: 1.9rem; }
+.small-keys { gap: 0; }
+.small-keys ul { display: flex; flex-wrap: wrap; gap: 0 1.2rem; }
+.list { padding-left: 1.2rem; overflow-wrap: anywhere; }
 .dot { display: inline-block; width: .65rem; height: .65rem; border-radius: 50%;
   margin-right: .5rem; }
 .best { text-decoration: underline; text-underline-offset: .2em; font-weight: 600; }
@@ -133,6 +138,7 @@ figcaption b { color: var(--ink); font-weight: 600; margin-right: .3rem; }
 @media (max-width: 30rem) {
   .head { display: grid; grid-template-columns: 1fr 1fr; }
   .chart text { font-size: 20px; }
+  .chart .end { font-size: 17px; }
   .histogram text { font-size: 13px; }
   .shots text { font-size: 16px; }
   .matrix th, .matrix td { padding: .4rem .35rem; }

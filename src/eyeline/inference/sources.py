@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -24,6 +24,7 @@ from eyeline.inference.draw import to_pil
 from eyeline.inference.video import STREAMS, VIDEO_SUFFIXES, Video
 from eyeline.ops.pixels import check_pixels
 
+T = TypeVar("T")
 Picture = str | Path | np.ndarray | Image.Image | Tensor  # one picture, or where it lies
 Item = Picture | Video
 Anything = Item | int | Iterable[Any]  # an int is a camera's index
@@ -121,14 +122,17 @@ def _of_list(path: Path) -> Iterator[Item]:
     if not names:
         raise EyelineError(f"{path}: no path in this list")
     for i, name in names:
-        if name.startswith(("http://", "https://", *STREAMS)):
-            yield _single(name)
-            continue
-        beside = path.parent / name
-        found = next((p for p in (Path(name), beside) if os.path.isfile(p)), None)
-        if found is None:
-            raise EyelineError(f"{path}:{i}: no such file: {name}")
-        yield _single(found)
+        yield listed(name, path, i)
+
+
+def listed(name: str, path: Path, i: int) -> Item:
+    """What line or row `i` of the list `path` names."""
+    if name.startswith(("http://", "https://", *STREAMS)):
+        return _single(name)
+    found = next((p for p in (Path(name), path.parent / name) if os.path.isfile(p)), None)
+    if found is None:
+        raise EyelineError(f"{path}:{i}: no such file: {name}")
+    return _single(found)
 
 
 def load(
@@ -161,9 +165,9 @@ def _loaded(item: Item, every: int, channels: int) -> Iterator[Loaded]:
         yield Loaded(read_picture(found, channels), name_of(item))
 
 
-def groups(loaded: Iterator[Loaded], size: int) -> Generator[list[Loaded]]:
+def groups(loaded: Iterator[T], size: int) -> Generator[list[T]]:
     """`size` at a time; what was loaded before an error comes before it."""
-    group: list[Loaded] = []
+    group: list[T] = []
     try:
         for one in loaded:
             group.append(one)
@@ -217,6 +221,11 @@ def _download(url: Any, channels: int) -> Tensor | Video:
         data = answer.read(URL_LIMIT + 1)
     if len(data) > URL_LIMIT:
         raise EyelineError(f"{shown}: larger than {URL_LIMIT // 2**20} MiB")
+    return read_bytes(data, shown, channels)
+
+
+def read_bytes(data: bytes, shown: str, channels: int = 3) -> Tensor:
+    """The same as `read_picture` of a picture's file in memory, which errors call `shown`."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "picture")
         file.write_bytes(data)

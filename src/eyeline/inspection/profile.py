@@ -142,7 +142,7 @@ def _step(
     stage: Any,
 ) -> None:
     scaler = loss_scaler(device, recipe.precision)
-    _, values = backward(model, [batch], device, recipe.precision, scaler)
+    _, values = backward(model, [batch], [1.0], device, recipe.precision, scaler)
     with stage("clip gradients"):
         scaler.unscale_(optimizer)
         look(values, clip_gradients(model, recipe.clip_norm))

@@ -11,6 +11,7 @@ bitmap     bool (G, H, W)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,33 @@ def decode_masks(segmentations: Sequence[Segmentation], height: int, width: int)
         if encoded:
             mask[:] = library.decode(encoded)
     return masks
+
+
+def check_segmentation(segmentation: Any, height: int, width: int) -> None:
+    """Can `decode_masks` read it, for a picture of this size?
+
+    Raises:
+        ValueError: what is wrong, in words.
+    """
+    try:
+        if isinstance(segmentation, list):
+            if not all(isinstance(polygon, list) for polygon in segmentation):
+                raise ValueError("polygons should be lists of numbers")
+            if odd := [len(polygon) for polygon in segmentation if len(polygon) % 2]:
+                raise ValueError(
+                    f"a polygon has {odd[0]} numbers, not an x and a y for each corner"
+                )
+            if not all(all(map(isfinite, polygon)) for polygon in segmentation):
+                raise ValueError("a corner is not finite")
+        elif not isinstance(segmentation, dict) or not {"size", "counts"} <= {*segmentation}:
+            raise ValueError("it should be polygons, or a mask with size and counts")
+        else:
+            counts = segmentation["counts"]
+            if isinstance(counts, list) and not all(type(n) is int and n >= 0 for n in counts):
+                raise ValueError("counts should be whole numbers from 0 on")
+            decode_masks([segmentation], height, width)
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+        raise ValueError(str(error).partition("\n")[0].rstrip(".")) from None
 
 
 def mask_to_polygons(mask: Tensor | Masks) -> list[list[float]]:

@@ -19,7 +19,6 @@ from torch.utils.data import Dataset
 from eyeline.data.loader import build_loader
 from eyeline.errors import EyelineError
 from eyeline.nn.detector import prepare_of
-from eyeline.training.logs import memory_mb
 from eyeline.training.memory import is_lack_of_memory
 from eyeline.training.recipe import Recipe
 from eyeline.training.recompute import recomputing
@@ -30,6 +29,7 @@ from eyeline.training.step import (
     start_trial,
     train_step,
 )
+from eyeline.training.system import memory_mb
 
 NEAR = 0.95  # of the best speed: a smaller batch with so much is preferred
 CLEAR = Path("/proc/self/clear_refs")  # Linux: 5 in it makes the peak what is held now

@@ -1,25 +1,34 @@
-"""What a run tells: a progress bar or plain lines, metrics.jsonl, TensorBoard."""
+"""What a run tells: a progress bar or plain lines, metrics.jsonl, its page, and other writers."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eyeline.errors import EyelineError
 from eyeline.files import Lines, write_whole
+from eyeline.training.page import RunPage
 from eyeline.training.recipe import Recipe
+from eyeline.training.resuming import flat
 from eyeline.training.saving import Position, RunFolder
+from eyeline.training.status import Status
+from eyeline.training.system import memory_mb, system_figures
+from eyeline.training.writers import Writer, open_writers
+
+if TYPE_CHECKING:
+    from eyeline.evaluation.evaluate import Report
+
+T = TypeVar("T")
 
 Numbers = Mapping[str, float | None]
 
@@ -28,7 +37,8 @@ class Log:
     """Writes a run's records to its folder and shows them; silent where it does not write.
 
     A line of metrics.jsonl has "event" ("step" or "epoch"), "step" and "epoch" from 1, and losses,
-    speed and the like; null stands for a number that does not exist.
+    speed and the like; null stands for a number that does not exist. data_wait is the share of the
+    time in which nothing was done but wait for pictures.
 
     Args:
         total: steps of the whole run.
@@ -39,7 +49,9 @@ class Log:
         self.run, self.folder = folder, folder.path if folder.writes else None
         self.recipe, self.total, self.at = recipe, total, at
         self.bar: Progress | None = None
-        self.writer: Any = None
+        self.writers: list[Writer] = []
+        self.page: RunPage | None = None
+        self.waited = 0.0  # seconds for the loader
 
     def __enter__(self) -> Log:
         self.stack = ExitStack()
@@ -51,9 +63,12 @@ class Log:
         self.lines = Lines(path)
         self.stack.callback(self.lines.close)
         self.run.before_saving = self.lines.sync  # a state has no line missing before it
-        if make := _summary_writer(self.recipe.log.tensorboard):
-            self.writer = make(str(self.folder / "tensorboard"), purge_step=self.at.step + 1)
-            self.stack.callback(self._close_writer)
+        self.writers = open_writers(self.recipe, self.folder, self.at.step, self.say)
+        self.status = self.stack.enter_context(Status(self.folder))
+        self.page = RunPage(self.run, self.total)
+        values = {"run": self.folder.resolve().name, **flat(self.recipe.model_dump(mode="json"))}
+        for writer in self.writers:
+            writer.config(values)
         console = Console()
         if console.is_terminal:
             columns = (
@@ -68,15 +83,31 @@ class Log:
         self.say(f"run folder {self.folder}, {self.total} steps")
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.stack.close()
+    def __exit__(self, *error: Any) -> None:
+        self.stack.__exit__(*error)
+        if self.folder is not None:
+            for writer in self.writers:
+                writer.close(self.status.values["state"])
+            self._on_page(RunPage.write)
 
     def start_epoch(self) -> None:
         """Start the clocks."""
         self._mark()
         self.epoch_began = self.began
 
+    def timed(self, groups: Iterable[T]) -> Iterator[T]:
+        """The same groups; the time is taken that each has to be waited for."""
+        iterator = iter(groups)
+        while True:
+            began = time.perf_counter()
+            group = next(iterator, None)
+            self.waited += time.perf_counter() - began
+            if group is None:
+                return
+            yield group
+
     def _mark(self) -> None:
+        self.waited = 0.0
         self.began = time.perf_counter()
         self.step_before, self.pictures_before = self.at.step, self.at.pictures
 
@@ -103,6 +134,7 @@ class Log:
         seconds = time.perf_counter() - self.began
         speed = (at.pictures - self.pictures_before) / seconds
         left = (self.total - at.step) * seconds / (at.step - self.step_before)
+        waited = self.waited
         self._mark()
         self._write(
             event="step",
@@ -111,10 +143,13 @@ class Log:
             gradient_norm=norm,
             seconds=seconds,
             pictures_per_second=speed,
+            data_wait=waited / seconds,
             memory_mb=memory_mb(device),
+            system=system_figures(device, self.folder),
             **({} if scale is None else {"loss_scale": scale}),
             **({} if scale is None and not at.skipped else {"skipped": at.skipped}),
         )
+        self._on_page(RunPage.write_if_due)
         if not self.bar:
             remaining = timedelta(seconds=round(left))
             self.say(
@@ -122,8 +157,10 @@ class Log:
                 f"{speed:.1f} pictures/s  {remaining} left"
             )
 
-    def epoch(self, val_losses: dict[str, float], metrics: Numbers) -> None:
-        """After each epoch; both empty where it was not evaluated."""
+    def epoch(
+        self, val_losses: dict[str, float], metrics: Numbers, report: Report | None = None
+    ) -> None:
+        """After each epoch; both empty, and no report, where it was not evaluated."""
         if self.folder is None:
             return
         losses = self.at.mean_losses()
@@ -136,6 +173,9 @@ class Log:
             train_seconds=self.began - self.epoch_began,  # the last step was logged
             seconds=seconds,
         )
+        if report is not None:
+            self._on_page(partial(RunPage.evaluated, report=report, epoch=self.at.epoch + 1))
+        self._on_page(RunPage.write)
         told = dict.fromkeys(("AP", "AP50", "AP75", self.recipe.eval.metric))  # each once
         shown = {name: metrics[name] for name in told if name in metrics and name != "loss"}
         shown = {"val loss": metrics["loss"], **shown} if metrics else {}
@@ -157,30 +197,17 @@ class Log:
         record = {"event": event, "step": self.at.step, "epoch": self.at.epoch + 1, **values}
         with suppress(OSError):  # a full disk: lines wait, and the next state says it
             self.lines.add(json.dumps(_finite(record), allow_nan=False))
+        numbers = dict(_flat({"epoch": self.at.epoch + 1.0, **values}, f"{event}/"))
+        for writer in self.writers:
+            writer.scalars(self.at.step, numbers)
+
+    def _on_page(self, act: Callable[[RunPage], None]) -> None:
         try:
-            for name, value in _flat(values, f"{event}/") if self.writer else ():
-                self.writer.add_scalar(name, value, self.at.step)
-        except OSError as error:  # which its writer does not survive
-            self._close_writer()
-            self.say(f"no more is written for TensorBoard ({error}); metrics.jsonl has it all")
-
-    def _close_writer(self) -> None:
-        if self.writer:
-            with suppress(OSError):
-                self.writer.close()
-        self.writer = None
-
-
-def memory_mb(device: torch.device) -> float:
-    """Peak memory so far, in MB: the GPU's, else the process's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    try:
-        import resource
-    except ImportError:  # Windows
-        return math.nan
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+            if self.page:
+                act(self.page)
+        except Exception as error:  # a picture that cannot be drawn ends no run
+            self.say(f"{self.folder}: no more of its page ({' '.join(str(error).split())[:200]})")
+            self.page = None
 
 
 def _text(values: Numbers) -> str:
@@ -216,19 +243,3 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]
             yield from _flat(value, f"{prefix}{key}/")
         elif value is not None:
             yield prefix + key, value
-
-
-def _summary_writer(wanted: bool | Literal["auto"]) -> Any:
-    """TensorBoard's writer; None where it is not wanted, or not installed and only "auto"."""
-    if not wanted:
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        if wanted == "auto":
-            return None
-        hint = "install eyeline[log], or set log.tensorboard=auto"
-        raise EyelineError(
-            f"log.tensorboard is true, but there is no tensorboard: {hint}"
-        ) from error
-    return SummaryWriter

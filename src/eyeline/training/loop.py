@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from eyeline.data.loader import Loader, build_loader
 from eyeline.device import autocast
 from eyeline.errors import EyelineError
-from eyeline.evaluation.evaluate import eval_mode, evaluate
+from eyeline.evaluation.evaluate import Report, eval_mode, evaluate
 from eyeline.metrics.detection import COCO_NUMBERS
 from eyeline.nn.detector import prepare_of
 from eyeline.processes import any_process, in_order, of_all, of_first, place
@@ -54,6 +54,7 @@ from eyeline.training.step import (
 MASK_NUMBERS = tuple(f"mask_{name}" for name in COCO_NUMBERS)
 Metrics = Mapping[str, float | None]
 Measure = Callable[[nn.Module], Metrics]
+OnEpoch = Callable[[int, Metrics], bool]
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,12 @@ class Run:
 
 
 @together()
-def train_recipe(recipe: Recipe, resume: bool = False) -> Run:
+def train_recipe(recipe: Recipe, resume: bool = False, on_epoch: OnEpoch | None = None) -> Run:
     """Open the data and build the model that a recipe names, and train."""
     model, dataset, val_dataset = build(recipe)
     if getattr(dataset, "masks", False):  # as a model that needs some has had them read
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"masks": True})})
-    return train(model, dataset, val_dataset, recipe, resume=resume)
+    return train(model, dataset, val_dataset, recipe, resume=resume, on_epoch=on_epoch)
 
 
 @together()
@@ -83,6 +84,7 @@ def train(
     *,
     resume: bool = False,
     measure: Measure | None = None,
+    on_epoch: OnEpoch | None = None,
     **fields: Any,
 ) -> Run:
     """Train a model; its weights, numbers and the state to resume from go to a run folder.
@@ -99,6 +101,9 @@ def train(
             was then, such as `batch_size`, is said.
         measure: gives a model's metrics; by default COCO's and VOC's on `val_dataset`. All
             processes call it, and what the first one gets counts.
+        on_epoch: called by the first process with the number, from 1, and the metrics of each epoch
+            that was evaluated, before it is saved as done (so once more where it is resumed there);
+            True ends the run.
         fields: of the recipe, over `recipe`: epochs=10, optimizer={"lr": 1e-3}, out="runs/a" ...
 
     Raises:
@@ -117,7 +122,7 @@ def train(
     val_loader = None
     if val_dataset is not None:
         val_loader = build_loader(val_dataset, recipe.eval.batch_size, prepare, False, workers)
-        measure = measure or _detection_metrics(model, val_dataset, recipe)
+        measure = measure or DetectionMetrics(model, val_dataset, recipe)
     elif measure is not None:
         raise EyelineError("measure= is called after an evaluation, which needs val_dataset=")
     if recipe.stop_after and (val_loader is None or not recipe.eval.every):
@@ -164,7 +169,7 @@ def train(
             at.batches = len(loader)
             model.train()
             log.start_epoch()
-            for group in groups(loader, recipe.accumulate):
+            for group in log.timed(groups(loader, recipe.accumulate)):
                 seed_generators(recipe.seed, at.epoch, at.step, rank)
                 where = f"epoch {at.epoch + 1}, step {at.step + 1}"
                 step = partial(train_step, shared, group, optimizer, scaler, recipe, device, where)
@@ -185,7 +190,7 @@ def train(
                 if folder.is_due(at):
                     folder.save_state(state, at)
 
-            val_losses, now, enough = {}, {}, False
+            val_losses, now, enough = {}, {}, ""
             if measure and val_loader and _due(at.epoch + 1, recipe):
                 folder.save_state(state, at)
                 told = evaluation_told(f"epoch {at.epoch + 1}", recipe, device)
@@ -197,14 +202,17 @@ def train(
                 if _better(metrics, recipe.eval.metric, at.best):
                     at.best, at.best_epoch = metrics[recipe.eval.metric], at.epoch + 1
                     folder.save_weights(result, "best")
-                enough = at.epoch + 1 - at.best_epoch >= (recipe.stop_after or math.inf)
-            log.epoch(val_losses, now)
+                if at.epoch + 1 - at.best_epoch >= (recipe.stop_after or math.inf):
+                    enough = f"{recipe.eval.metric} was best after epoch {at.best_epoch}"
+                if any_process(bool(folder.writes and on_epoch and on_epoch(at.epoch + 1, now))):
+                    enough = enough or "it was told to"
+            log.epoch(val_losses, now, getattr(measure, "report", None) if now else None)
             at.next_epoch()
-            at.stopped = enough
+            at.stopped = bool(enough)
             folder.save_weights(result, "last")
             folder.save_state(state, at)
             if at.stopped and at.epoch < recipe.epochs:
-                log.say(f"stopped: {recipe.eval.metric} was best after epoch {at.best_epoch}")
+                log.say(f"stopped: {enough}")
                 break
         folder.check_saved()
     return Run(folder.path, metrics, at.best)
@@ -226,28 +234,32 @@ def _validation_losses(
     return at.mean_losses()
 
 
-def _detection_metrics(model: nn.Module, dataset: Dataset[Any], recipe: Recipe) -> Measure:
-    known = [*COCO_NUMBERS, "AP_11point", "AP_every_point", "loss"]
-    if getattr(model, "needs_masks", False):  # and so predicts some
-        known += MASK_NUMBERS
-    if recipe.eval.metric not in known:
-        raise EyelineError(
-            f"eval.metric: there is no {recipe.eval.metric!r}; choose one of {', '.join(known)}"
-        )
+class DetectionMetrics:
+    """COCO's and VOC's numbers of a model; `report` is the whole of the last evaluation."""
 
-    def measure(model: nn.Module) -> Metrics:
-        report = evaluate(
+    report: Report | None = None
+
+    def __init__(self, model: nn.Module, dataset: Dataset[Any], recipe: Recipe) -> None:
+        self.dataset, self.recipe = dataset, recipe
+        known = [*COCO_NUMBERS, "AP_11point", "AP_every_point", "loss"]
+        if getattr(model, "needs_masks", False):  # and so predicts some
+            known += MASK_NUMBERS
+        if recipe.eval.metric not in known:
+            raise EyelineError(
+                f"eval.metric: there is no {recipe.eval.metric!r}; choose one of {', '.join(known)}"
+            )
+
+    def __call__(self, model: nn.Module) -> Metrics:
+        self.report = report = evaluate(
             model,
-            dataset,
-            recipe.eval.batch_size,
-            precision=recipe.precision,
+            self.dataset,
+            self.recipe.eval.batch_size,
+            precision=self.recipe.precision,
             progress=False,
-            workers=recipe.data.workers,
+            workers=self.recipe.data.workers,
         )
         segm = {f"mask_{name}": value for name, value in (report.segm or {}).items()}
         return {**report.coco, **report.voc, **segm}
-
-    return measure
 
 
 def _frozen(model: nn.Module) -> str:

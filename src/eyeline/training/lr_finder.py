@@ -17,9 +17,9 @@ from torch.utils.data import Dataset
 
 from eyeline.data.loader import build_loader
 from eyeline.errors import EyelineError
+from eyeline.evaluation.charts import lines_svg
 from eyeline.nn.detector import prepare_of
 from eyeline.training.checks import NotFinite
-from eyeline.training.plot import Line, line_chart
 from eyeline.training.recipe import Recipe
 from eyeline.training.recompute import recomputing
 from eyeline.training.step import groups, loss_scaler, seed_generators, start_trial, train_step
@@ -66,18 +66,19 @@ class LrCurve:
 
     def to_svg(self) -> str:
         """The curve; the y axis leaves out where the loss has run away."""
-        lines = [
-            Line("loss", list(zip(self.rates, self.losses, strict=True)), pale=True),
-            Line("smoothed loss", list(zip(self.rates, self.smoothed, strict=True))),
-        ]
+        lines = {
+            "loss": list(zip(self.rates, self.losses, strict=True)),
+            "smoothed loss": list(zip(self.rates, self.smoothed, strict=True)),
+        }
         marks = [(self.lowest, f"lowest {self.lowest:.1e}")]
         if self.suggestion is not None:
             marks.insert(0, (self.suggestion, f"suggested {self.suggestion:g}"))
         low = min(*self.losses, *self.smoothed)
         high = max(self.smoothed[: self._lowest() + 1])
-        return line_chart(
-            lines, "learning rate", "loss", True, marks, y_range=(low, high + 0.5 * (high - low))
-        )
+        return lines_svg(
+            lines, "learning rate", "loss", merit=False, log_x=True, pale=("loss",), marks=marks,
+            y_range=(low, high + 0.5 * (high - low)),
+        )  # fmt: skip
 
 
 def lr_find(

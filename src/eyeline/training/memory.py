@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 
 from eyeline.errors import EyelineError
-from eyeline.training.logs import memory_mb
 from eyeline.training.recipe import Recipe
+from eyeline.training.system import memory_mb
 
 # Of the CPU's allocator, of C++, of CUDA and its libraries, none of which has a class for it.
 SIGNS = ("can't allocate memory", "bad_alloc", "out of memory", "ALLOC_FAILED")

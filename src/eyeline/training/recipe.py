@@ -136,6 +136,9 @@ class Save(Section):
 class Log(Section):
     every: Count = 20  # steps
     tensorboard: bool | Literal["auto"] = "auto"  # auto: where it is installed
+    wandb: str | None = None  # a project of W&B: PROJECT or ENTITY/PROJECT
+    mlflow: str | None = None  # an experiment of MLflow
+    report: Positive | None = 5.0  # minutes between two of the run's page, besides each epoch's
 
 
 class Recipe(Section):
@@ -194,7 +197,7 @@ def load_recipe(
             text = Path(source).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise EyelineError(f"{source}: cannot be read as a recipe: {error}") from error
-        values = _parse(text, str(source))
+        values = parse_yaml(text, str(source))
         if values is None:
             values = {}
         if not isinstance(values, dict):
@@ -209,10 +212,10 @@ def load_recipe(
         if any(path[: len(keys)] == keys[: len(path)] for keys in set_here):
             where = f"{COMMAND_LINE}: "
         elif text:
-            where = f"{source}:{_line(text, path)}: "
+            where = f"{source}:{line_of(text, path)}: "
         else:
             where = ""
-        raise EyelineError(where + _explain(path, first)) from error
+        raise EyelineError(where + explain(path, first)) from error
 
 
 def merge(values: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,8 +231,13 @@ def merge(values: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the recipe with every default filled in, but for `out`: that is where it lies."""
+    save_yaml(recipe.model_dump(exclude={"out"}), path)
+
+
+def save_yaml(values: Mapping[str, Any], path: Path) -> None:
+    """Write values that `parse_yaml` reads back."""
     with path.open("w", encoding="utf-8") as file:
-        _yaml().dump(recipe.model_dump(exclude={"out"}), file)
+        _yaml().dump(dict(values), file)
 
 
 class CoreSchema(BaseResolver):
@@ -279,7 +287,8 @@ def _yaml() -> YAML:
     return yaml
 
 
-def _parse(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a text; `where` it stands is named in the EyelineError that it is none."""
     try:
         return _yaml().load(text)
     except (YAMLError, ValueError, TypeError) as error:  # TypeError: a list as a key
@@ -295,29 +304,38 @@ def _override(values: dict[str, Any], text: str) -> tuple[str, ...]:
     path = tuple(key.split("."))
     if not equals or not all(path):
         raise EyelineError(f"{COMMAND_LINE}: {text!r} is not of the form key.sub=value")
+    set_key(values, key, parse_yaml(value, f"{COMMAND_LINE}: {key}"), f"{COMMAND_LINE}: ")
+    return path
+
+
+def set_key(values: dict[str, Any], key: str, value: Any, where: str = "") -> None:
+    """Set "key.sub" in place, with the sections it needs; raises EyelineError where one is none."""
+    path = key.split(".")
     for i, part in enumerate(path[:-1], 1):
         inner = values.get(part)
         if not isinstance(inner, dict | None):
             section = ".".join(path[:i])
             raise EyelineError(
-                f"{COMMAND_LINE}: {key} cannot be set, as {section} is {inner!r}; "
+                f"{where}{key} cannot be set, as {section} is {inner!r}; "
                 f"give all of it, {section}={{{path[i]}: ...}}"
             )
         values[part] = dict(inner or {})
         values = values[part]
-    values[path[-1]] = _parse(value, f"{COMMAND_LINE}: {key}")
-    return path
+    values[path[-1]] = value
 
 
 # pydantic names the branch of a union in an error's location; our keys are never called so.
 _BRANCHES = {"bool", "str", "int", "float", "dict[str,any]", "literal['auto']"}
 
 
-def _explain(path: tuple[int | str, ...], error: Mapping[str, Any]) -> str:
+def explain(
+    path: tuple[int | str, ...], error: Mapping[str, Any], kind: type[BaseModel] | None = None
+) -> str:
+    """What pydantic found at a path, in words, with the nearest key of the kind (of a recipe)."""
     key = ".".join(map(str, path))
     if error["type"] == "extra_forbidden":
         parent, _, last = key.rpartition(".")
-        known = list(_keys(Recipe))
+        known = list(_keys(kind or Recipe))
         here = [k for k in known if k.rpartition(".")[0] == parent]
         near = (
             get_close_matches(key, here, n=1, cutoff=0.8)
@@ -341,7 +359,7 @@ def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
                 yield from _keys(kind, f"{prefix}{name}.")
 
 
-def _line(text: str, path: Sequence[int | str]) -> int:
+def line_of(text: str, path: Sequence[int | str]) -> int:
     """The line, from 1, on which the value at `path` stands, or the last of its parents."""
     node = _yaml().compose(io.StringIO(text))
     line = 0

@@ -62,7 +62,7 @@ def check_same(
         EyelineError: names the first that may not be another.
     """
     advice = f"or start another from its weights with weights={folder / 'last.safetensors'}"
-    a, b = _flat(before), _flat(values_of(recipe))
+    a, b = flat(before), flat(values_of(recipe))
     for key in [*a, *(key for key in b if key not in a)]:
         fixed = any(key == one or key.startswith(f"{one}.") for one in UNCHANGED)
         if fixed and a.get(key) != b.get(key):
@@ -86,8 +86,8 @@ def changes(
     before: Mapping[str, Any], recipe: Recipe, then: Mapping[str, Any], around: Mapping[str, Any]
 ) -> Iterator[str]:
     """A line for each thing that is another than when the state was saved."""
-    a = _flat(before) | {key: then[key] for key in AROUND}
-    b = _flat(values_of(recipe)) | {key: around[key] for key in AROUND}
+    a = flat(before) | {key: then[key] for key in AROUND}
+    b = flat(values_of(recipe)) | {key: around[key] for key in AROUND}
     for key in [*a, *(key for key in b if key not in a)]:
         if a.get(key) != b.get(key):
             meaning = f": {MEANS[key]}" if key in MEANS else ""
@@ -103,10 +103,10 @@ def values_of(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values by their dotted keys."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in values.items():
-        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {}
-        flat |= inner or {prefix + key: value}
-    return flat
+        inner = flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {}
+        found |= inner or {prefix + key: value}
+    return found

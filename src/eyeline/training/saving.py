@@ -12,6 +12,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain, count
@@ -40,7 +41,8 @@ LEFT_OUT = "left_out.json"
 # What a run writes into its folder before it has saved a state.
 EARLY = (
     "recipe.yaml", MODEL_FILE, "metrics.jsonl", "best.safetensors", "last.safetensors",
-    LEFT_OUT, "tensorboard/events.*",
+    LEFT_OUT, "tensorboard/events.*", "status.json", "report.html",
+    "tracking.json",
 )  # fmt: skip
 
 
@@ -167,6 +169,7 @@ class RunFolder:
             return
         for file in chain.from_iterable(map(self.path.glob, EARLY)):
             file.unlink()
+        shutil.rmtree(self.path / "wandb", ignore_errors=True)
         for folder, made in ((self.path / "tensorboard", True), (self.path, self.made)):
             if made and folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
@@ -356,6 +359,14 @@ def _load(path: Path) -> dict[str, Any]:
             raise ValueError(f"{damaged} is not as it was written")
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
+
+
+def last_position(folder: Path) -> Position | None:
+    """Where the newest state of a run that can be read stands; None: there is none."""
+    for path in (folder / STATE, folder / PREVIOUS):
+        with suppress(Exception):  # whatever a flipped bit makes a reader stumble over
+            return Position(**_load(path)["position"])
+    return None
 
 
 def _with_options(part: Any, state: dict[str, Any]) -> dict[str, Any]:

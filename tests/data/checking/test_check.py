@@ -197,6 +197,29 @@ def not_listed(data: Coco) -> Found:
     return "unlisted", str(path), "nothing annotates it"
 
 
+def listed_twice(data: Coco) -> Found:
+    images = data.content["train"]["images"]
+    images.append({**images[2], "id": 77})
+    data.annotation("train", 9)["image_id"] = 77
+    return "reference", str(data.picture("train", 2)), "listed twice, with different objects"
+
+
+def broken_mask(data: Coco) -> Found:
+    data.annotation("train", 5)["segmentation"] = {"size": [HEIGHT, WIDTH], "counts": [7]}
+    return "field", data.place("train", 5), "its segmentation: "
+
+
+def outline_of_two_corners(data: Coco) -> Found:
+    data.annotation("train", 5)["segmentation"] = [[3, 3, 9, 9]]
+    return "field", data.place("train", 5), "three corners"
+
+
+def zeroed(data: Coco) -> Found:
+    data.save()
+    data.file("val").write_bytes(bytes(300))
+    return "file", f"{data.file('val')}:1:1", "not valid JSON"
+
+
 def not_json(data: Coco) -> Found:
     data.save()
     data.file("val").write_text('{"images": [\n  {"id": 1,}\n]}')
@@ -207,7 +230,8 @@ PLANTS: list[Plant] = [
     cut, missing, no_picture, other_size, no_size, outside, flat, endless, tiny, shares, no_box,
     no_such_image, one_id_for_two_images, one_id_for_two_objects, unknown_class, mistyped_in_val,
     mistyped, other_case, nothing_to_learn, never_used, gaps, other_ids, drawn_twice, in_two_splits,
-    saved_again_in_val, saved_again, not_listed, not_json,
+    saved_again_in_val, saved_again, not_listed, listed_twice, broken_mask,
+    outline_of_two_corners, not_json, zeroed,
 ]  # fmt: skip
 
 
@@ -215,7 +239,7 @@ PLANTS: list[Plant] = [
 def test_a_fault_planted_alone_is_found_alone(plant: Plant, tmp_path: Path) -> None:
     data = Coco(tmp_path)
     kind, where, what = plant(data)
-    if plant is not not_json:
+    if plant not in (not_json, zeroed):
         data.save()
     report = check(tmp_path)
     assert told(report) == [(kind, where)]

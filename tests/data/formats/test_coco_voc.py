@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -296,8 +297,16 @@ def test_broken_voc_is_explained(tmp_path: Path) -> None:
         open_annotations(root, "train")
     for file in root.glob("ImageSets/Main/*"):
         file.unlink()
-    with fails("'train'", "ImageSets/Main/*.txt"):
-        open_annotations(root, "train")
+    with fails("no split 'val'", "there are: train"):
+        open_annotations(root, "val")
+
+
+def test_voc_without_lists_is_all_to_train_on(tmp_path: Path) -> None:
+    root = write_voc(tmp_path, {"train": {"p": "dog"}, "val": {"q": "cat"}})
+    shutil.rmtree(root / "ImageSets")
+    found = open_annotations(root, "train")
+    assert found.classes == ["ant", "cat", "dog"]
+    assert {record.path.stem for record in found.records} == {"p", "q"}
 
 
 def test_several_voc_folders(tmp_path: Path) -> None:

@@ -58,6 +58,18 @@ def coco_entry(key: str, index: int, **changed: object) -> Callable[[Path], None
 TABLE, BOXES = "train/_annotations.csv", "*-bbox.csv"
 VIA, ONE, CVAT = "train/via_region_data.json", "train/*.json", "annotations.xml"
 XML, LABEL, LINES = "Annotations/*.xml", "labels/train/*.txt", "training/label_2/*.txt"
+BROKEN = [  # segmentations, and what is said of them
+    ([[1, 2, 3, 4, 5, 6, 7]], "7 numbers"),
+    ([[1, 2, 3, float("nan"), 5, 6]], "not finite"),
+    ([[1, 2, 3, "x", 5, 6]], "real number"),
+    (["x"], "lists of numbers"),
+    ("x", "polygons, or a mask"),
+    ({"counts": [5]}, "polygons, or a mask"),
+    ({"size": [3, 4], "counts": [12]}, "a mask of size [3, 4]"),
+    ({"size": [480, 640], "counts": [5, 6]}, "RLE"),
+    ({"size": [480, 640], "counts": [-1, 307201]}, "from 0 on"),
+    ({"size": [480, 640], "counts": "abc"}, "RLE"),
+]
 CASES = [  # what is done, the kind and a word of what is told, the objects of each picture left
     ("coco", coco_entry("annotations", 2, bbox=[1, 2]), "field", "annotations[2]", [2, 1, 2]),
     ("coco", coco_entry("annotations", 2, category_id=9), "reference", "category_id 9", [2, 1, 2]),
@@ -96,6 +108,12 @@ CASES = [  # what is done, the kind and a word of what is told, the objects of e
     ("cvat", change(CVAT, 'xtl="1"', 'xtl=""'), "field", "annotations.xml:", [1, 2, 2]),
     ("cvat", change(CVAT, 'label="cat"', 'label="cats"'), "class", "mean 'cat'", [1, 2, 2]),
     ("cvat", remove("images/train/b.jpg"), "picture", "no such picture", [2, 2]),
+]
+
+
+CASES += [
+    ("coco", coco_entry("annotations", 2, segmentation=broken), "field", said, [2, 1, 2])
+    for broken, said in BROKEN
 ]
 
 

@@ -161,6 +161,18 @@ def test_regions_spread_over_all_classes(made: Annotations) -> None:
     assert record.attribute("truncated").tolist() == [0.3, 0, 1, 0, 0, 0]
 
 
+def test_what_regions_share_is_outlined_once(made: Annotations) -> None:
+    """A region of 80 classes would else take 80 times as long."""
+    region = encode_rle(np.eye(made.records[0].height, made.records[0].width)[None] > 0)[0]
+    made.records[0].labels[3] = REGION
+    made.records[0].segmentations = [[], [], [], region]
+    kept, words = fitted(made, YOLO - {"masks"} | {"crowd"})
+    shared = kept.records[0].segmentations[3:]
+    assert len(shared) == len(made.classes) > 1
+    assert shared[0] and all(other is shared[0] for other in shared)
+    assert f"{len(shared)} masks become outlines of the same pixels" in words
+
+
 def test_joined_outlines_cover_what_they_covered() -> None:
     parts = [[0, 0, 3, 0, 3, 3, 0, 3], [5, 1, 8, 1, 8, 5], [1, 4, 4, 4, 4, 6]]
     assert (decode_masks([[joined(parts)]], 6, 8) == decode_masks([parts], 6, 8)).all()

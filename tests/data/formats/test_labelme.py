@@ -204,7 +204,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, change: dict[str, Any], said: st
     ("mask", "said"),
     [
         (None, "should be a PNG in base64, not None"),
-        ("!!", "is no PNG in base64"),
+        ("!!", "is no PNG in base64: it begins like none"),
         (png(BITMAP)[:40], "is no PNG in base64"),
         (png(np.ones((2, 9), bool)), "has 9x2 pixels, its points span 3x2"),
     ],

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from eyeline.data.checking import check
 from eyeline.data.formats import open_annotations
 from eyeline.errors import EyelineError
 
@@ -137,6 +138,17 @@ def test_broken_descriptions_are_named(tmp_path: Path, yaml: str, said: tuple[st
     root = data_set(tmp_path, yaml)
     put(root / "list.txt", "images/train/a.png\nimages/c.png\n")
     fails(root, *said)
+
+
+def test_a_split_that_is_named_but_not_there(tmp_path: Path) -> None:
+    """As of exports without pictures to test on."""
+    root = data_set(tmp_path, "train: ../images/train\ntest: ../test/images\nnames: [cat, dog]\n")
+    assert len(open_annotations(root, "train").records) == 2
+    fails(root, "data.yaml:2", "test: there is no", "take out the line", split="test")
+    report = check(root)
+    assert list(report.splits) == ["train"]
+    errors = [fault.where for fault in report.faults if fault.severity == "error"]
+    assert errors == [f"{root / 'data.yaml'}:2: test"]
 
 
 def test_labels_that_are_not_there_or_belong_to_nothing(tmp_path: Path) -> None:

@@ -159,6 +159,10 @@ def cifar10() -> bytes:
     return gzip.compress(tarred(files), mtime=0)
 
 
+LABEL = b"""Original label for object 1 "PASpersonWalking" : "PennFudanPed"
+"""
+
+
 def archives() -> dict[str, bytes]:
     """All public archives by their names, small."""
     json_ = json.dumps({"a.jpg1": {"filename": "a.jpg", "regions": []}}).encode()
@@ -169,6 +173,7 @@ def archives() -> dict[str, bytes]:
     for i in range(2):
         pedestrians[f"PennFudanPed/PNGImages/Penn{i}.png"] = picture("PNG", value=i)
         pedestrians[f"PennFudanPed/PedMasks/Penn{i}_mask.png"] = picture("PNG", "L", 1)
+        pedestrians[f"PennFudanPed/Annotation/Penn{i}.txt"] = LABEL
     return {
         "VOCtrainval_06-Nov-2007.tar": voc(2007, "trainval", range(1, 7)),
         "VOCtest_06-Nov-2007.tar": voc(2007, "test", range(7, 10)),

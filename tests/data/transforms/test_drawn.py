@@ -96,7 +96,8 @@ def test_where_pixels_are_sampled_boxes_are_those_of_the_masks(name: str, seed: 
     _, (image, target) = run(RESAMPLED[name], seed)
     # Whole boxes are scaled, not measured; and where a mask shrinks, its thin tips are lost.
     limit = {"resize": 2.0, "multi_scale": 2.0, "mosaic": 1.0}.get(name, 1e-6)
-    stray = 5 if name == "all" else 0  # sampled twice, slivers lose their edges
+    # Sampled twice, slivers lose their edges; a mosaic's pictures shrink, and with them thin tips.
+    stray = {"all": 5, "mosaic": 2}.get(name, 0)
     there = target["masks"].flatten(1).any(1)
     assert ((extents(target["masks"]) - target["boxes"])[there].abs() <= limit).all()
     for label, mask in zip(target["labels"].tolist(), target["masks"], strict=True):

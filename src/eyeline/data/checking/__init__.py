@@ -13,7 +13,14 @@ from eyeline.data.checking.boxes import check_boxes, check_corners
 from eyeline.data.checking.classes import check_classes
 from eyeline.data.checking.files import check_files
 from eyeline.data.checking.pictures import Track, check_copies, check_pictures, look_at_all
-from eyeline.data.checking.reading import Reading, empty_splits, ids_of, read_all, unknown_classes
+from eyeline.data.checking.reading import (
+    Reading,
+    empty_splits,
+    ids_of,
+    listed_twice,
+    read_all,
+    unknown_classes,
+)
 from eyeline.data.checking.report import Report
 from eyeline.data.checking.statistics import Statistics
 from eyeline.data.faults import KINDS, Fault, Faults
@@ -82,6 +89,7 @@ def check(
 def _annotation_faults(reading: Reading, unified: Splits, one_based: bool) -> list[Fault]:
     """All that can be said without the pictures."""
     found = unknown_classes(reading) + ids_of(reading) + empty_splits(unified)
+    found += listed_twice(unified)
     if unified:
         found += check_classes(unified, reading.known, reading.training)
         if reading.format.NAME == "voc" and not one_based:

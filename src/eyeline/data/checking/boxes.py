@@ -65,6 +65,7 @@ def check_boxes(data: Annotations) -> Iterator[Fault]:
         record = flat.record(i)
         what = unsound(flat.boxes[i], record.width, record.height)
         yield flat.fault("box", i, f"{what}; mend it, or take it out")
+    yield from _thin_outlines(flat)
     yield from _other_meaning(flat, ~good & ~shares)
     sides = flat.boxes[:, 2:] - flat.boxes[:, :2]
     for i in np.flatnonzero(good & ~shares & (sides.min(1) < TINY)):
@@ -73,6 +74,17 @@ def check_boxes(data: Annotations) -> Iterator[Fault]:
         yield flat.fault("tiny", i, what)
     yield from _twice(flat, good)
     yield from _same_ids(flat)
+
+
+def _thin_outlines(flat: Flat) -> Iterator[Fault]:
+    """Outlines that enclose nothing: to learn their masks is to learn that nothing is there."""
+    first = 0
+    for record in flat.records:
+        for i, outline in enumerate(record.segmentations or []):
+            if outline and isinstance(outline, list) and max(map(len, outline)) < 6:
+                what = "no polygon of its outline has three corners; mend it, or leave it out"
+                yield flat.fault("field", first + i, what)
+        first += len(record.boxes)
 
 
 def _shares(flat: Flat) -> np.ndarray:

@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from eyeline.data.arrange import Splits, all_classes, rank_of, unions
+from eyeline.data.arrange import Splits, all_classes, rank_of, same_objects, unions
 from eyeline.data.faults import Fault, Faults
-from eyeline.data.formats import Format, read_options, recognise, split_of
+from eyeline.data.formats import Format, Record, read_options, recognise, split_of
 from eyeline.data.formats.annotations import unknown_class, with_classes
 from eyeline.errors import EyelineError
 
@@ -130,6 +130,18 @@ def ids_of(reading: Reading) -> list[Fault]:
             )
             found.append(Fault("numbers", data.source, what))
         first = own | first
+    return found
+
+
+def listed_twice(splits: Splits) -> list[Fault]:
+    """Pictures of which a split has two lists of objects: each would lack what the other has."""
+    found = []
+    for data in splits.values():
+        first: dict[Path, Record] = {}
+        for record in data.records:
+            if not same_objects(first.setdefault(record.path, record), record):
+                what = "is listed twice, with different objects; list it once, with all of them"
+                found.append(Fault("reference", record.path, f"{data.source}: it {what}"))
     return found
 
 

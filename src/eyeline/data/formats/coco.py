@@ -24,7 +24,7 @@ from eyeline.data.formats.fields import json_keys
 from eyeline.data.formats.fitting import SEPARATE
 from eyeline.data.formats.numbers import decimal, shortest
 from eyeline.data.formats.pictures import place_picture
-from eyeline.ops.segmentations import decode_masks
+from eyeline.ops.segmentations import check_segmentation, decode_masks
 
 NAME = "coco"
 TITLE = "COCO"
@@ -112,7 +112,7 @@ def read_coco(
                 raise Fault("picture", path, f"no such picture; {json_path} lists it")
             seen = path if picture is None or isfile(path) else picture
             size = _size(image, json_path) or picture_size(seen)
-            own = objects[image["id"]]
+            own = _with_sound_masks(objects[image["id"]], size, faults)
             records.append(record_of(path, size, own, image["id"], True, True, len(points)))
     ids = [category["id"] for category in categories]
     unread = _unread(content, bool(points))
@@ -143,6 +143,20 @@ def _object(
         area=area if _is_number(area) else None,  # by which COCO's metric tells small from large
         keypoints=_keypoints(annotation, where, points),
     )
+
+
+def _with_sound_masks(objects: list[Object], size: tuple[int, int], faults: Faults) -> list[Object]:
+    """The objects whose segmentation can be read, on a picture of size (height, width)."""
+    sound = []
+    for found in objects:
+        with faults:
+            try:
+                check_segmentation(found.segmentation, *size)
+            except ValueError as error:
+                what = f"its segmentation: {error}; mend it, or leave it out"
+                raise Fault("field", found.where, what) from None
+            sound.append(found)
+    return sound
 
 
 def _keypoint_names(categories: list[dict[str, Any]]) -> list[str]:
@@ -208,7 +222,8 @@ def _files(path: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for folder in (path / "annotations", path):
         for file in sorted(folder.glob("*.json")):
-            if not file.name.startswith(OTHER_TASKS) and _is_coco(file):
+            named = folder != path and file.name.startswith("instances_")  # whatever is in it
+            if named or (not file.name.startswith(OTHER_TASKS) and _is_coco(file)):
                 files.setdefault(_split(file), file)
     for file in sorted(path.glob("*/_annotations.coco.json")):
         files.setdefault(file.parent.name, file)

@@ -12,7 +12,13 @@ from eyeline.data.formats.annotations import REGION, Annotations, Record, spread
 from eyeline.data.formats.raster import mask_extent, rastered
 from eyeline.data.images import image_size
 from eyeline.errors import EyelineError
-from eyeline.ops.segmentations import Segmentation, decode_masks, encode_rle, mask_to_polygons
+from eyeline.ops.segmentations import (
+    Segmentation,
+    check_segmentation,
+    decode_masks,
+    encode_rle,
+    mask_to_polygons,
+)
 
 FEATURES = {
     "boxes": "a box that is not just the extent of its outline",
@@ -157,11 +163,17 @@ def _outlined(record: Record, holds: Collection[str], lost: Counter[str]) -> Rec
         lost["{} outline(s) become box(es)"] += sum(map(bool, record.segmentations))
         return replace(record, segmentations=None)
     boxes, segmentations = record.boxes.copy(), list(record.segmentations)
+    done: dict[int, tuple[Segmentation, Counter[str]]] = {}  # a region of every class has one
     for i, given in enumerate(segmentations):
         if not given:
             continue
-        _check(record, i)
-        segmentations[i] = kept = _converted(given, record, holds, lost)
+        if id(given) not in done:
+            _check(record, i)
+            own: Counter[str] = Counter()
+            done[id(given)] = _converted(given, record, holds, own), own
+        kept, own = done[id(given)]
+        segmentations[i] = kept
+        lost.update(own)
         if kept and "boxes" not in holds:
             boxes[i] = extent(kept, record.height, record.width)
             other = bool((boxes[i] != record.boxes[i]).any())
@@ -171,15 +183,10 @@ def _outlined(record: Record, holds: Collection[str], lost: Counter[str]) -> Rec
 
 def _check(record: Record, i: int) -> None:
     """Raises EyelineError where an object's segmentation is none."""
-    given = (record.segmentations or [])[i]
     try:
-        if isinstance(given, dict):
-            decode_masks([given], record.height, record.width)
-        elif not all(np.isfinite(np.reshape(polygon, (-1, 2))).all() for polygon in given):
-            raise ValueError("a corner is not finite")
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise EyelineError(f"{record.where[i]}: its segmentation: {reason}; mend it") from None
+        check_segmentation((record.segmentations or [])[i], record.height, record.width)
+    except ValueError as error:
+        raise EyelineError(f"{record.where[i]}: its segmentation: {error}; mend it") from None
 
 
 def _converted(

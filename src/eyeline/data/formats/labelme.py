@@ -21,7 +21,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from eyeline.data.faults import STRICT, Fault, Faults
 from eyeline.data.formats.annotations import (
@@ -190,7 +190,8 @@ def _decoded(text: Any, where: str, span: tuple[int, int]) -> np.ndarray:
     except Fault:  # which is a ValueError
         raise
     except (*DAMAGED, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
+        unknown = isinstance(error, UnidentifiedImageError)  # whose text names Python's objects
+        reason = "it begins like none" if unknown else " ".join(str(error).split())
         raise Fault("field", where, f"the mask is no PNG in base64: {reason}") from None
     drawn: np.ndarray = np.any(values.reshape(*values.shape[:2], -1), axis=2)
     return drawn

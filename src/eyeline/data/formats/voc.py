@@ -28,7 +28,7 @@ from eyeline.errors import EyelineError
 
 NAME = "voc"
 TITLE = "Pascal VOC"
-LAYOUT = "Annotations/*.xml, JPEGImages/ and ImageSets/Main/*.txt"
+LAYOUT = "Annotations/*.xml, JPEGImages/, and ImageSets/Main/*.txt for its splits"
 Parsed = tuple[Path, Element, dict[Element, int]]  # a file, its tree, its objects' lines
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 HOLDS = frozenset(("boxes", "sizes", "empty", "blanks", *SEPARATE, *FLAGS))
@@ -41,7 +41,7 @@ def read_voc(
 
     Args:
         root: the folder of Annotations/, JPEGImages/ and ImageSets/.
-        split: a file of ImageSets/Main, without ".txt".
+        split: a file of ImageSets/Main, without ".txt"; "train" for all where there is none.
         classes: names of the labels 0 .. K-1. By default those of classes.txt in `root`, which
             VOC itself does not have, or the sorted names found in a split that is for training
             ("train", "trainval" ...), and for others those found in "train".
@@ -122,7 +122,7 @@ def read_voc_file(path: str | Path, picture: str | Path) -> Annotations:
 def splits(path: Path) -> list[str] | None:
     if not ((path / "Annotations").is_dir() and (path / "JPEGImages").is_dir()):
         return None
-    stems = sorted(file.stem for file in _split_path(path, "").parent.glob("*.txt"))
+    stems = _listed(path) or ["train"]
     # Beside "train" stand VOC's lists for one class each, "cat_train".
     return [stem for stem in stems if stem.rpartition("_")[2] not in stems or "_" not in stem]
 
@@ -171,6 +171,11 @@ def _unread(parsed: Mapping[int, Parsed]) -> list[str]:
     return [f"{number} {what}" for what, number in found.items() if number]
 
 
+def _listed(root: Path) -> list[str]:
+    """The lists of ImageSets/Main; some tools write none, then all is "train"."""
+    return sorted(file.stem for file in _split_path(root, "").parent.glob("*.txt"))
+
+
 def _split_path(root: Path, split: str) -> Path:
     return root / "ImageSets" / "Main" / f"{split}.txt"
 
@@ -178,6 +183,8 @@ def _split_path(root: Path, split: str) -> Path:
 def _split_files(root: Path, split: str) -> list[tuple[str, Path]]:
     """The XML files of a split, each with the place where it is listed."""
     path = _split_path(root, split)
+    if split == "train" and not _listed(root):
+        return [(str(file), file) for file in sorted((root / "Annotations").glob("*.xml"))]
     if not path.is_file():
         raise Fault("file", root, f"no split {split!r}; there is no {path}")
     files = []

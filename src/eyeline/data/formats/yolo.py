@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from os.path import isdir, isfile  # False for names that no file can have, where Path raises
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +54,7 @@ class Description(NamedTuple):
     classes: list[str] | None
     pictures: dict[str, list[Path]]  # of each split: folders, or .txt files that list pictures
     root: Path  # to which listed pictures are relative
+    missing: Mapping[str, Fault] = MappingProxyType({})  # splits that are named, but not there
 
 
 def splits(path: Path) -> list[str] | None:
@@ -73,6 +75,8 @@ def read(
     found = _described(path)
     if found is None or split not in found.pictures:
         raise Fault("file", path, f"no split {split!r} in YOLO's form")
+    if split in found.missing:
+        raise found.missing[split]
     names = found.classes or (None if classes is None else list(classes))
     if names is None:
         what = "the classes have no names; give them in data.yaml as names, or in classes.txt"
@@ -246,7 +250,8 @@ def _from_yaml(file: Path) -> Description | None:
         return None
     root = file.parent / str(content.get("path") or ".")
     root = root if isdir(root) else file.parent  # where the files lay when it was written
-    pictures = {}
+    pictures: dict[str, list[Path]] = {}
+    absent: dict[str, Fault] = {}
     for key, value in content.items():
         values = value if isinstance(value, list) else [value]
         if (
@@ -259,9 +264,12 @@ def _from_yaml(file: Path) -> Description | None:
         if None not in places:
             pictures[key] = [place for place in places if place]
         elif key in ("train", "val", "test"):
-            missing = values[places.index(None)]
-            raise Fault("picture", _at(file, text, key), f"there is no {root / missing}")
-    return Description(_names(file, text, content), pictures, root) if pictures else None
+            what = f"there is no {root / values[places.index(None)]}; add it, or take out the line"
+            absent[key] = Fault("picture", _at(file, text, key), what)
+            pictures[key] = []
+    if not pictures:
+        return None
+    return Description(_names(file, text, content), pictures, root, absent)
 
 
 def _place(root: Path, name: str) -> Path | None:

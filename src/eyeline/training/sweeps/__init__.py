@@ -1,0 +1,1 @@
+"""Sweeps: many runs of one recipe, in which some keys are searched."""
