@@ -79,6 +79,7 @@ def test_the_site_is_built_and_shows_the_files(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for name, kind in {
         "retinanet": "RetinaNet", "faster_rcnn": "FasterRCNN", "mask_rcnn": "MaskRCNN",
+        "ssd": "SSD",
     }.items():  # fmt: skip
         shown = text_of(tmp_path / "models" / name / "index.html")
         assert f"class {kind}(Detector):" in shown and "@register(" in shown

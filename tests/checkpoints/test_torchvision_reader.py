@@ -292,7 +292,7 @@ def test_batch_norm_that_was_trained() -> None:
         ("roi_heads.keypoint_head.0.weight", "Keypoint R-CNN"),
         ("head.regression_head.bbox_ctrness.weight", "FCOS"),
         ("backbone.body.0.0.weight", "detector with a MobileNet"),
-        ("backbone.features.0.weight", "SSD"),
+        ("backbone.features.0.0.0.weight", "SSDlite"),
         ("classifier.4.weight", "segmentation model"),
     ],
 )

@@ -70,7 +70,7 @@ def test_every_section_is_there_or_says_why_not(pages: dict[str, str], name: str
             reasons[section] = reason[1]
         else:
             assert '<div class="view"></div>' in part[0], section
-    one_stage = name == "retinanet"
+    one_stage = name in ("retinanet", "ssd300", "ssd512")
     assert ("regions" in reasons) == one_stage
     assert ("masks" in reasons) == (name != "mask_rcnn")
     assert all(len(reason.split()) > 5 for reason in reasons.values())

@@ -124,13 +124,28 @@ TARGETS = [
     target([10, 10, 60, 50], [30, 20, 110, 85], labels=[0, 2]),
     target([5, 40, 70, 100], size=(110, 80), labels=[1]),
 ]
+# For each map of a detector that has its own layers for each: objects of many sizes.
+SIZES = [i / 20 for i in range(1, 20)]
+NESTED = [
+    target(
+        *([60 - 60 * s, 45 - 45 * s, 60 + 60 * s, 45 + 45 * s] for s in SIZES),
+        *([0, 0, 120 * s, 90 * s] for s in SIZES),
+    ),
+    TARGETS[1],
+]
 NOTHING = [target(), target(size=(110, 80))]
 
 
 def test_there_are_detectors():
-    assert {"faster_rcnn", "mask_rcnn", "retinanet", "faster_rcnn v2", "retinanet v2"} <= set(
-        DETECTORS
-    )
+    assert {
+        "faster_rcnn",
+        "mask_rcnn",
+        "retinanet",
+        "ssd300",
+        "ssd512",
+        "faster_rcnn v2",
+        "retinanet v2",
+    } <= set(DETECTORS)
     assert second("faster_rcnn").keys() >= {"rpn_depth", "fpn_norm", "head_convs", "head_norm"}
 
 
@@ -165,7 +180,7 @@ class TestDetector:
 
     def test_every_parameter_gets_a_gradient(self, name):
         model = build(name)
-        check_training(model, IMAGES, TARGETS)
+        check_training(model, IMAGES, NESTED)
         without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
         assert without == []
 

@@ -34,10 +34,13 @@ OF_EACH = ("eyeline.nn.heads.roi", "Sampled.of_each")  # masks lie apart, pictur
 LOOK = ("eyeline.training.step", "look")  # losses and norm, to be told and to be finite
 TRAINING = {
     "retinanet": {LOOK},
+    "ssd300": {LOOK},
+    "ssd512": {LOOK},
     "faster_rcnn": {LOOK, NMS},
     "mask_rcnn": {LOOK, NMS, POSITIVE, OF_EACH},
 }
-COMPUTE = {"retinanet": set(), "faster_rcnn": {NMS}, "mask_rcnn": {NMS}}
+ONE_STAGE = {"retinanet", "ssd300", "ssd512"}
+COMPUTE = {name: set() for name in ONE_STAGE} | {"faster_rcnn": {NMS}, "mask_rcnn": {NMS}}
 SOURCE = Path(eyeline.__file__).parent
 
 aten = torch.ops.aten
@@ -114,7 +117,7 @@ def small(name: str):
     few = {"proposals": [100, 80], "proposals_before_nms": [100, 80]}
     return create_model(
         name, num_classes=3, backbone="resnet18", norm="group", min_size=96, max_size=128,
-        score_threshold=0.01, max_detections=20, **({} if name == "retinanet" else few),
+        score_threshold=0.01, max_detections=20, **({} if name in ONE_STAGE else few),
     )  # fmt: skip
 
 

@@ -149,8 +149,8 @@ def _identify(
 def _unknown(state: State, where: str) -> EyelineError:
     return EyelineError(
         f"{where} is a checkpoint of an unknown kind, with {some(state)}; "
-        "known are eyeline's own, torchvision's ResNets, Faster R-CNN, Mask R-CNN and RetinaNet, "
-        "and darknet's .weights"
+        "known are eyeline's own, torchvision's ResNets, Faster R-CNN, Mask R-CNN, RetinaNet and "
+        "SSD, and darknet's .weights"
     )
 
 

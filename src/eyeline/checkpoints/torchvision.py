@@ -1,5 +1,5 @@
 """torchvision's checkpoints: ResNet classifiers; Faster R-CNN, Mask R-CNN and RetinaNet with a
-ResNet and FPN.
+ResNet and FPN; SSD300 with VGG16.
 
 What a file holds is told by its keys and shapes alone, so fine-tuned files and other ResNets load
 as the published ones do. timm's ResNets have the names of torchvision's.
@@ -111,13 +111,40 @@ RETINANET = [
     (rf"head\.regression_head\.conv\.(\d)\.1\.{NORM}", r"box_head.tower.\1.norm.\2"),
     (r"head\.regression_head\.bbox_reg\.(weight|bias)", r"box_head.output.\1"),
 ]
+# VGG16's convolutions are numbered with what lies between them; SSD has the fifth stage apart.
+VGG_PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)
+VGG_NAMES = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "4_1", "4_2", "4_3")
+SSD = [
+    *(
+        (rf"backbone\.features\.{place}\.(weight|bias)", rf"backbone.conv{name}.\1")
+        for place, name in zip(VGG_PLACES, VGG_NAMES, strict=True)
+    ),
+    *(
+        (rf"backbone\.extra\.0\.{place}\.(weight|bias)", rf"backbone.{name}.\1")
+        for place, name in (
+            (1, "conv5_1"),
+            (3, "conv5_2"),
+            (5, "conv5_3"),
+            (r"7\.1", "fc6"),
+            (r"7\.3", "fc7"),
+        )
+    ),
+    *(
+        (rf"backbone\.extra\.{i + 1}\.{place}\.(weight|bias)", rf"extras.{i}.{name}.\1")
+        for i in range(5)
+        for place, name in ((0, "reduce"), (2, "output"))
+    ),
+    (r"backbone\.scale_weight", r"conv4_norm.weight"),
+    (r"head\.classification_head\.module_list\.(\d)\.(weight|bias)", r"class_heads.\1.\2"),
+    (r"head\.regression_head\.module_list\.(\d)\.(weight|bias)", r"box_heads.\1.\2"),
+]
 CLASSIFIER = [(rf"({BODY}|fc\.(?:weight|bias))", r"\1")]
 
 # Keys that tell a relative which is not read yet, and its name.
 UNREAD = [
     (r"roi_heads\.keypoint_head\.", "Keypoint R-CNN"),
     (r"head\.regression_head\.bbox_ctrness\.", "FCOS"),
-    (r"backbone\.(features|extra)\.", "SSD"),
+    (r"backbone\.features\.\d+\.\d+\.", "SSDlite"),
     (r"backbone\.body\.\d+\.", "detector with a MobileNet"),
     (r"(aux_)?classifier\.\d\.", "segmentation model"),
 ]
@@ -139,6 +166,8 @@ def read(
         return _faster_rcnn(state, where, num_classes, skip)
     if "head.classification_head.cls_logits.weight" in state:
         return _retinanet(state, where, num_classes, skip)
+    if "backbone.scale_weight" in state:
+        return _ssd(state, where, num_classes, skip)
     if {"conv1.weight", "bn1.weight", "layer1.0.conv1.weight"} <= state.keys():
         return _classifier(state, where, skip)
     return None
@@ -210,6 +239,36 @@ def _retinanet(
     if options["head_norm"] != "none":
         options["box_loss"] = "giou"
     return Checkpoint("torchvision", "retinanet", where, options, classes, ours, renamed, dropped)
+
+
+def _ssd(state: State, where: str, num_classes: int | None, skip: tuple[str, ...]) -> Checkpoint:
+    layers = ("backbone.conv1_1", "class_heads.0", "box_heads.0")
+    ours, renamed, dropped = _rename(state, SSD, layers, where, skip)
+    slots: list[int] = []
+    classes = None
+    for i in range(_count(ours, "class_heads")):
+        anchors = len(ours.get(f"box_heads.{i}.bias", ())) // 4
+        count, over = divmod(len(ours[f"class_heads.{i}.weight"]), max(1, anchors))
+        if over or not anchors:
+            raise EyelineError(f"{where}: map {i} has class and box outputs that do not fit")
+        slots, classes = _slots(count, num_classes)
+        for kind in ("weight", "bias"):
+            rows = ours[f"class_heads.{i}.{kind}"].unflatten(0, (anchors, -1))  # (A, S, ...)
+            ours[f"class_heads.{i}.{kind}"] = rows[:, [*slots, 0]].flatten(0, 1)  # background last
+    first = ours["backbone.conv1_1.weight"]
+    options: dict[str, Any] = {
+        "num_classes": len(slots),
+        "backbone": "vgg16",
+        "norm": "none",
+        "convention": "torchvision",
+        "width": len(first),
+        "in_channels": first.shape[1],
+        "min_size": 300,
+        "max_size": 300,
+        "image_mean": (0.48235, 0.45882, 0.40784),
+        "image_std": (1 / 255, 1 / 255, 1 / 255),
+    }
+    return Checkpoint("torchvision", "ssd300", where, options, classes, ours, renamed, dropped)
 
 
 def _slots(count: int, num_classes: int | None) -> tuple[list[int], list[str] | None]:

@@ -53,6 +53,8 @@ class Graph(nn.Module):
     def fitted(self, given: Tensor) -> Tensor:
         """`fitted_size` of a height and width (2,) that are known only when the graph runs."""
         p, size = self.model.preprocess, given.double()
+        if p.stretch:
+            return torch.full((2,), p.min_size)
         limits = torch.tensor([p.min_size, p.max_size], dtype=size.dtype)
         scale = (limits / torch.stack([size.amin(0), size.amax(0)])).amin(0)
         return (size * scale).floor().long().clamp(min=1)

@@ -178,7 +178,7 @@ def _sizes(x: XRay) -> str:
     return facts({
         "given": f"{x.image.shape[2]} × {x.image.shape[1]} pixels",
         "resized": f"{width} × {height}, that is × {width / x.image.shape[2]:.3f}; "
-        f"shorter side {pre.min_size}, longer at most {pre.max_size}",
+        f"{pre.told()}",
         "padded": f"{x.batch.images.shape[3]} × {x.batch.images.shape[2]}, "
         f"to multiples of {pre.divisor}",
         "mean taken off": told(pre.mean),

@@ -229,12 +229,15 @@ def default_size(model: Any) -> tuple[int, int]:
     if not hasattr(model, "preprocess"):
         return 224, 224
     height = model.preprocess.min_size
+    if model.preprocess.stretch:
+        return height, height
     return height, min(height * 4 // 3, model.preprocess.max_size)
 
 
 def fixed_size(model: Any, size: tuple[int, int]) -> Any:
     """The model, which from now on takes pictures of that size as they are."""
     model.preprocess.min_size, model.preprocess.max_size = min(size), max(size)
+    model.preprocess.stretch = False
     return model
 
 

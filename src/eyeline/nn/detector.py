@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
 from eyeline.losses.iou import IOU_LOSSES
-from eyeline.nn.layers import NORMS, OPTIONAL_NORMS
+from eyeline.nn.layers import OPTIONAL_NORMS
 from eyeline.ops.boxes import check_boxes
+from eyeline.ops.claims import KINDS as CLAIMS
 from eyeline.ops.masks import resize_masks
 from eyeline.ops.pixels import check_pixels
 from eyeline.ops.resize import fitted_size, resize
@@ -28,9 +29,10 @@ C = TypeVar("C")
 
 # What an option with a name for a value may be, wherever a Config has it.
 CHOICES = {
-    "norm": NORMS,
+    "norm": OPTIONAL_NORMS,
     "fpn_norm": OPTIONAL_NORMS,
     "head_norm": OPTIONAL_NORMS,
+    "extra_norm": OPTIONAL_NORMS,
     "mask_norm": OPTIONAL_NORMS,
     "box_loss": ("smooth_l1", *IOU_LOSSES),
     "objectness": ("softmax", "sigmoid"),
@@ -41,6 +43,7 @@ CHOICES = {
     "offsets": ("logistic", "linear", "anchor"),
     "offset_loss": ("squared", "logistic"),
     "ignore_by": ("prior", "box"),
+    "claims": CLAIMS,
 }
 # Within which bounds an option has to lie, wherever a Config has it.
 BOUNDS = {
@@ -64,6 +67,7 @@ class Preprocess:
         masks: how the targets' masks are resized, which the model needs: "nearest-exact" takes the
             pixel under each new one's centre, "nearest" (torchvision's) the one under its corner.
             None: they are left out.
+        stretch: every picture becomes `min_size` x `min_size`, whatever its aspect.
     """
 
     def __init__(
@@ -75,11 +79,12 @@ class Preprocess:
         std: Sequence[float],
         divisor: int = 32,
         masks: str | None = None,
+        stretch: bool = False,
     ) -> None:
         self.num_classes = num_classes
         self.min_size, self.max_size = min_size, max_size
         self.mean, self.std = tuple(mean), tuple(std)
-        self.divisor, self.masks = divisor, masks
+        self.divisor, self.masks, self.stretch = divisor, masks, stretch
 
     def __call__(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Batch:
         """Pictures (C, H, W), uint8 or float in [0, 1], and their targets, to a `Batch`.
@@ -102,7 +107,7 @@ class Preprocess:
             size = (image.shape[1], image.shape[2])
             originals.append(size)
             done = targets is not None and bool(targets[i].get("resized", False))
-            fitted.append(size if done else fitted_size(size, self.min_size, self.max_size))
+            fitted.append(size if done else self.fitted(size))
         if targets is not None:
             targets = [
                 self.scaled(target, originals[i], fitted[i], f"picture {i}")
@@ -115,6 +120,18 @@ class Preprocess:
             torch.tensor(originals, device=device),
             targets,
         )
+
+    def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The height and width that a picture of that height and width is resized to."""
+        if self.stretch:
+            return self.min_size, self.min_size
+        return fitted_size(size, self.min_size, self.max_size)
+
+    def told(self) -> str:
+        """What becomes of a picture's size, in words."""
+        if self.stretch:
+            return f"{self.min_size} x {self.min_size}, whatever the aspect"
+        return f"shorter side {self.min_size}, longer at most {self.max_size}"
 
     def pixels(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Resized to `sizes` and normalised: one (B, C, H, W) tensor, channels last, with zeros
@@ -272,7 +289,7 @@ def make_config(
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(fields)}"
             raise EyelineError(f"unknown model option {key!r}; {hint}")
     merged = {**conventions[convention], **options}
-    merged = {k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()}
+    merged = {k: _tupled(v) for k, v in merged.items()}
     check_values(config, merged)
     made: Any = config(**merged)
     channels = getattr(made, "in_channels", 0)
@@ -302,6 +319,11 @@ def suppression(config: Any) -> Suppression:
     """What a detector's Config says of its last step, besides `nms_iou` and `max_detections`."""
     c = config
     return Suppression(c.nms, c.nms_sigma, c.nms_floor, c.class_agnostic_nms, c.vote_iou)
+
+
+def _tupled(value: Any) -> Any:
+    """Lists, which files have instead, as tuples, those inside them too."""
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -72,21 +72,32 @@ def make_norm(kind: str, channels: int, eps: float = 1e-5) -> nn.Module:
 
 
 class ConvNorm(nn.Conv2d):
-    """A convolution, as large going out as coming in, and the normalisation that follows it.
+    """A convolution, by default as large going out as coming in, and the norm that follows it.
 
     Without one ("none") it is an `nn.Conv2d` with a bias, and its weights are named as such; with
     one it has no bias, and the norm's weights lie below `norm`.
 
     Args:
         inputs, outputs: channels.
-        kernel: side of the kernel, odd.
+        kernel: side of the kernel; `padding` is half of it, rounded down, if none is given.
         norm: "none", "batch", "frozen" or "group"; it adds 1e-5 to the variance.
     """
 
     norm: nn.Module | None
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, norm: str = "none") -> None:
-        super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=norm == "none")
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        norm: str = "none",
+        stride: int = 1,
+        padding: int | None = None,
+        dilation: int = 1,
+    ) -> None:
+        padding = kernel // 2 if padding is None else padding
+        bias = norm == "none"
+        super().__init__(inputs, outputs, kernel, stride, padding, dilation, bias=bias)
         self.norm = None if norm == "none" else make_norm(norm, outputs)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H, W)

@@ -112,12 +112,32 @@ def of_levels(
     return found._replace(limits={"score": threshold, "top-k": limit})
 
 
-def every_pair(boxes: Tensor, objectness: Tensor, classes: Tensor) -> Candidates:
-    """The boxes (B, N, 4) of all anchors, whose scores are objectness times class: logits (B, N)
-    and (B, N, K)."""
-    scores = objectness.sigmoid()[..., None] * classes.sigmoid()
-    valid = torch.ones_like(objectness, dtype=torch.bool)
+def scored(boxes: Tensor, scores: Tensor) -> Candidates:
+    """All boxes (B, N, 4) with the scores (B, N, K) of their classes, before any is dropped."""
+    valid = torch.ones(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
     return Candidates(boxes, scores.amax(-1), valid, class_scores=scores)
+
+
+def of_classes(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    valid: Tensor,
+    rows: Tensor,
+    class_scores: Tensor,
+    threshold: float,
+    limit: int,
+) -> Candidates:
+    """`over_threshold` of candidates (B, C, ...) that are of `rows` (B, C), at most `limit` of each
+    class; class_scores (B, N, K)."""
+    pair = rows * class_scores.shape[2] + labels
+    found = over_threshold(boxes, scores, labels, valid, pair, class_scores, threshold)
+    return found._replace(limits={"score": threshold, "top-k": limit})
+
+
+def every_pair(boxes: Tensor, objectness: Tensor, classes: Tensor) -> Candidates:
+    """`scored`, where a score is objectness times class: logits (B, N) and (B, N, K)."""
+    return scored(boxes, objectness.sigmoid()[..., None] * classes.sigmoid())
 
 
 def of_pairs(
@@ -131,9 +151,6 @@ def of_pairs(
     threshold: float,
     limit: int,
 ) -> Candidates:
-    """`over_threshold` of candidates (B, C, ...) that are of `rows` (B, C) of `every_pair`, at most
-    `limit` of them."""
-    class_scores = objectness.sigmoid()[..., None] * classes.sigmoid()
-    pair = rows * classes.shape[2] + labels
-    found = over_threshold(boxes, scores, labels, valid, pair, class_scores, threshold)
-    return found._replace(limits={"score": threshold, "top-k": limit})
+    """`of_classes` after `every_pair`; the limit is of all classes together."""
+    pairs = objectness.sigmoid()[..., None] * classes.sigmoid()
+    return of_classes(boxes, scores, labels, valid, rows, pairs, threshold, limit)

@@ -31,7 +31,7 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool 
 def anchor_grid(
     cell: Tensor,
     feature_size: tuple[int, int],
-    stride: tuple[int, int],
+    stride: tuple[float, float],
     offset: float = 0.5,
 ) -> Tensor:
     """The anchors `cell` (A, 4) at every cell of a map: (h * w * A, 4), by row, column, anchor.

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from eyeline.errors import EyelineError
+from eyeline.ops.claims import claimed
 from eyeline.ops.iou import box_ioa, box_iou
 from eyeline.ops.select import may_look, take
 from eyeline.structures import Target
@@ -108,14 +109,16 @@ def assign(
     foreground: float,
     background: float,
     force_match: bool = False,
+    claims: str | None = None,
 ) -> Tensor:
     """`match` of anchors (N, 4), or regions (B, N, 4), to each picture's objects: (B, N), of which
-    those that lie in a crowd are ignored.
+    those that lie in a crowd are ignored. With `claims` each object gets an anchor first, as
+    `eyeline.ops.claims.claimed` says.
 
     A GPU takes many pictures at once, as far as memory goes; a CPU one by one, which its caches
     hold, and without the rows that are no objects.
     """
-    how = (foreground, background, force_match)
+    how = (foreground, background, force_match, claims)
     anchors = anchors.expand(len(objects.own), -1, -1)
     if may_look(objects.own):
         found = []
@@ -129,7 +132,12 @@ def assign(
 
 
 def _assign(
-    anchors: Tensor, objects: Objects, foreground: float, background: float, force_match: bool
+    anchors: Tensor,
+    objects: Objects,
+    foreground: float,
+    background: float,
+    force_match: bool,
+    claims: str | None,
 ) -> Tensor:
     """The same for anchors (..., N, 4) and objects whose rows are (..., G)."""
     iou = box_iou(objects.boxes, anchors).masked_fill(~objects.own[..., None], -1)  # (..., G, N)
@@ -137,4 +145,8 @@ def _assign(
     if not may_look(objects.crowd) or objects.crowd.any():
         nowhere = objects.boxes.masked_fill(~objects.crowd[..., None], 0)
         ignored = ignored_by(anchors, nowhere)
-    return match(iou, foreground, background, force_match, ignored)
+    matches = match(iou, foreground, background, force_match, ignored)
+    if claims is None:
+        return matches
+    own = claimed(iou, claims)
+    return torch.where(own >= 0, own, matches)

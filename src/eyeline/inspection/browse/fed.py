@@ -217,8 +217,7 @@ def _facts(feed: Feed) -> dict[str, str]:
     return {
         "model": recipe.model.name if recipe.model else "",
         "transforms": ", ".join(names) or "none",
-        "size": f"shorter side {pre.min_size}, longer at most {pre.max_size}, "
-        f"padded to multiples of {pre.divisor}",
+        "size": f"{pre.told()}, padded to multiples of {pre.divisor}",
         "mean taken off": ", ".join(f"{value:.3f}" for value in pre.mean),
         "divided by": ", ".join(f"{value:.3f}" for value in pre.std),
         "batch": f"{counted(recipe.batch_size, 'picture')}"

@@ -12,6 +12,9 @@ from eyeline.nn.backbones.darknet import VARIANTS as DARKNETS
 from eyeline.nn.backbones.resnet import VARIANTS as RESNETS
 from eyeline.nn.backbones.resnet import ResNet
 from eyeline.nn.backbones.timm import PREFIX, TimmBackbone
+from eyeline.nn.backbones.vgg import VGG16
+
+VGG = "vgg16"
 
 VARIANTS: dict[str, Callable[..., Any]] = {
     **{name: partial(ResNet, **variant) for name, variant in RESNETS.items()},
@@ -22,13 +25,18 @@ VARIANTS: dict[str, Callable[..., Any]] = {
 def build_backbone(name: str, **options: Any) -> Any:
     """A backbone whose call gives the feature maps C2..C5.
 
-    `name` is one of `VARIANTS`, or "timm:NAME" for a model of timm (`norm_epsilon` is its own).
+    `name` is one of `VARIANTS`, "vgg16" (its norms have an epsilon of 1e-5), or "timm:NAME" for a
+    model of timm (`norm_epsilon` is its own).
     """
+    if name == VGG:
+        options.pop("norm_epsilon", None)
+        return VGG16(**options)
     if name.startswith(PREFIX):
         options.pop("norm_epsilon", None)
         return TimmBackbone(name.removeprefix(PREFIX), **options)
     if name not in VARIANTS:
-        near = get_close_matches(name, VARIANTS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(VARIANTS)}"
+        known = [*VARIANTS, VGG]
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
         raise EyelineError(f"no backbone is called {name!r}; {hint}")
     return VARIANTS[name](**options)
