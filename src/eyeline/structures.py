@@ -31,11 +31,19 @@ Prediction = dict[str, Tensor]
 class Batch:
     """Pictures as a network takes them: resized, normalised, padded, with what undoes it."""
 
-    images: Tensor  # (B, 3, H, W), normalised; zero right of and below each picture
+    images: Tensor  # (B, 3, H, W), normalised; padded right of and below each picture, or all round
     sizes: Tensor  # (B, 2) int64, height and width of each picture inside the padding
     original_sizes: Tensor  # (B, 2) int64, height and width of the caller's picture
     # in the resized picture's pixels; masks (G, H_i, W_i) bool where the model needs them
     targets: list[Target] | None = None
+    offsets: Tensor | None = None  # (B, 2) int64: row and column at which each begins; None: 0, 0
+
+    def inside(self, i: int, image: Tensor | None = None) -> Tensor:
+        """A picture (..., H_i, W_i) without its padding, or what else is as large as `images`."""
+        top, left = (0, 0) if self.offsets is None else self.offsets[i].tolist()
+        height, width = self.sizes[i].tolist()
+        image = self.images[i] if image is None else image
+        return image[..., top : top + height, left : left + width]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
@@ -56,6 +64,7 @@ class Batch:
             sizes=change(self.sizes),
             original_sizes=change(self.original_sizes),
             targets=targets,
+            offsets=None if self.offsets is None else change(self.offsets),
         )
 
     def __len__(self) -> int:

@@ -2,50 +2,62 @@
 
 The header is three int32 (major, minor, revision) and how many pictures were seen, int64 from
 version 0.2 on, int32 before. Of each convolution follow its biases, or of its batch norm the
-biases, weights, means and variances; then its kernels. Nothing has a name or a shape: those are
-our model's, whose modules are registered in that order, and the `.cfg` that lies beside the file,
-where there is one, says which model that is. Without one the count of numbers tells it.
+biases, weights, means and variances; then its kernels. Connected and local layers are biases, then
+weights. Nothing has a name or a shape: those are our model's, whose modules are registered in that
+order, and the `.cfg` that lies beside the file, where there is one, says which model that is.
+Without one the count of numbers tells it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from eyeline import registry
+from eyeline.checkpoints.darknet_cfg import Layer, layers_of, model_of, parse
 from eyeline.checkpoints.source import Checkpoint, State
 from eyeline.checkpoints.torchvision import COCO_SLOTS
 from eyeline.errors import EyelineError
+from eyeline.nn.backbones import build_backbone
 from eyeline.nn.backbones.darknet import LeakyConv
+from eyeline.nn.local import Local
 
-MODELS = ("yolov3", "yolov3_tiny")
-BACKBONE = "darknet53"
-
-
-class Convolution(NamedTuple):
-    """What has numbers in a file."""
-
-    inputs: int
-    outputs: int
-    kernel: int
-    normed: bool
-
-    @property
-    def count(self) -> int:
-        """How many numbers."""
-        return self.outputs * (4 if self.normed else 1) + self.kernels
-
-    @property
-    def kernels(self) -> int:
-        return self.outputs * self.inputs * self.kernel**2
-
-    def __str__(self) -> str:
-        return f"{self.kernel}x{self.kernel}, {self.inputs} to {self.outputs} channels"
+COCO = 80
+VOC = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)  # fmt: skip
+# What the published files of a network without a cfg are, and its priors by number of classes.
+STANDARD: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("yolov3", {}),
+    ("yolov3_tiny", {}),
+    ("yolov2", {}),
+    ("yolov2", dict(passthrough_width=0)),
+    ("yolov2", dict(backbone="darknet_tiny", tower_depth=0, passthrough="none", neck_width=512)),
+    ("yolov2", dict(backbone="darknet_tiny", tower_depth=0, passthrough="none", neck_width=1024)),
+    ("yolov1", {}),
+)
+PRIORS = {  # of [region], in cells
+    ("darknet19", COCO): (
+        0.57273, 0.677385, 1.87446, 2.06253, 3.33843, 5.47434, 7.88282, 3.52778, 9.77052, 9.16828
+    ),
+    ("darknet19", len(VOC)): (
+        1.3221, 1.73145, 3.19275, 4.00944, 5.05587, 8.09892, 9.47112, 4.84053, 11.2364, 10.0071
+    ),
+    ("darknet_tiny", COCO): (
+        0.57273, 0.677385, 1.87446, 2.06253, 3.33843, 5.47434, 7.88282, 3.52778, 9.77052, 9.16828
+    ),
+    ("darknet_tiny", len(VOC)): (1.08, 1.19, 3.42, 4.41, 6.63, 11.38, 9.42, 5.11, 16.62, 10.52),
+}  # fmt: skip
+BACKBONES = ("darknet53", "darknet19", "extraction", "darknet_tiny")
+MOST = 2000  # classes that a file without a cfg may have
 
 
 def recognise(path: Path) -> bool:
@@ -77,13 +89,14 @@ def read(path: Path, cfg: Path | None = None) -> Checkpoint:
         name, options = _by_count(len(values), str(path))
     else:
         name, options = _by_cfg(cfg, len(values), str(path))
-    part: Any = _layers(name, options)
-    if name == BACKBONE:
-        part, options = part.backbone, {}
-    state = pour(values, part, str(path))
+    state = pour(values, network(name, options), str(path))
+    if name in BACKBONES:
+        return Checkpoint("darknet", name, str(path), {}, None, state)
     classes = None
-    if options.get("num_classes") == 80:
+    if options["num_classes"] == COCO:
         classes = [slot for slot in COCO_SLOTS if slot is not None]
+    elif options["num_classes"] == len(VOC) and name != "yolov3":
+        classes = list(VOC)
     return Checkpoint("darknet", name, str(path), options, classes, state)
 
 
@@ -100,36 +113,54 @@ def read_values(path: Path) -> np.ndarray:
 
 
 def pour(values: np.ndarray, model: nn.Module, where: str) -> State:
-    """Numbers into tensors of the model's names, convolution after convolution."""
+    """Numbers into tensors of the model's names, layer after layer."""
     state: State = {}
-    place = 0
-
-    def take(name: str, shape: tuple[int, ...]) -> None:
-        nonlocal place
-        count = int(np.prod(shape))
-        state[name] = torch.from_numpy(values[place : place + count].reshape(shape).copy())
-        place += count
-
-    wanted = sum(layer.count for _, _, layer in convolutions(model))
+    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    layers = list(convolutions(model))
+    wanted = sum(layer.count for _, _, layer in layers)
     if wanted != len(values):
         raise EyelineError(f"{where} {_difference(len(values), wanted)}")
-    for conv, norm, layer in convolutions(model):
-        for key in ("bias", "weight", "running_mean", "running_var") if norm else ():
-            take(f"{norm}.{key}", (layer.outputs,))
-        if not norm:
-            take(f"{conv}.bias", (layer.outputs,))
-        take(f"{conv}.weight", (layer.outputs, layer.inputs, layer.kernel, layer.kernel))
+    place = 0
+    for name, norm, _ in layers:
+        keys = [f"{name}.bias", f"{name}.weight"]
+        if norm:
+            parts = ("bias", "weight", "running_mean", "running_var")
+            keys = [*(f"{norm}.{part}" for part in parts), keys[1]]
+        for key in keys:
+            count = int(np.prod(shapes[key]))
+            tensor = values[place : place + count].reshape(shapes[key])
+            state[key] = torch.from_numpy(tensor.copy())
+            place += count
     return state
 
 
-def convolutions(model: nn.Module) -> Iterator[tuple[str, str | None, Convolution]]:
-    """Each convolution of a model of ours in the file's order: its name, its norm's, its shape."""
-    normed = {f"{name}.conv" for name, m in model.named_modules() if isinstance(m, LeakyConv)}
-    for name, conv in model.named_modules():
-        if isinstance(conv, nn.Conv2d):
+def convolutions(model: nn.Module) -> Iterator[tuple[str, str | None, Layer]]:
+    """Each layer of a model of ours that has numbers, in the file's order: its name, its norm's,
+    its shape."""
+    normed = {
+        f"{name}.conv"
+        for name, m in model.named_modules()
+        if isinstance(m, LeakyConv) and not isinstance(m.norm, nn.Identity)
+    }
+    for name, m in model.named_modules():
+        if isinstance(m, nn.Conv2d):
             norm = name.removesuffix("conv") + "norm" if name in normed else None
-            shape = (conv.in_channels, conv.out_channels, conv.kernel_size[0])
-            yield name, norm, Convolution(*shape, norm is not None)
+            sizes = (m.in_channels, m.out_channels, m.kernel_size[0])
+            yield name, norm, Layer("convolution", *sizes, norm is not None)
+        elif isinstance(m, nn.Linear):
+            yield name, None, Layer("connected", m.in_features, m.out_features)
+        elif isinstance(m, Local):
+            places = m.size[0] * m.size[1]
+            yield name, None, Layer("local", m.inputs, m.outputs, m.kernel, places=places)
+
+
+def network(name: str, options: dict[str, Any]) -> nn.Module:
+    """A model or backbone of ours without values."""
+    with torch.device("meta"):
+        if name in BACKBONES:
+            found: nn.Module = build_backbone(name, norm="batch")
+            return found
+        return registry.find(name).build(**{"num_classes": 1, "convention": "darknet"} | options)
 
 
 def _difference(count: int, wanted: int, network: str = "the network") -> str:
@@ -137,120 +168,67 @@ def _difference(count: int, wanted: int, network: str = "the network") -> str:
     return f"has {count} numbers, {network} {wanted}: {abs(count - wanted)} {more}"
 
 
-def _layers(name: str, options: dict[str, Any]) -> nn.Module:
-    """A model of ours without values."""
-    with torch.device("meta"):
-        build = registry.find("yolov3" if name == BACKBONE else name).build
-        return build(**{"num_classes": 1} | options)
+@cache
+def _standard() -> list[tuple[str, dict[str, Any], int, int]]:
+    """Each standard network, how many numbers it has of no class, and of each class."""
+    found = []
+    for name, options in STANDARD:
+        one, two = (
+            sum(layer.count for _, _, layer in convolutions(network(name, made)))
+            for made in ({**options, "num_classes": k} for k in (1, 2))
+        )
+        found.append((name, options, 2 * one - two, two - one))
+    return found
 
 
 def _by_count(count: int, where: str) -> tuple[str, dict[str, Any]]:
     """Which standard network has so many numbers, whatever its number of classes."""
-    near = []
-    for name in MODELS:
-        one, two = (
-            sum(layer.count for _, _, layer in convolutions(_layers(name, {"num_classes": k})))
-            for k in (1, 2)
-        )
-        classes, rest = divmod(count - one, two - one)
-        if rest == 0 and classes >= 0:
-            return name, {"num_classes": classes + 1, "convention": "darknet"}
-        near.append((abs(count - one - 79 * (two - one)), one + 79 * (two - one), name))
-    backbone: Any = _layers(BACKBONE, {})
-    if count == sum(layer.count for _, _, layer in convolutions(backbone.backbone)):
-        return BACKBONE, {}
+    fitting, near = [], []
+    for name, options, none, each in _standard():
+        classes, rest = divmod(count - none, each)
+        if rest == 0 and 1 <= classes <= MOST:
+            usual = classes in (COCO, len(VOC))
+            fitting.append((not usual, name, options | {"num_classes": classes}))
+        near.append((abs(count - none - COCO * each), none + COCO * each, name))
+    for _, name, options in sorted(fitting, key=lambda entry: entry[0]):
+        if name == "yolov2":
+            key = (options.get("backbone", "darknet19"), options["num_classes"])
+            if key not in PRIORS:
+                raise EyelineError(
+                    f"{where} is a yolov2 of {key[1]} classes, by its {count} numbers; its priors "
+                    "are in its .cfg, which must lie beside it"
+                )
+            options["priors"] = tuple(32 * side for side in PRIORS[key])
+        return name, options | {"convention": "darknet"}
+    for name in BACKBONES:
+        if count == sum(layer.count for _, _, layer in convolutions(network(name, {}))):
+            return name, {}
     _, wanted, name = min(near)
-    text = _difference(count, wanted, f"{name} of 80 classes")
+    text = _difference(count, wanted, f"{name} of {COCO} classes")
     raise EyelineError(f"{where} {text}; another network needs its .cfg beside it")
-
-
-# ---- configuration files
 
 
 def _by_cfg(cfg: Path, count: int, where: str) -> tuple[str, dict[str, Any]]:
     """Which model of ours a configuration describes, and with which options."""
     sections = parse(cfg)
-    theirs = convolutions_of(sections, str(cfg))
+    theirs = layers_of(sections, str(cfg))
     wanted = sum(layer.count for layer in theirs)
     if count != wanted:
         raise EyelineError(f"{where} {_difference(count, wanted, str(cfg))}")
-    heads = [options for kind, options in sections if kind == "yolo"]
-    if not heads:
-        name, options = BACKBONE, {}
-    else:
-        name, options = MODELS[len(heads) == 2], _options(sections[0][1], heads, str(cfg))
-    ours: Any = _layers(name, options)
-    found = [layer for _, _, layer in convolutions(ours.backbone if not heads else ours)]
-    for i, (mine, other) in enumerate(zip(found, theirs, strict=False)):
+    found = model_of(sections, theirs, str(cfg))
+    if found is None:
+        for name in BACKBONES:
+            if [layer for _, _, layer in convolutions(network(name, {}))] == theirs:
+                return name, {}
+        raise EyelineError(
+            f"{cfg} has no layer [yolo], [region] or [detection], and is none of the backbones "
+            f"{', '.join(BACKBONES)}"
+        )
+    name, options = found
+    ours = [layer for _, _, layer in convolutions(network(name, options))]
+    for i, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
         if mine != other:
             raise EyelineError(f"{cfg}: convolution {i} is {other}; that of our {name} is {mine}")
-    if len(found) != len(theirs):
-        raise EyelineError(f"{cfg} has {len(theirs)} convolutions, our {name} {len(found)}")
+    if len(ours) != len(theirs):
+        raise EyelineError(f"{cfg} has {len(theirs)} convolutions, our {name} {len(ours)}")
     return name, options
-
-
-def parse(cfg: Path) -> list[tuple[str, dict[str, str]]]:
-    """The sections of a configuration in their order, each its kind and its options."""
-    sections: list[tuple[str, dict[str, str]]] = []
-    try:
-        lines = cfg.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise EyelineError(f"cannot read {cfg}: {error}") from error
-    for number, line in enumerate(lines, 1):
-        line = line.split("#")[0].split(";")[0].strip()
-        if line.startswith("[") and line.endswith("]"):
-            sections.append((line[1:-1].strip(), {}))
-        elif line:
-            key, equals, value = line.partition("=")
-            if not equals or not sections:
-                raise EyelineError(f"{cfg}, line {number}: {line!r} is no option of a section")
-            sections[-1][1][key.strip()] = value.strip()
-    if not sections or sections[0][0] not in ("net", "network"):
-        raise EyelineError(f"{cfg} does not begin with [net]")
-    return sections
-
-
-def convolutions_of(sections: list[tuple[str, dict[str, str]]], where: str) -> list[Convolution]:
-    """The convolutions of a configuration, whose inputs follow from the layers before."""
-    found: list[Convolution] = []
-    channels: list[int] = []  # of each layer's result
-    before = int(sections[0][1].get("channels", 3))
-    for i, (kind, options) in enumerate(sections[1:]):
-        try:
-            if kind == "convolutional":
-                shape = (int(options.get("filters", 1)), int(options.get("size", 1)))
-                found.append(
-                    Convolution(before, *shape, int(options.get("batch_normalize", 0)) == 1)
-                )
-                before = shape[0]
-            elif kind == "route":
-                layers = [int(v) for v in options["layers"].split(",")]
-                before = sum(channels[i + v if v < 0 else v] for v in layers)
-            elif kind not in ("shortcut", "upsample", "maxpool", "yolo"):
-                raise EyelineError(f"{where}: there is no reading of a layer [{kind}]")
-        except (ValueError, KeyError, IndexError) as error:
-            raise EyelineError(f"{where}: layer {i}, [{kind}], has a bad option: {error}") from None
-        channels.append(before)
-    return found
-
-
-def _options(net: dict[str, str], heads: list[dict[str, str]], where: str) -> dict[str, Any]:
-    """What the sections [net] and [yolo] say of our config."""
-    try:
-        sides = int(net.get("width", 416)), int(net.get("height", 416))
-        priors: list[float] = []
-        for head in heads[::-1]:  # ours begin with the finest
-            shapes = [float(v) for v in head["anchors"].split(",")]
-            for row in (int(v) for v in head["mask"].split(",")):
-                priors += shapes[2 * row : 2 * row + 2]
-        return {
-            "num_classes": int(heads[0].get("classes", 20)),
-            "convention": "darknet",
-            "in_channels": int(net.get("channels", 3)),
-            "min_size": max(sides),
-            "max_size": max(sides),
-            "priors": tuple(priors),
-            "ignore_iou": float(heads[0].get("ignore_thresh", 0.5)),
-        }
-    except (ValueError, KeyError) as error:
-        raise EyelineError(f"{where}: a bad option in [net] or [yolo]: {error}") from None

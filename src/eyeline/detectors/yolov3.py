@@ -32,15 +32,15 @@ from eyeline.losses.focal import sigmoid_focal_loss
 from eyeline.nn.anchors import flatten_cells
 from eyeline.nn.backbones import build_backbone
 from eyeline.nn.backbones.darknet import LeakyConv
+from eyeline.nn.cells import best_pairs, claimed, moved, owners, priors_in_cells, split
 from eyeline.nn.detector import Detector, Preprocess, make_config, suppression
 from eyeline.nn.fused import fused
-from eyeline.nn.letterbox import Letterbox, letterbox_shift
+from eyeline.nn.letterbox import Letterbox, shift
 from eyeline.nn.lineage import every_pair, of_pairs
 from eyeline.note import note
-from eyeline.ops.anchors import anchor_grid
 from eyeline.ops.boxes import clip, convert
-from eyeline.ops.matching import IGNORED, Objects, assign, pad_objects
-from eyeline.ops.select import highest, indices, numbers, slots, take
+from eyeline.ops.matching import IGNORED, assign, pad_objects
+from eyeline.ops.select import indices, take
 from eyeline.registry import register
 from eyeline.structures import Assignment, Batch, Padded, Prediction, Target
 
@@ -108,7 +108,6 @@ TINY: dict[str, Any] = dict(
 )
 COARSEST = 32  # stride; half of it at each finer scale
 MARGIN = 1e-3
-LOG_CLAMP = 4.135  # of a side's growth, log 62.5
 
 
 class Scale(nn.Module):
@@ -211,58 +210,35 @@ class YOLOv3(Detector):
         said = note("outputs of the scales, sec. 2.3", said[::-1])
         priors = zip(said, self.shapes.split(self.per_cell), self.strides, strict=True)
         anchors = [
-            anchor_grid(torch.cat([-shape / 2, shape / 2], 1), output.shape[2:], (stride, stride))
-            for output, shape, stride in priors
+            priors_in_cells(shapes, output.shape[2:], stride) for output, shapes, stride in priors
         ]
         note("anchors: the priors in their cells, sec. 2.3", anchors)
         numbers_each = 5 + self.config.num_classes
         return [flatten_cells(output, numbers_each).float() for output in said], anchors
-
-    def boxes(self, moves: Tensor, anchors: Tensor, strides: Tensor) -> Tensor:
-        """Boxes (..., 4) that moves (..., 4) make of priors (N, 4) in cells of `strides` (N, 1)."""
-        t_xy, t_wh = moves.split(2, -1)
-        centre, size = convert(anchors, "xyxy", "cxcywh").split(2, -1)
-        if self.config.offsets == "logistic":  # Fig. 2
-            centre = centre + (t_xy.sigmoid() - 0.5) * strides
-        elif self.config.offsets == "linear":  # sec. 4
-            centre = centre + (t_xy - 0.5) * strides
-        else:  # sec. 4
-            centre = centre + t_xy * size
-        half = size * t_wh.clamp(max=LOG_CLAMP).exp() / 2  # Fig. 2
-        return torch.cat([centre - half, centre + half], -1)
 
     def strides_of(self, anchors: list[Tensor]) -> Tensor:
         """The stride of each prior's cell, (N, 1)."""
         pairs = zip(anchors, self.strides, strict=True)
         return torch.cat([torch.full_like(a[:, :1], stride) for a, stride in pairs])
 
-    def shift(self, batch: Batch) -> Tensor:
-        """Where the pictures begin on the canvas on which the priors stand, (B, 1, 4)."""
-        if self.config.letterbox:
-            return letterbox_shift(batch.sizes, batch.images.shape[2:])
-        return torch.zeros_like(batch.sizes).repeat(1, 2)[:, None]
-
     def compute(self, batch: Batch) -> Padded:
         """A prepared batch to detections in fixed shapes, in the resized pictures' pixels."""
         c = self.config
         outputs, anchors = self.heads(batch.images)
         moves, objectness, classes = split(torch.cat(outputs, 1))
-        boxes = self.boxes(moves, torch.cat(anchors), self.strides_of(anchors))
-        boxes = clip(boxes - self.shift(batch), batch.sizes[:, None])  # (B, N, 4)
+        boxes = moved(moves, torch.cat(anchors), self.strides_of(anchors), c.offsets)
+        boxes = clip(boxes - shift(batch), batch.sizes[:, None])  # (B, N, 4)
         note("boxes of all priors, sec. 2.1", boxes, every_pair, boxes, objectness, classes)
-        # The best 1000 (prior, class) pairs lie on the 1000 priors with the best pairs.
         best = objectness.sigmoid() * classes.amax(-1).sigmoid()  # (B, N)
-        _, rows = highest(best, c.candidates)  # (B, k)
-        pairs = take(objectness, rows).sigmoid()[..., None] * take(classes, rows).sigmoid()
-        pairs = pairs.flatten(1)  # (B, k K)
-        count = slots(pairs > c.score_threshold, c.candidates)
-        scores, index = highest(pairs, count)  # (B, C)
-        chosen, labels = rows.gather(1, index // c.num_classes), index % c.num_classes
-        boxes = take(boxes, chosen)  # (B, C, 4)
-        valid = scores > c.score_threshold
+
+        def pairs(rows: Tensor) -> Tensor:  # (B, k) to (B, k, K)
+            return take(objectness, rows).sigmoid()[..., None] * take(classes, rows).sigmoid()
+
+        scores, rows, labels, valid = best_pairs(best, pairs, c.candidates, c.score_threshold)
+        boxes = take(boxes, rows)  # (B, C, 4)
         note(
             "candidates over the threshold", valid, of_pairs,
-            boxes, scores, labels, valid, chosen, objectness, classes,
+            boxes, scores, labels, valid, rows, objectness, classes,
             c.score_threshold, c.candidates,
         )  # fmt: skip
         thin_out = suppression(c)
@@ -272,29 +248,6 @@ class YOLOv3(Detector):
             boxes, scores, labels, valid, c.nms_iou, c.max_detections,
         )  # fmt: skip
 
-    def claimed(self, objects: Objects, outputs: Sequence[Tensor], canvas: Sequence[int]) -> Tensor:
-        """The row (B, G) in N that each object claims: of its centre's cell the prior of the shape
-        most like its own (sec. 2.1); N for rows that are no objects."""
-        centre, size = convert(objects.boxes, "xyxy", "cxcywh").split(2, -1)  # (B, G, 2)
-        both = torch.minimum(size[:, :, None], self.shapes).prod(-1)  # (B, G, P)
-        iou = both / (size.prod(-1)[..., None] + self.shapes.prod(-1) - both)
-        prior = iou.argmax(-1)  # (B, G), of equal ones the first
-        first, widths, heights, total = [], [], [], 0
-        for output, stride in zip(outputs, self.strides, strict=True):
-            first.append(total)
-            widths.append(canvas[1] // stride)
-            heights.append(canvas[0] // stride)
-            total += output.shape[1]
-        scale = prior // self.per_cell
-        stride, start, width, height = (
-            numbers(values, size, torch.int64)[scale]
-            for values in (self.strides, first, widths, heights)
-        )
-        x, y = (centre / stride[..., None]).floor().long().clamp(min=0).unbind(-1)
-        cell = torch.minimum(y, height - 1) * width + torch.minimum(x, width - 1)
-        row = start + cell * self.per_cell + prior % self.per_cell
-        return row.masked_fill(~objects.own, total)
-
     def losses(self, batch: Batch, targets: list[Target]) -> dict[str, Tensor]:
         """Objectness of all priors but the ignored, classes and boxes of those with an object;
         summed over each picture, then the mean of the batch."""
@@ -303,18 +256,15 @@ class YOLOv3(Detector):
         moves, objectness, classes = split(torch.cat(outputs, 1))  # (B, N, 4), (B, N), (B, N, K)
         anchors, strides = torch.cat(level_anchors), self.strides_of(level_anchors)
         canvas, own = batch.images.shape[2:], pad_objects(targets)
-        objects = own._replace(boxes=own.boxes + self.shift(batch))  # on the canvas
+        objects = own._replace(boxes=own.boxes + shift(batch))  # on the canvas
         regions = anchors
         if c.ignore_by == "box":
-            regions = self.boxes(moves.detach(), anchors, strides)  # (B, N, 4)
+            regions = moved(moves.detach(), anchors, strides, c.offsets)  # (B, N, 4)
         # With one threshold nothing overlaps enough: what is above it is ignored.
         foreground = 2.0 if c.foreground_iou is None else c.foreground_iou
         matches = assign(regions, objects, foreground, c.ignore_iou)  # (B, N)
-        claimed = self.claimed(objects, outputs, canvas)  # (B, G)
-        order = torch.arange(claimed.shape[1], device=claimed.device).expand_as(claimed)
-        owner = F.pad(torch.full_like(matches, -1), (0, 1)).scatter_reduce(
-            1, claimed, order, "amax"
-        )[:, :-1]  # of several the last
+        rows, count = claimed(objects, self.shapes, self.strides, canvas)  # (B, G)
+        owner = owners(rows, count)  # of several the last
         matches = torch.where(owner >= 0, owner, matches)
         note(
             "priors matched to objects, sec. 2.1", matches,
@@ -327,7 +277,7 @@ class YOLOv3(Detector):
         # A prior that several claim is of the classes of all (sec. 2.2).
         truth = F.pad(torch.zeros_like(classes), (0, 0, 0, 1))  # (B, N + 1, K)
         truth[:, :-1].scatter_(2, labels[..., None], wanted[..., None])
-        pair = claimed * c.num_classes + objects.labels
+        pair = rows * c.num_classes + objects.labels
         truth = truth.flatten(1).scatter(1, pair, 1.0).view_as(truth)
         # The positive ones; on a GPU all priors, for its host must not look (ops/select.py).
         picture, row = indices(positive)  # (M,) both
@@ -336,14 +286,14 @@ class YOLOv3(Detector):
         classification = F.binary_cross_entropy_with_logits(
             classes[picture, row], truth[picture, row], reduction="none"
         )  # sec. 2.2
-        moved = self.box_loss(moves[picture, row], box, anchors[row], strides[row])
+        errors = self.box_loss(moves[picture, row], box, anchors[row], strides[row])
         if c.small_box_weight:
             area = (box[:, 2:] - box[:, :2]).prod(-1, keepdim=True) / (canvas[0] * canvas[1])
-            moved = moved * (2 - area)
+            errors = errors * (2 - area)
         return {
             "objectness": no_object[..., 0].where(matches != IGNORED, 0).sum() / len(targets),
             "classification": classification.where(counts, 0).sum() / len(targets),
-            "box": moved.where(counts, 0).sum() / len(targets),
+            "box": errors.where(counts, 0).sum() / len(targets),
         }
 
     def box_loss(self, moves: Tensor, boxes: Tensor, anchors: Tensor, strides: Tensor) -> Tensor:
@@ -352,10 +302,10 @@ class YOLOv3(Detector):
         centre, size = convert(boxes, "xyxy", "cxcywh").split(2, -1)
         prior_centre, prior_size = convert(anchors, "xyxy", "cxcywh").split(2, -1)
         t_xy, t_wh = moves.split(2, -1)
-        shift = centre - prior_centre
-        part = (shift / strides + 0.5).clamp(0, 1)  # of the cell
+        step = centre - prior_centre
+        part = (step / strides + 0.5).clamp(0, 1)  # of the cell
         if c.offsets == "anchor":
-            xy = (t_xy - shift / prior_size) ** 2 / 2
+            xy = (t_xy - step / prior_size) ** 2 / 2
         elif c.offsets == "linear":
             xy = (t_xy - part) ** 2 / 2
         elif c.offset_loss == "logistic":  # the gradient is that of a squared error of sigmoids,
@@ -363,11 +313,6 @@ class YOLOv3(Detector):
         else:
             xy = (t_xy - part.logit(MARGIN)) ** 2 / 2  # sec. 2.1
         return torch.cat([xy, (t_wh - (size / prior_size).log()) ** 2 / 2], -1)
-
-
-def split(output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Moves (..., 4), objectness (...) and classes (..., K) of outputs (..., 5 + K)."""
-    return output[..., :4], output[..., 4], output[..., 5:]
 
 
 PAPER = 'Redmon and Farhadi, "YOLOv3: An Incremental Improvement", 2018, arXiv:1804.02767'

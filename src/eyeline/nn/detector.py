@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
 from eyeline.losses.iou import IOU_LOSSES
+from eyeline.nn.cells import KINDS as OFFSETS
 from eyeline.nn.layers import OPTIONAL_NORMS
 from eyeline.ops.boxes import check_boxes
 from eyeline.ops.claims import KINDS as CLAIMS
@@ -40,9 +41,11 @@ CHOICES = {
     "mask_resize": ("nearest-exact", "nearest"),
     "fpn_extra_from": ("backbone", "level"),
     "nms": KINDS,
-    "offsets": ("logistic", "linear", "anchor"),
+    "offsets": OFFSETS,
     "offset_loss": ("squared", "logistic"),
     "ignore_by": ("prior", "box"),
+    "passthrough": ("adjacent", "darknet", "none"),
+    "head": ("connected", "local"),
     "claims": CLAIMS,
 }
 # Within which bounds an option has to lie, wherever a Config has it.
@@ -114,12 +117,19 @@ class Preprocess:
                 for i, target in enumerate(targets)
             ]
         device = images[0].device
+        pixels, sizes = self.pixels(images, fitted), torch.tensor(fitted, device=device)
         return Batch(
-            self.pixels(images, fitted),
-            torch.tensor(fitted, device=device),
+            pixels,
+            sizes,
             torch.tensor(originals, device=device),
             targets,
+            self.offsets(sizes, pixels.shape[2:]),
         )
+
+    def offsets(self, sizes: Tensor, canvas: Sequence[int]) -> Tensor | None:
+        """Row and column (B, 2) at which pictures of `sizes` (B, 2) begin in the padded batch,
+        which is (height, width); None: all at the upper left corner."""
+        return None
 
     def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
         """The height and width that a picture of that height and width is resized to."""

@@ -1,7 +1,7 @@
 """Pictures as darknet sees them: fitted into a square, in its middle, on grey.
 
 Boxes stay in the resized picture's own pixels; a network whose priors stand on the square takes
-`letterbox_shift` off.
+`shift` off.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyeline.nn.detector import Preprocess, as_float
+from eyeline.structures import Batch
 
 GREY = 0.5
 
@@ -39,9 +40,16 @@ class Letterbox(Preprocess):
             slot[:, top : top + h, left : left + w] = pixels
         return batch.sub_(mean).div_(std)
 
+    def offsets(self, sizes: Tensor, canvas: Sequence[int]) -> Tensor:
+        return (sizes.new_tensor(list(canvas)) - sizes) // 2
 
-def letterbox_shift(sizes: Tensor, canvas: Sequence[int]) -> Tensor:
-    """Where pictures of `sizes` (B, 2) begin on a canvas (height, width): x, y, x, y, (B, 1, 4)."""
-    height, width = sizes.unbind(1)
-    x, y = (canvas[1] - width) // 2, (canvas[0] - height) // 2
-    return torch.stack([x, y, x, y], 1)[:, None]
+    def told(self) -> str:
+        return f"longer side {self.max_size}, in the middle of a grey square"
+
+
+def shift(batch: Batch) -> Tensor:
+    """Where the pictures begin on the canvas on which a network's priors stand: x, y, x, y,
+    (B, 1, 4); what is taken off its boxes, and added to objects."""
+    if batch.offsets is None:
+        return torch.zeros_like(batch.sizes).repeat(1, 2)[:, None]
+    return batch.offsets.flip(1).repeat(1, 2)[:, None]

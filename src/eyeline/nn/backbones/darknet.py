@@ -1,17 +1,21 @@
-"""Darknet-53 and the small Darknet of YOLOv3-tiny, as backbones.
+"""The networks of YOLO's three papers, as backbones: the first one's twenty convolutions, Darknet-19,
+Darknet-53, and the small one of the authors' files.
 
+Redmon et al., "You Only Look Once", CVPR 2016, arXiv:1506.02640, sec. 2.1, Fig. 3.
+Redmon and Farhadi, "YOLO9000: Better, Faster, Stronger", CVPR 2017, arXiv:1612.08242, Table 6.
 Redmon and Farhadi, "YOLOv3: An Incremental Improvement", 2018, arXiv:1804.02767, sec. 2.4, Table 1.
 
 Letters   B pictures, H and W of the input; C2..C5 the last maps at strides 4, 8, 16, 32.
-Departs   the paper leaves open what the authors' configuration files say: batch norm and a leaky
-          ReLU of 0.1 behind every convolution, and the sum of a block without another ReLU. The
-          small network is in those files alone. Modules are registered in the files' order, which
+Departs   the papers leave open what the authors' configuration files say: batch norm (of the first
+          paper's network only in the files) and a leaky ReLU of 0.1 behind every convolution, and
+          the sum of a block without another ReLU. The small network is in those files alone. Modules are registered in the files' order, which
           is the order of the numbers in a file of weights (`eyeline.checkpoints.darknet`).
           The authors' code divides by sqrt(var) + 1e-6, this by sqrt(var + norm_epsilon).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
@@ -24,7 +28,8 @@ SLOPE = 0.1  # of the leaky ReLU below 0
 
 
 class LeakyConv(nn.Module):
-    """Convolution, norm, leaky ReLU: (B, inputs, H, W) -> (B, outputs, H/stride, W/stride)."""
+    """Convolution, norm ("none": a bias instead), leaky ReLU: (B, inputs, H, W) -> (B, outputs,
+    H/stride, W/stride)."""
 
     fusable: ClassVar = [("conv", "norm")]
 
@@ -32,12 +37,75 @@ class LeakyConv(nn.Module):
         self, inputs: int, outputs: int, kernel: int, norm: str, eps: float, stride: int = 1
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-        self.norm = make_norm(norm, outputs, eps)
+        bias = norm == "none"
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bias)
+        self.norm = nn.Identity() if bias else make_norm(norm, outputs, eps)
         nn.init.kaiming_normal_(self.conv.weight, SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu_(fused(x, self.conv, self.norm), SLOPE)
+
+
+def stack(inputs: int, shapes: Sequence[tuple[int, int]], norm: str, eps: float) -> nn.Sequential:
+    """`LeakyConv`s one after the other, of channels and kernel sides."""
+    widths = [inputs, *(channels for channels, _ in shapes)]
+    return nn.Sequential(
+        *(
+            LeakyConv(before, channels, kernel, norm, eps)
+            for before, (channels, kernel) in zip(widths, shapes, strict=False)
+        )
+    )
+
+
+class Extraction(nn.Module):
+    """YOLO's first twenty convolutions, those that are pretrained: (B, in_channels, H, W) ->
+    [C2, C3, C4, C5] of 192, 512, 1024, 1024. Their name is that of the authors' files. Options as
+    of `Darknet53`, and norm "none" as in the paper."""
+
+    channels = (192, 512, 1024, 1024)
+
+    def __init__(
+        self, norm: str = "none", norm_epsilon: float = 1e-5, in_channels: int = 3
+    ) -> None:
+        super().__init__()
+        how = (norm, norm_epsilon)
+        self.stage1 = LeakyConv(in_channels, 64, 7, *how, stride=2)
+        self.stage2 = LeakyConv(64, 192, 3, *how)
+        self.stage3 = stack(192, [(128, 1), (256, 3), (256, 1), (512, 3)], *how)
+        self.stage4 = stack(512, [(256, 1), (512, 3)] * 4 + [(512, 1), (1024, 3)], *how)
+        self.stage5 = stack(1024, [(512, 1), (1024, 3)] * 2, *how)
+
+    def forward(self, x: Tensor) -> Any:
+        c2 = self.stage2(F.max_pool2d(self.stage1(x), 2))  # (B, 192, H/4, W/4)
+        c3 = self.stage3(F.max_pool2d(c2, 2))  # (B, 512, H/8, W/8)
+        c4 = self.stage4(F.max_pool2d(c3, 2))  # (B, 1024, H/16, W/16)
+        return [c2, c3, c4, self.stage5(F.max_pool2d(c4, 2))]  # (B, 1024, H/32, W/32)
+
+
+class Darknet19(nn.Module):
+    """The convolutional part, without the last 1x1: (B, in_channels, H, W) -> [C2, C3, C4, C5] of
+    128, 256, 512, 1024. Options as of `Darknet53`."""
+
+    channels = (128, 256, 512, 1024)
+
+    def __init__(
+        self, norm: str = "batch", norm_epsilon: float = 1e-5, in_channels: int = 3
+    ) -> None:
+        super().__init__()
+        how = (norm, norm_epsilon)
+        self.stem = LeakyConv(in_channels, 32, 3, *how)
+        self.stage1 = LeakyConv(32, 64, 3, *how)
+        for stage, depth in enumerate((3, 3, 5, 5), 2):  # 3x3, with 1x1 of half in between
+            width = 32 * 2**stage
+            shapes = [(width // 2, 1) if i % 2 else (width, 3) for i in range(depth)]
+            setattr(self, f"stage{stage}", stack(width // 2, shapes, *how))
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.stage1(F.max_pool2d(self.stem(x), 2))  # (B, 64, H/2, W/2)
+        c2 = self.stage2(F.max_pool2d(x, 2))  # (B, 128, H/4, W/4)
+        c3 = self.stage3(F.max_pool2d(c2, 2))  # (B, 256, H/8, W/8)
+        c4 = self.stage4(F.max_pool2d(c3, 2))  # (B, 512, H/16, W/16)
+        return [c2, c3, c4, self.stage5(F.max_pool2d(c4, 2))]  # (B, 1024, H/32, W/32)
 
 
 class Residual(nn.Module):
@@ -107,7 +175,9 @@ class DarknetTiny(nn.Module):
         return [c2, c3, c4, self.conv7(x)]  # (B, 1024, H/32, W/32)
 
 
-VARIANTS: dict[str, type[Darknet53 | DarknetTiny]] = {
+VARIANTS: dict[str, type[Extraction | Darknet19 | Darknet53 | DarknetTiny]] = {
+    "extraction": Extraction,
+    "darknet19": Darknet19,
     "darknet53": Darknet53,
     "darknet_tiny": DarknetTiny,
 }
