@@ -58,7 +58,55 @@ def tiny_cfg(classes, side):
     return "".join(parts)
 
 
-CFGS = {"yolov3": yolov3_cfg, "yolov3_tiny": tiny_cfg}
+REGION = (1.3221, 1.73145, 3.19275, 4.00944, 5.05587, 8.09892, 9.47112, 4.84053, 11.2364, 10.0071)
+
+
+def region(classes):
+    # OpenCV takes `thresh` for that of scores.
+    text = ",".join(map(str, REGION))
+    return (
+        f"[region]\nanchors={text}\nbias_match=1\nclasses={classes}\ncoords=4\nnum=5\nsoftmax=1\n"
+        "rescore=1\nobject_scale=5\nabsolute=1\nthresh=0.00001\n"
+    )
+
+
+def yolov2_cfg(classes, side):
+    pool = "[maxpool]\nsize=2\nstride=2\n"
+    parts = [f"[net]\nwidth={side}\nheight={side}\nchannels=3\n", conv(32, 3), pool, conv(64, 3)]
+    for width, depth in ((128, 3), (256, 3), (512, 5), (1024, 5)):
+        parts.append(pool)
+        parts += [conv(width // 2, 1) if i % 2 else conv(width, 3) for i in range(depth)]
+    parts += [conv(1024, 3), conv(1024, 3), route(-9), conv(64, 1), "[reorg]\nstride=2\n"]
+    parts += [route(-1, -4), conv(1024, 3), conv(5 * (5 + classes), 1, linear=True)]
+    return "".join([*parts, region(classes)])
+
+
+def yolov2_tiny_cfg(classes, side):
+    parts = [f"[net]\nwidth={side}\nheight={side}\nchannels=3\n"]
+    for width in (16, 32, 64, 128, 256, 512):
+        stride = 1 if width == 512 else 2
+        parts += [conv(width, 3), f"[maxpool]\nsize=2\nstride={stride}\n"]
+    parts += [conv(1024, 3), conv(512, 3), conv(5 * (5 + classes), 1, linear=True)]
+    return "".join([*parts, region(classes)])
+
+
+CFGS = {
+    "yolov3": yolov3_cfg,
+    "yolov3_tiny": tiny_cfg,
+    "yolov2": yolov2_cfg,
+    "yolov2_tiny": yolov2_tiny_cfg,
+}
+# What is none of our names is a model with these options.
+OPTIONS = {
+    "yolov2_tiny": dict(
+        backbone="darknet_tiny", tower_depth=0, passthrough="none", neck_width=512
+    ),
+}
+
+
+def model_of(name):
+    """The name of ours and the options of one of CFGS."""
+    return name.removesuffix("_tiny") if name in OPTIONS else name, OPTIONS.get(name, {})
 
 
 def write_weights(path, state, convolutions):

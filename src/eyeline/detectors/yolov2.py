@@ -71,7 +71,7 @@ class Config:
     letterbox: bool = False
     # Priors, width and height (sec. 2, dimension clusters): the files' for VOC, 32 pixels a cell
     priors: tuple[float, ...] = (
-        42.3072, 55.4064, 102.168, 128.00128, 161.78784, 259.16544, 303.07904, 154.89696,
+        42.3072, 55.4064, 102.168, 128.30208, 161.78784, 259.16544, 303.07584, 154.89696,
         359.5648, 320.2272,
     )  # fmt: skip
     # Loss

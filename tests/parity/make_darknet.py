@@ -1,9 +1,9 @@
-"""What OpenCV's DNN module makes of our weights: `yolov3.npz` and `yolov3_tiny.npz`.
+"""What OpenCV's DNN module makes of our weights: `yolov3.npz` and its sisters.
 
 Two steps, for OpenCV 4 lies in an environment of its own:
 
-    PYTHONPATH=src:tests/parity python tests/parity/make_yolov3.py write FOLDER
-    PYTHONPATH=tests/parity OTHER_PYTHON tests/parity/make_yolov3.py read FOLDER PICTURE
+    PYTHONPATH=src:tests/parity python tests/parity/make_darknet.py write FOLDER
+    PYTHONPATH=tests/parity OTHER_PYTHON tests/parity/make_darknet.py read FOLDER PICTURE
 
 PICTURE is tiny_coco's 000000037777.jpg; 128 x 128 pixels of it are seen, and 3 classes.
 """
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from darknet import CFGS, write_weights
+from darknet import CFGS, model_of, write_weights
 
 CLASSES, SIDE = 3, 128
 GAIN = 8  # of the last convolutions, so that outputs spread as a trained network's
@@ -40,7 +40,8 @@ def write(folder):
 
     for name, cfg in CFGS.items():
         with torch.device("meta"):
-            model = create_model(name, num_classes=CLASSES, convention="darknet")
+            ours, options = model_of(name)
+            model = create_model(ours, num_classes=CLASSES, convention="darknet", **options)
         shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
         order = [(conv, norm) for conv, norm, _ in convolutions(model)]
         write_weights(folder / f"{name}.weights", arrays(shapes), order)
@@ -58,8 +59,12 @@ def read(folder, picture):
         )
         net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
         net.setInput(blob)
-        heads = [layer for layer in net.getLayerNames() if layer.startswith("yolo_")]
-        raw = [f"conv_{int(layer.split('_')[1]) - 1}" for layer in heads]
+        names = net.getLayerNames()
+        heads = [layer for layer in names if layer.startswith(("yolo_", "detection_out"))]
+        raw = [
+            [before for before in names[: names.index(head)] if before.startswith("conv_")][-1]
+            for head in heads
+        ]
         found = dict(zip(heads + raw, net.forward(heads + raw), strict=True))
         values = {f"raw.{i}": found[layer][0] for i, layer in enumerate(raw)}
         values |= {
