@@ -21,14 +21,18 @@ from eyeline.nn.cells import moved
 from eyeline.ops.iou import box_iou
 from eyeline.registry import create_model
 
-LEAST = 0.3  # score of a detection
+LEAST = 0.3  # score of a detection; yolov2's, of a softmax, are lower
+
+
+def least(name: str) -> float:
+    return LEAST / 3 if name == "yolov2" else LEAST
 
 
 def built(name: str, **options: object) -> nn.Module:
     ours, more = model_of(name)
     with torch.device("meta"):
         model = create_model(
-            ours, num_classes=CLASSES, convention="darknet", size=SIDE, score_threshold=LEAST,
+            ours, num_classes=CLASSES, convention="darknet", size=SIDE, score_threshold=least(name),
             **more, **options,
         )  # fmt: skip
     shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
@@ -112,7 +116,7 @@ def test_detections_are_those_of_a_plain_loop_over_opencvs_boxes(name: str, crop
         kept: list[int] = []
         scores = expected[:, 5 + label]
         for i in scores.argsort(descending=True).tolist():
-            if scores[i] > LEAST and all(overlap[i][j] <= 0.45 for j in kept):
+            if scores[i] > least(name) and all(overlap[i][j] <= 0.45 for j in kept):
                 kept.append(i)
         found += [(float(scores[i]), label, boxes[i]) for i in kept]
     found.sort(key=lambda entry: -entry[0])
