@@ -19,10 +19,11 @@ from torch import Tensor
 # count as "ignore" (COCO's crowds, VOC's difficult, KITTI's DontCare); optional masks (G, H, W)
 # bool; optional keypoints (G, P, 3): x, y, and 0 not labelled (then x and y are 0), 1 hidden, 2
 # visible; of the picture, optional image_id, resized () bool: it is in the network's size already,
-# seed () int64: of what is drawn for it, and mirrored (P,) int64: which point takes the place of
-# each where left and right are exchanged.
+# seed () int64: of what is drawn for it, size () int64: what its shorter side is to be, and
+# mirrored (P,) int64: which point takes the place of each where left and right are exchanged.
 Target = dict[str, Tensor]
-PER_PICTURE = ("image_id", "resized", "seed", "mirrored")  # all others have one row an object
+# All others have one row an object.
+PER_PICTURE = ("image_id", "resized", "seed", "size", "mirrored")
 # boxes (N, 4), scores (N,), labels (N,) int64, best first; optional masks (N, H, W) bool.
 Prediction = dict[str, Tensor]
 

@@ -98,9 +98,7 @@ CFGS = {
 }
 # What is none of our names is a model with these options.
 OPTIONS = {
-    "yolov2_tiny": dict(
-        backbone="darknet_tiny", tower_depth=0, passthrough="none", neck_width=512
-    ),
+    "yolov2_tiny": dict(backbone="darknet_tiny", tower_depth=0, passthrough="none", neck_width=512),
 }
 
 

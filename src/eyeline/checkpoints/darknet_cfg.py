@@ -1,8 +1,8 @@
 """Darknet's `.cfg`: which network of ours it describes, and with which options.
 
-A file is sections, each a layer, whose inputs are the results of the one before it or, of a [route]
-or [shortcut], of others by number. What is read is the layers' kinds and shapes; whether the network
-is one of ours, `eyeline.checkpoints.darknet` finds by comparing layer by layer.
+A file is sections, each a layer, whose inputs are the results of the one before it or, of [route]
+and [shortcut], of others by number. What is read is the layers' kinds and shapes; whether the
+network is one of ours, `eyeline.checkpoints.darknet` finds by comparing layer by layer.
 """
 
 from __future__ import annotations

@@ -107,6 +107,11 @@ class Square(Preprocess):
             targets = [{k: v for k, v in t.items() if k != "resized"} for t in targets]
         return super().__call__(images, targets)
 
+    def fitted(self, size: tuple[int, int], wanted: int | None = None) -> tuple[int, int]:
+        if wanted is not None:
+            raise EyelineError("yolov1's connected layers fit one size alone: leave out data.sizes")
+        return super().fitted(size)
+
 
 class Neck(nn.Sequential):
     """Four 3x3 convolutions, of which the second halves the map (Fig. 3)."""
@@ -252,8 +257,9 @@ class YOLOv1(Detector):
             "boxes matched to objects, sec. 2", matches,
             Assignment, objects.boxes, objects.labels, matches.flatten(1), 0.0, 0.0,
         )  # fmt: skip
-        weight = torch.where(responsible, 1.0, c.no_object_weight).masked_fill(matches == IGNORED, 0)
+        weight = torch.where(responsible, 1.0, c.no_object_weight)
         certainty = weight * (confidences - iou.where(responsible, 0)) ** 2
+        certainty = certainty.masked_fill(matches == IGNORED, 0)
         truth = ones_at(labels, owned, classes)
         mistakes = ((classes - truth) ** 2).sum(-1).where(owned, 0)  # (B, S S)
         error = (said - self.encode(box, cells, canvas)[:, :, None]) ** 2  # (B, S S, A, 4)

@@ -1,17 +1,17 @@
 """YOLOv2: Redmon and Farhadi, "YOLO9000: Better, Faster, Stronger", CVPR 2017, arXiv:1612.08242.
 
-One stage, one map: every cell says of each of its five priors whether an object's centre lies there,
-how well its box fits, and what it is. The map of 26 x 26 cells is passed through to that of 13 x 13,
-four of its cells as one.
+One stage, one map: every cell says of each of its five priors whether an object's centre lies
+there, how well its box fits, and what it is. The map of 26 x 26 cells is passed through to that of
+13 x 13, four of its cells as one.
 
 Letters   B pictures, K classes, A priors a cell, N priors in all cells, G objects, M of them with a
           prior, D detections at most.
 Departs   the text gives no loss; this is the authors' region layer, whose gradients are those of
           half a squared error: offsets of centres as fractions of a cell, growth as logarithms,
-          objectness towards the IoU of the box that is said (sec. 2). Not its first 12,800 pictures,
-          in which every prior also learns its own place. Losses are summed over a picture, as there,
-          and averaged over the batch. A side grows at most 62.5 times. Thresholds and NMS of the
-          detections are the code's.
+          objectness towards the IoU of the box that is said (sec. 2). Not its first 12,800
+          pictures, in which every prior also learns its own place. Losses are summed over a
+          picture, as there, and averaged over the batch. A side grows at most 62.5 times.
+          Thresholds and NMS of the detections are the code's.
           `convention="darknet"` is what the authors' last files do otherwise: what passes through
           has 64 channels first, and is taken apart as their code does it (`nn.cells.reorg`), not
           as the text says; small boxes count up to twice; a letter box on grey; batch norm with
@@ -240,7 +240,9 @@ class YOLOv2(Detector):
         picture, row = indices(matches >= 0)  # (M,) both
         counts, prior = (matches >= 0)[picture, row], priors[row]
         box = found[picture, row].where(counts[:, None], prior)
-        fits = elementwise_iou(said[picture, row], box) if c.rescored else torch.ones_like(box[:, 0])
+        fits = (
+            elementwise_iou(said[picture, row], box) if c.rescored else torch.ones_like(box[:, 0])
+        )
         present = (objectness[picture, row].sigmoid() - fits) ** 2 / 2  # (M,)
         classification = F.cross_entropy(
             classes[picture, row], labels[picture, row], reduction="none"

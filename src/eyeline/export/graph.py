@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from eyeline.nn.detector import as_float
+from eyeline.nn.letterbox import GREY
 from eyeline.structures import Batch
 
 INPUT = "images"
@@ -66,11 +67,20 @@ class Graph(nn.Module):
         rows, columns = (-(-fitted // p.divisor)).tolist()  # of cells, after padding
         for number in (height, width, rows, columns):
             torch._check(number >= 1)
-        size = (height, width)
-        resized = F.interpolate(as_float(images), size=size, mode="bilinear", align_corners=False)
-        missing = (0, columns * p.divisor - width, 0, rows * p.divisor - height)
         sizes = fitted.expand(images.shape[0], 2)
         mean, std = (torch.tensor(values)[:, None, None] for values in (p.mean, p.std))
+        resized = F.interpolate(
+            as_float(images), size=(height, width), mode="bilinear", align_corners=p.centred
+        )
+        if p.centred:
+            side = (-(-fitted.amax() // p.divisor) * p.divisor)[None].expand(2)
+            begin = (side - fitted) // 2
+            (top, left), (below, right) = begin.tolist(), (side - fitted - begin).tolist()
+            for number in (top, left, below, right):
+                torch._check(number >= 0)
+            square = F.pad(resized, (left, right, top, below), value=GREY)
+            return Batch((square - mean) / std, sizes, sizes, offsets=begin.expand_as(sizes))
+        missing = (0, columns * p.divisor - width, 0, rows * p.divisor - height)
         return Batch(F.pad((resized - mean) / std, missing), sizes, sizes)
 
 

@@ -31,12 +31,12 @@ def split(output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def priors_in_cells(shapes: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    """Priors (h w A, 4) of widths and heights (A, 2), in the middle of each cell of a map (h, w)."""
+    """Priors (h w A, 4) of widths and heights (A, 2), amid each cell of a map (h, w)."""
     return anchor_grid(torch.cat([-shapes / 2, shapes / 2], 1), size, (stride, stride))
 
 
 def moved(moves: Tensor, priors: Tensor, strides: Tensor | float, kind: str = "logistic") -> Tensor:
-    """Boxes (..., 4) that moves (..., 4) make of priors (N, 4) in cells of `strides`, (N, 1) or one.
+    """Boxes (..., 4) that moves (..., 4) make of priors (N, 4) in cells of `strides` (N, 1).
 
     kind  how the centre moves: "logistic", within its cell (YOLO9000, Fig. 3); "linear", in cells;
           "anchor", in widths and heights of the prior

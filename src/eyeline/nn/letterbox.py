@@ -22,6 +22,8 @@ class Letterbox(Preprocess):
     """`Preprocess` on a square canvas: each picture in the middle, grey about it, resized such that
     the corner pixels of both sizes have the same centres (as in darknet's own `resize_image`)."""
 
+    centred = True
+
     def pixels(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Tensor:
         """One (B, C, S, S) tensor, channels last, S the longest side and a multiple of `divisor`;
         S is the largest of the batch."""

@@ -1,16 +1,17 @@
-"""The networks of YOLO's three papers, as backbones: the first one's twenty convolutions, Darknet-19,
-Darknet-53, and the small one of the authors' files.
+"""The networks of YOLO's three papers, as backbones: the first one's twenty convolutions,
+Darknet-19, Darknet-53, and the small one of the authors' files.
 
 Redmon et al., "You Only Look Once", CVPR 2016, arXiv:1506.02640, sec. 2.1, Fig. 3.
 Redmon and Farhadi, "YOLO9000: Better, Faster, Stronger", CVPR 2017, arXiv:1612.08242, Table 6.
 Redmon and Farhadi, "YOLOv3: An Incremental Improvement", 2018, arXiv:1804.02767, sec. 2.4, Table 1.
 
 Letters   B pictures, H and W of the input; C2..C5 the last maps at strides 4, 8, 16, 32.
-Departs   the papers leave open what the authors' configuration files say: batch norm (of the first
-          paper's network only in the files) and a leaky ReLU of 0.1 behind every convolution, and
-          the sum of a block without another ReLU. The small network is in those files alone. Modules are registered in the files' order, which
-          is the order of the numbers in a file of weights (`eyeline.checkpoints.darknet`).
-          The authors' code divides by sqrt(var) + 1e-6, this by sqrt(var + norm_epsilon).
+Departs   the papers leave open what the authors' configuration files say: batch norm (of the
+          first network in the files alone) and a leaky ReLU of 0.1 behind every convolution, and
+          the sum of a block without another ReLU. The small network is in those files alone.
+          Modules are registered in the files' order, which is the order of the numbers in a file
+          of weights (`eyeline.checkpoints.darknet`). The authors' code divides by sqrt(var) + 1e-6,
+          this by sqrt(var + norm_epsilon).
 """
 
 from __future__ import annotations
