@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from eyeline.checkpoints import darknet, load_weights
+from eyeline.checkpoints.darknet_cfg import layers_of, parse
 from eyeline.errors import EyelineError
 from eyeline.registry import create_model
 
@@ -66,8 +67,92 @@ def test_a_file_that_does_not_fit_its_cfg_says_by_how_much(tmp_path):
     with pytest.raises(EyelineError, match=f"a.cfg {wanted}: 2 too many"):
         darknet.read(tmp_path / "a.weights")
     write(tmp_path / "a.weights", wanted)
-    with pytest.raises(EyelineError, match="convolution 0 is 3x3, 3 to 16"):
+    with pytest.raises(EyelineError, match=r"no layer .*, and is none of the backbones darknet53"):
         darknet.read(tmp_path / "a.weights")
+    heads = "[yolo]\nmask=0\nanchors=1,2\nclasses=1\n" * 2
+    (tmp_path / "a.cfg").write_text(CFG + heads)
+    with pytest.raises(EyelineError, match="convolution 1 is 1x1 without a norm, 16 to 8 channels"):
+        darknet.read(tmp_path / "a.weights")
+
+
+# What the published files are long, in bytes: a header, and four for each number.
+@pytest.mark.parametrize(
+    ("size", "header", "name", "classes", "options"),
+    [
+        (248007048, 20, "yolov3", 80, {}),
+        (203934260, 16, "yolov2", 80, {"priors": (18.32736, 21.67632)}),
+        (44948596, 16, "yolov2", 80, {"backbone": "darknet_tiny", "neck_width": 512}),
+        (63471556, 16, "yolov2", 20, {"backbone": "darknet_tiny", "priors": (34.56, 38.08)}),
+        (789312988, 16, "yolov1", 20, {}),
+    ],
+)
+def test_published_files_are_known_by_their_length(size, header, name, classes, options):
+    found, told = darknet._by_count((size - header) // 4, "a.weights")
+    assert (found, told["num_classes"], told["convention"]) == (name, classes, "darknet")
+    for key, value in options.items():
+        start = told[key][: len(value)] if isinstance(value, tuple) else told[key]
+        assert start == (pytest.approx(value) if isinstance(value, tuple) else value)
+
+
+def test_priors_that_nobody_knows_are_asked_for():
+    seven = 50983561 - 73 * 5125  # of seven classes
+    with pytest.raises(EyelineError, match=r"yolov2 of 7 classes, .* its priors are in its .cfg"):
+        darknet._by_count(seven, "a.weights")
+
+
+YOLOV1 = (
+    "[net]\nwidth=64\nheight=64\n[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\npad=1\n"
+    "stride=32\n[local]\nsize=3\nstride=1\npad=1\nfilters=6\n[dropout]\n[connected]\noutput=44\n"
+    "[detection]\nclasses=1\ncoords=4\nside=2\nnum=2\nsqrt=1\n"
+)
+
+
+def test_layers_of_the_first_version(tmp_path):
+    """Places of a local layer and inputs of a connected one follow from the picture's size."""
+    (tmp_path / "a.cfg").write_text(YOLOV1)
+    layers = layers_of(parse(tmp_path / "a.cfg"), "a.cfg")
+    assert [layer.count for layer in layers] == [
+        4 * (4 + 27), 6 * 4 + 4 * 6 * 4 * 9, 44 + 44 * 6 * 4
+    ]  # fmt: skip
+    write(tmp_path / "a.weights", sum(layer.count for layer in layers))
+    with pytest.raises(EyelineError, match=r"convolution 0 is 3x3, .*our yolov1 is 7x7"):
+        darknet.read(tmp_path / "a.weights")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("sqrt=1", "sqrt=0", "sqrt=0, and 1 alone is read"),
+        ("[detection]", "[region]\nanchors=1,2", "softmax=0, and 1 alone is read"),
+        ("[detection]", "[detection]\n[region]", "detection.*region.* together"),
+    ],
+)
+def test_heads_that_mean_something_else_are_refused(tmp_path, old, new, message):
+    (tmp_path / "a.cfg").write_text(YOLOV1.replace(old, new))
+    write(tmp_path / "a.weights", 4 * 31 + 6 * 4 + 4 * 6 * 36 + 44 + 44 * 24)
+    with pytest.raises(EyelineError, match=message):
+        darknet.read(tmp_path / "a.weights")
+
+
+def test_a_small_yolov1_pours_in_its_files_order(tmp_path):
+    model = create_model(
+        "yolov1", num_classes=1, size=64, neck_width=4, head_width=3, grid=2, convention="darknet",
+        backbone="extraction",
+    )  # fmt: skip
+    order = [name for name, _, _ in darknet.convolutions(model)]
+    assert order[-2:] == ["hidden", "output"] and len(order) == 26
+    count = sum(layer.count for _, _, layer in darknet.convolutions(model))
+    values = np.arange(count, dtype=np.float32)
+    state = darknet.pour(values, model, "here")
+    assert float(state["output.weight"].flatten()[-1]) == count - 1
+    hidden = state["hidden.bias"].numel() + state["hidden.weight"].numel()
+    after = state["output.bias"].numel() + state["output.weight"].numel()
+    assert float(state["hidden.bias"].flatten()[0]) == count - after - hidden
+    assert state.keys() == {
+        key for key in model.state_dict() if not key.endswith("num_batches_tracked")
+    }
+    with pytest.raises(EyelineError, match="1 too many"):
+        darknet.pour(np.zeros(count + 1, np.float32), model, "here")
 
 
 @pytest.mark.parametrize(
