@@ -119,6 +119,8 @@ class Sample(NamedTuple):
 
     rows: Tensor  # (B, S) int64
     filled: Tensor  # (B, S) bool; False: an empty slot
+    # (B, N), where the negatives are not drawn but mined: the losses that chose them
+    losses: Tensor | None = None
 
 
 class Cut(NamedTuple):

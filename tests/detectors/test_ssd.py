@@ -9,6 +9,7 @@ import torch
 
 from eyeline.detectors.ssd import default_boxes
 from eyeline.errors import EyelineError
+from eyeline.inference.tta import TTA, Augmented, Pass
 from eyeline.inspection import xray
 from eyeline.note import watch
 from eyeline.registry import create_model
@@ -64,8 +65,8 @@ def test_the_papers_numbers(name, side, maps, parameters):
 
 
 def test_clipped_boxes_are_not_larger_than_the_picture():
-    for clipped, longest in ((False, 0.88 * math.sqrt(2)), (True, 1.0)):
-        (cell,) = default_boxes((0.88, 1.05), ((2.0,),), clipped)
+    for limit, longest in ((None, 0.88 * math.sqrt(2)), (1.0, 1.0)):
+        (cell,) = default_boxes((0.88, 1.05), ((2.0,),), limit)
         assert float((cell[:, 2:] - cell[:, :2]).max()) == pytest.approx(longest)
 
 
@@ -153,6 +154,55 @@ def test_the_picture_is_stretched_and_boxes_return():
     assert model.preprocess.told() == "64 x 64, whatever the aspect"
     kept = small(stretch=False, max_size=100)
     assert kept.prepare([torch.rand(3, 50, 90)]).images.shape == (1, 3, 55, 100)
+
+
+@torch.no_grad()
+def test_default_boxes_keep_their_pixels_in_a_larger_picture():
+    """There they stand closer, in shares of it, and so find objects that are small in it."""
+    model = small()
+    sides = []
+    for side in (64, 128):
+        boxes = model.heads(torch.zeros(1, 3, side, side))[2]
+        sides.append({tuple(size) for size in (boxes[:, 2:] - boxes[:, :2]).tolist()})
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        assert (centres > 0).all() and (centres < side).all()
+    assert len(sides[0]) > 20
+    assert {tuple(round(s, 3) for s in size) for size in sides[0]} == {
+        tuple(round(s, 3) for s in size) for size in sides[1]
+    }
+
+
+@torch.no_grad()
+def test_centres_are_clipped_into_the_picture():
+    """At 300 the third map of "lufficc" ends at 9.5 * 32 = 304."""
+    maps = [torch.zeros(1, 1, n, n) for n in (38, 19, 10, 5, 3, 1)]
+    for clipped, last in ((True, 300.0), (False, 304.0)):
+        model = create_model(
+            "ssd300", num_classes=2, width=4, convention="lufficc", centres_clipped=clipped
+        )
+        boxes = model.boxes(maps, (300, 300))[2]
+        assert float((boxes[:, 0] + boxes[:, 2]).max()) / 2 == pytest.approx(last)
+        assert float((boxes[:, 1] + boxes[:, 3]).max()) / 2 == pytest.approx(last)
+
+
+@torch.no_grad()
+def test_test_time_augmentation_of_a_stretched_picture():
+    model = small(score_threshold=0.2, max_detections=50)
+    image = torch.rand(3, 50, 90)
+    plain = model([image])[0]
+    assert len(plain["boxes"]) > 3
+    (once,) = Augmented(model, TTA((Pass(),)))([image])
+    torch.testing.assert_close(once["boxes"], plain["boxes"])
+    (mirrored,) = Augmented(model, TTA((Pass(flip=True),)))([image.flip(-1)])
+    expected = plain["boxes"][:, [2, 1, 0, 3]]
+    expected[:, 0::2] = 90 - expected[:, 0::2]
+    torch.testing.assert_close(mirrored["boxes"], expected, atol=1e-3, rtol=0)
+    augmented = Augmented(model)
+    sides = {tuple(batch.images.shape[2:]) for batch in augmented.prepare([image])}
+    assert sides == {(s, s) for s in (38, 64, 77, 90, 102, 115)}
+    (whole,) = augmented([image])
+    limit = torch.tensor([90.0, 50, 90, 50]) + 1e-3
+    assert len(whole["boxes"]) and ((whole["boxes"] >= 0) & (whole["boxes"] <= limit)).all()
 
 
 @torch.no_grad()

@@ -24,7 +24,8 @@ from eyeline.ops.roi_align import pool_edges, roi_align, roi_pool, sample_positi
 from eyeline.registry import list_models
 
 SECTIONS = (
-    "picture", "features", "anchors", "proposals", "regions", "masks", "boxes", "attention",
+    "picture", "features", "anchors", "mining", "proposals", "regions", "masks", "boxes",
+    "attention",
 )  # fmt: skip
 DETECTORS = list_models("detection")
 PICTURE = "000000087038.jpg"  # has a crowd
@@ -73,6 +74,7 @@ def test_every_section_is_there_or_says_why_not(pages: dict[str, str], name: str
     one_stage = name in ("retinanet", "ssd300", "ssd512")
     assert ("regions" in reasons) == one_stage
     assert ("masks" in reasons) == (name != "mask_rcnn")
+    assert ("mining" in reasons) == (not name.startswith("ssd"))
     assert all(len(reason.split()) > 5 for reason in reasons.values())
 
 
@@ -123,6 +125,27 @@ def test_the_page_has_the_x_ray_s_numbers(
         )
     assert len(boxes["fates"]) == int((~x.target["iscrowd"].bool()).sum())  # type: ignore[index]
     assert all(fate["story"] for fate in boxes["fates"])
+
+
+@pytest.mark.parametrize("name", [name for name in DETECTORS if name.startswith("ssd")])
+def test_mined_negatives_are_those_of_the_loss(
+    xrays: dict[str, XRay], pages: dict[str, str], name: str
+) -> None:
+    x, data = xrays[name], data_of(pages[name])["mining"]
+    learning = x.learning
+    assert learning is not None and learning.sample is not None and learning.hardness is not None
+    positive, negative = learning.sample.positive, learning.sample.negative
+    assert data["count"] == len(negative) == 3 * len(positive) > 0
+    losses = array(data["losses"])
+    assert (np.diff(losses) <= 0).all() and data["easiest"] == losses[-1]
+    assert sorted(losses) == sorted(learning.hardness[negative].numpy())
+    assert data["hardest_left"] <= losses[-1]
+    anchors = {tuple(box) for box in torch.cat(x.anchors)[negative].tolist()}
+    assert {tuple(box) for box in array(data["boxes"]).reshape(-1, 4).tolist()} == anchors
+    counts = data["counts"]
+    assert sum(counts["positive"]) == len(positive) and sum(counts["mined"]) == len(negative)
+    background = int((learning.assignment.matches == -1).sum())
+    assert sum(counts["mined"]) + sum(counts["left"]) == background
 
 
 def test_masks_are_those_of_the_network(xrays: dict[str, XRay], pages: dict[str, str]) -> None:

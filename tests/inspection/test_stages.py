@@ -89,14 +89,16 @@ def test_a_backward_pass_is_booked_by_stage() -> None:
 
 @pytest.mark.parametrize("name", eyeline.list_models("detection"))
 def test_stages_of_every_detector(name: str) -> None:
-    options: dict[str, Any] = {"num_classes": 3, "backbone": "resnet18", "fpn_channels": 32}
+    pyramid = not name.startswith("ssd")
+    options: dict[str, Any] = {"num_classes": 3, "backbone": "resnet18"}
+    options |= {"fpn_channels": 32} if pyramid else {}
     model: Any = fixed_size(eyeline.create_model(name, **options), SIZE).eval()
     children = {child for child, _ in model.named_children()}
     _, own = watch(model, depth=1)
     found = {path[0] for path in own if path}
     assert children | {"finish"} <= found
     _, own = watch(model.train(), depth=2, training=True)
-    for stage in ("backbone", "fpn"):
+    for stage in ("backbone", "fpn" if pyramid else "extras"):
         assert ("forward", stage) in own and ("backward", stage) in own
     assert any(path[:1] == ("backward",) and "head" in path[-1] for path in own)
     assert all(p.grad is not None for p in model.backbone.parameters())

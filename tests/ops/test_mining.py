@@ -59,6 +59,6 @@ def test_no_gradient_passes_the_choice() -> None:
 
 def test_the_note_holds_positives_and_negatives() -> None:
     index, filled = hard_negatives(LOSSES, POSITIVE, ~POSITIVE & ~IGNORED, 2.0)
-    sample = mined(POSITIVE, index, filled)
+    sample = mined(POSITIVE, index, filled, LOSSES)
     assert sample.rows[0][sample.filled[0]].tolist() == [0, 1, 3]
     assert not sample.filled[1].any()

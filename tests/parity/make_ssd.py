@@ -42,24 +42,31 @@ BACKGROUND = 17.0  # is added to the calibrated bias of that slot
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, images: list[Tensor]) -> dict[str, np.ndarray]:
+def calibrate(
+    model: nn.Module,
+    images: Tensor | list[Tensor],
+    layers: dict[str, float],
+    slots: int,
+    unused: tuple[int, ...] = (),
+    background: float = BACKGROUND,
+) -> dict[str, np.ndarray]:
     """Layer by layer in one pass: its outputs' channels get mean 0 and, together, the spread. Slots
-    that COCO does not use score -20."""
+    that the data set does not use score -20."""
     found: dict[str, np.ndarray] = {}
     modules = dict(model.named_modules())
 
     def after(name: str, layer: nn.Conv2d, raw: Tensor) -> Tensor:
         out = raw.transpose(0, 1).flatten(1) - layer.bias[:, None]  # (channels, places)
         used = torch.ones(len(out), dtype=torch.bool)
-        factor, bias = LAYERS[name] / out.std(), -out.mean(1)
+        factor, bias = layers[name] / out.std(), -out.mean(1)
         if out.shape[1] > 2:  # else there is no spread but from channel to channel
-            factor = LAYERS[name] / out.std(1).mean()
+            factor = layers[name] / out.std(1).mean()
         else:
             bias = torch.zeros(len(out))
         bias = bias * factor
-        if "classification" in name:
-            used.view(-1, SLOTS)[:, list(UNUSED)] = False
-            bias.view(-1, SLOTS)[:, 0] += BACKGROUND
+        if "classification" in name or "cls_headers" in name:
+            used.view(-1, slots)[:, list(unused)] = False
+            bias.view(-1, slots)[:, 0] += background
         bias, scale = torch.where(used, bias, -20.0), torch.where(used, factor, 0.0)
         found[f"{name}.weight"] = scale[:, None, None, None].numpy()
         found[f"{name}.bias"] = bias.numpy()
@@ -70,7 +77,7 @@ def calibrate(model: nn.Module, images: list[Tensor]) -> dict[str, np.ndarray]:
         modules[name].register_forward_hook(
             lambda layer, _, out, name=name: after(name, layer, out)
         )
-        for name in LAYERS
+        for name in layers
     ]
     model(images)
     for hook in hooks:
@@ -93,7 +100,7 @@ def main(data: Path) -> None:
     model = ssd300_vgg16(weights=None, weights_backbone=None).eval()
     shapes = shapes_of(model)
     load(model, fill(shapes))
-    calibration = calibrate(model, images)
+    calibration = calibrate(model, images, LAYERS, SLOTS, UNUSED)
     load(model, fill(shapes, calibration))
     out = {f"calibration.{key}": value for key, value in calibration.items()}
     for i, found in enumerate(detections(model, images)):

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from eyeline import registry
-from eyeline.checkpoints import darknet, eyeline, torchvision
+from eyeline.checkpoints import darknet, eyeline, lufficc, torchvision
 from eyeline.checkpoints.channels import for_channels
 from eyeline.checkpoints.eyeline import run_model, run_weights, save_weights
 from eyeline.checkpoints.source import (
@@ -39,8 +39,9 @@ __all__ = [
 MEANING = (
     "convention", "norm_epsilon", "image_mean", "image_std", "objectness", "box_weights",
     "anchor_sizes", "anchor_scales", "anchor_ratios", "anchor_offset", "anchor_rounded",
-    "anchor_fitted", "priors", "offsets", "tower_depths", "pooling", "sampling_ratio",
-    "roi_aligned",
+    "anchor_fitted", "box_scales", "box_ratios", "box_strides", "box_clipped", "centres_clipped",
+    "box_variances", "priors", "offsets", "tower_depths", "passthrough", "grid", "boxes", "head",
+    "pooling", "sampling_ratio", "roi_aligned",
 )  # fmt: skip
 
 Source = str | Path | Mapping[str, Tensor] | Checkpoint
@@ -141,8 +142,10 @@ def _identify(
     state: State, metadata: dict[str, str], where: str, num_classes: int | None, skip: Sequence[str]
 ) -> Checkpoint | None:
     """By the first family that knows it. The order matters only for what a header names."""
-    return eyeline.read(state, metadata, where) or torchvision.read(
-        state, where, num_classes, tuple(skip)
+    return (
+        eyeline.read(state, metadata, where)
+        or lufficc.read(state, where, tuple(skip))
+        or torchvision.read(state, where, num_classes, tuple(skip))
     )
 
 
@@ -150,7 +153,7 @@ def _unknown(state: State, where: str) -> EyelineError:
     return EyelineError(
         f"{where} is a checkpoint of an unknown kind, with {some(state)}; "
         "known are eyeline's own, torchvision's ResNets, Faster R-CNN, Mask R-CNN, RetinaNet and "
-        "SSD, and darknet's .weights"
+        "SSD, lufficc/SSD's with VGG16, and darknet's .weights"
     )
 
 

@@ -21,28 +21,12 @@ the usual 1e-5. Their RetinaNet's box loss was GIoU, which no file tells: norms 
 from __future__ import annotations
 
 import re
-from itertools import count as integers
 from typing import Any
 
-from eyeline.checkpoints.source import COUNTER, Checkpoint, State, begins, some
+from eyeline.checkpoints.names import COCO_SLOTS
+from eyeline.checkpoints.renaming import count, rename, ssd_slots, take_slots
+from eyeline.checkpoints.source import COUNTER, Checkpoint, State
 from eyeline.errors import EyelineError
-
-# Names by category id, 0 for background; None: an id that COCO's pictures do not have.
-# fmt: off
-COCO_SLOTS = (
-    None, "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
-    "traffic light", "fire hydrant", None, "stop sign", "parking meter", "bench", "bird", "cat",
-    "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", None, "backpack",
-    "umbrella", None, None, "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
-    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
-    "tennis racket", "bottle", None, "wine glass", "cup", "fork", "knife", "spoon", "bowl",
-    "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut",
-    "cake", "chair", "couch", "potted plant", "bed", None, "dining table", None, None, "toilet",
-    None, "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven",
-    "toaster", "sink", "refrigerator", None, "book", "clock", "vase", "scissors", "teddy bear",
-    "hair drier", "toothbrush",
-)
-# fmt: on
 
 IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
 
@@ -174,7 +158,7 @@ def read(
 
 
 def _classifier(state: State, where: str, skip: tuple[str, ...]) -> Checkpoint:
-    ours, renamed, dropped = _rename(state, CLASSIFIER, (), where, skip)
+    ours, renamed, dropped = rename(state, CLASSIFIER, (), where, skip)
     options: dict[str, Any] = {"in_channels": ours["conv1.weight"].shape[1]}
     if "fc.weight" in ours:
         options["num_classes"] = len(ours["fc.weight"])
@@ -191,7 +175,7 @@ def _faster_rcnn(
         table, name = MASK_RCNN, "mask_rcnn"
         layers = (*layers, "mask_head.up", "mask_head.classes")
     table = [*table, *_after_convolutions(state)]
-    ours, renamed, dropped = _rename(state, table, layers, where, skip)
+    ours, renamed, dropped = rename(state, table, layers, where, skip)
     # Theirs reads a region channel by channel, ours cell by cell, as RoIAlign leaves it.
     channels = len(ours["fpn.output.0.weight"])
     by_channel = ours["head.fc1.weight"].unflatten(1, (channels, -1))  # (1024, C, 7 * 7)
@@ -213,7 +197,7 @@ def _faster_rcnn(
     if masks:
         options |= {
             "mask_width": ours["mask_head.up.weight"].shape[1],
-            "mask_depth": _count(ours, "mask_head.convs"),
+            "mask_depth": count(ours, "mask_head.convs"),
             "mask_norm": _norm(ours, "mask_head.convs.0"),
         }
     return Checkpoint("torchvision", name, where, options, classes, ours, renamed, dropped)
@@ -223,7 +207,7 @@ def _retinanet(
     state: State, where: str, num_classes: int | None, skip: tuple[str, ...]
 ) -> Checkpoint:
     layers = ("fpn.output.0", "fpn.extra.0", "class_head.output", "box_head.output")
-    ours, renamed, dropped = _rename(state, RETINANET, layers, where, skip)
+    ours, renamed, dropped = rename(state, RETINANET, layers, where, skip)
     anchors = len(ours["box_head.output.bias"]) // 4
     slots, classes = _slots(len(ours["class_head.output.bias"]) // anchors, num_classes)
     for kind in ("weight", "bias"):
@@ -231,7 +215,7 @@ def _retinanet(
         ours[f"class_head.output.{kind}"] = rows[:, slots].flatten(0, 1)  # (A K, ...)
     options = _options(state, ours, where, len(slots)) | {
         "head_norm": _norm(ours, "class_head.tower.0"),
-        "tower_depth": _count(ours, "class_head.tower"),
+        "tower_depth": count(ours, "class_head.tower"),
     }
     # P6 is made of P5 where the widths allow it, as torchvision does.
     from_level = ours["fpn.extra.0.weight"].shape[1] == options["fpn_channels"]
@@ -243,18 +227,9 @@ def _retinanet(
 
 def _ssd(state: State, where: str, num_classes: int | None, skip: tuple[str, ...]) -> Checkpoint:
     layers = ("backbone.conv1_1", "class_heads.0", "box_heads.0")
-    ours, renamed, dropped = _rename(state, SSD, layers, where, skip)
-    slots: list[int] = []
-    classes = None
-    for i in range(_count(ours, "class_heads")):
-        anchors = len(ours.get(f"box_heads.{i}.bias", ())) // 4
-        count, over = divmod(len(ours[f"class_heads.{i}.weight"]), max(1, anchors))
-        if over or not anchors:
-            raise EyelineError(f"{where}: map {i} has class and box outputs that do not fit")
-        slots, classes = _slots(count, num_classes)
-        for kind in ("weight", "bias"):
-            rows = ours[f"class_heads.{i}.{kind}"].unflatten(0, (anchors, -1))  # (A, S, ...)
-            ours[f"class_heads.{i}.{kind}"] = rows[:, [*slots, 0]].flatten(0, 1)  # background last
+    ours, renamed, dropped = rename(state, SSD, layers, where, skip)
+    slots, classes = _slots(ssd_slots(ours, where), num_classes)
+    take_slots(ours, [*slots, 0])  # background last
     first = ours["backbone.conv1_1.weight"]
     options: dict[str, Any] = {
         "num_classes": len(slots),
@@ -303,8 +278,8 @@ def _options(state: State, ours: State, where: str, num_classes: int) -> dict[st
 def _box_head(ours: State) -> dict[str, Any]:
     """What the config of a detector with an RPN and a box head learns from its shapes."""
     return {
-        "rpn_depth": 1 + _count(ours, "rpn.deeper"),
-        "head_convs": _count(ours, "head.convs"),
+        "rpn_depth": 1 + count(ours, "rpn.deeper"),
+        "head_convs": count(ours, "head.convs"),
         "head_layers": 2 if "head.fc2.weight" in ours else 1,
         "head_norm": _norm(ours, "head.convs.0"),
         "head_width": len(ours["head.fc1.weight"]),
@@ -314,16 +289,11 @@ def _box_head(ours: State) -> dict[str, Any]:
 def _after_convolutions(state: State) -> list[tuple[str, str]]:
     """Lines for the fully connected layers of a box head that begins with convolutions: one
     `Sequential`, in which they follow a flattening, each with a ReLU behind it."""
-    convolutions = _count(state, "roi_heads.box_head", ".0.weight")
+    convolutions = count(state, "roi_heads.box_head", ".0.weight")
     return [
         (rf"roi_heads\.box_head\.{convolutions + place}\.(weight|bias)", rf"head.{name}.\1")
         for place, name in ((1, "fc1"), (3, "fc2"))
     ]
-
-
-def _count(state: State, prefix: str, end: str = ".weight") -> int:
-    """How many of "prefix.0.weight", "prefix.1.weight", ... there are."""
-    return next(i for i in integers() if f"{prefix}.{i}{end}" not in state)
 
 
 def _norm(ours: State, layer: str) -> str:
@@ -352,44 +322,3 @@ def _resnet(state: State, prefix: str, where: str) -> str:
             f"{groups} groups"
         )
     return name
-
-
-def _rename(
-    state: State,
-    table: list[tuple[str, str]],
-    layers: tuple[str, ...],
-    where: str,
-    skip: tuple[str, ...],
-) -> tuple[State, dict[str, str], list[str]]:
-    """Each key under our name; an error names those that no line of the table takes.
-
-    `layers` of ours must be there, weight and bias, since the readers look into them; a layer with
-    a norm behind it has no bias.
-    """
-    ours: State = {}
-    renamed: dict[str, str] = {}
-    dropped: list[str] = []
-    over: list[str] = []
-    for key, value in state.items():
-        if key.endswith(COUNTER):
-            dropped.append(key)
-            continue
-        for pattern, name in table:
-            if match := re.fullmatch(pattern, key):
-                new = match.expand(name)
-                ours[new] = value
-                if new != key:
-                    renamed[new] = key
-                break
-        else:
-            (dropped if begins(key, skip) else over).append(key)
-    if over:
-        raise EyelineError(
-            f"{where}: no place for {some(over)}; name what to leave out with skip=[...]"
-        )
-    lacking = {f"{layer}.weight" for layer in layers} - ours.keys()
-    biased = (layer for layer in layers if f"{layer}.norm.weight" not in ours)
-    lacking |= {f"{layer}.bias" for layer in biased} - ours.keys()
-    if lacking:
-        raise EyelineError(f"{where} lacks our {some(lacking)}")
-    return ours, renamed, dropped

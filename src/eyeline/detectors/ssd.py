@@ -10,9 +10,14 @@ Departs   the scales are whole percents as in the authors' code, where eq. 4 giv
           A default box with an IoU of exactly 0.5 is an object; the text says "higher than".
           The picture is stretched to a square, in RGB (the authors': BGR). From scratch all
           convolutions start as the paper's new ones do; its VGG16 had learned classes before.
+          A default box has its share of 300 pixels (of `min_size`) in a picture of any size, so
+          that a larger one shows small objects as the network knows larger ones (test-time
+          augmentation); of 300 x 300 pixels that is eq. 4.
           `convention="torchvision"` is what that library's weights were trained with: boxes of
           COCO's scales at fixed strides, no wider than the picture, each object's best box taken
-          by the last of those that want it, a mean of its own.
+          by the last of those that want it, a mean of its own. "lufficc" is the repository of that
+          name: as the paper, but for the strides, a claim by the last, boxes whose centres stay in
+          the picture, and detections that need not.
           Another `backbone` than VGG16 gives its maps at strides 8, 16 and 32.
 """
 
@@ -78,7 +83,8 @@ class Config:
     box_scales: tuple[float, ...] = (0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05)
     box_ratios: tuple[tuple[float, ...], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
     box_strides: tuple[int, ...] = ()  # pixels; none: the picture's side over the map's
-    box_clipped: bool = False
+    box_clipped: bool = False  # no box is wider or higher than `min_size`
+    centres_clipped: bool = False  # no box is centred outside the picture
     # Loss
     foreground_iou: float = 0.5  # sec. 2.2
     claims: str = "distinct"  # sec. 2.2, the first step; see eyeline.ops.claims
@@ -88,6 +94,7 @@ class Config:
     box_variances: tuple[float, float] = (0.1, 0.2)  # authors' code: of shifts and of growth
     # Detections, sec. 3.7
     score_threshold: float = 0.01
+    clipped: bool = True  # to the picture, before NMS
     candidates: int = 400  # a class; authors' code
     nms_iou: float = 0.45
     max_detections: int = 200
@@ -106,6 +113,14 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
         box_strides=(8, 16, 32, 64, 100, 300),
         box_clipped=True,
         claims="last",
+    ),
+    "lufficc": dict(
+        box_strides=(8, 16, 32, 64, 100, 300),
+        box_clipped=True,
+        centres_clipped=True,
+        claims="last",
+        clipped=False,
+        max_detections=100,
     ),
 }
 SSD512: dict[str, Any] = dict(  # footnote 5: one map more
@@ -140,6 +155,32 @@ class Extra(nn.Module):
         return fused(x, self.output, relu=True)
 
 
+class Extras(nn.ModuleList):
+    """The extra layers one after another: (B, C, H, W) -> the map of each."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = []
+        for layer in self:
+            maps.append(layer(maps[-1] if maps else x))
+        return maps
+
+
+class Heads(nn.ModuleList):
+    """A 3x3 convolution for each map (sec. 2.1): maps of `channels` -> (B, N, outputs), float32,
+    where a cell of map l has `boxes[l]` default boxes."""
+
+    def __init__(self, channels: Sequence[int], boxes: Sequence[int], outputs: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, count * outputs, 3, padding=1)
+            for inputs, count in zip(channels, boxes, strict=True)
+        )
+        self.outputs = outputs
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        found = (fused(level, layer) for level, layer in zip(maps, self, strict=True))
+        return torch.cat([flatten_cells(each, self.outputs).float() for each in found], 1)
+
+
 class SSD(Detector):
     """One stage on maps of many scales. See `forward` for what goes in and out."""
 
@@ -165,21 +206,18 @@ class SSD(Detector):
             channels = self.backbone.channels[1:]
         missing = len(c.box_ratios) - len(channels)  # maps that the backbone has not
         self.check(missing)
-        self.extras = nn.ModuleList()
+        self.extras = Extras()
         for inner, outputs, *shape in c.extras[len(c.extras) - missing :]:
             inner, outputs = inner * c.width // 64, outputs * c.width // 64
             self.extras.append(Extra(channels[-1], inner, outputs, c.extra_norm, *shape))
             channels.append(outputs)
-        cells = default_boxes(c.box_scales, c.box_ratios, c.box_clipped)
+        limit = 1.0 if c.box_clipped else None
+        cells = default_boxes(c.box_scales, c.box_ratios, limit)
         for i, cell in enumerate(cells):
-            self.register_buffer(f"cell_{i}", cell, persistent=False)  # (A_l, 4)
-        self.class_heads, self.box_heads = (
-            nn.ModuleList(
-                nn.Conv2d(inputs, len(cell) * outputs, 3, padding=1)
-                for inputs, cell in zip(channels, cells, strict=True)
-            )
-            for outputs in (c.num_classes + 1, 4)
-        )
+            self.register_buffer(f"cell_{i}", c.min_size * cell, persistent=False)  # (A_l, 4)
+        counts = [len(cell) for cell in cells]
+        self.class_heads = Heads(channels, counts, c.num_classes + 1)
+        self.box_heads = Heads(channels, counts, 4)
         for part in (self.extras, self.class_heads, self.box_heads):
             xavier(part)
 
@@ -222,29 +260,25 @@ class SSD(Detector):
         else:
             note("features C3 to C5 (conv4_3, conv5_3, fc7)", maps)
             maps = [self.conv4_norm(maps[0]), maps[2]]
-        x = maps[-1]
-        for extra in self.extras:
-            maps.append(x := extra(x))
-        maps = note("levels of all scales, Fig. 2", maps)
+        maps = note("levels of all scales, Fig. 2", [*maps, *self.extras(maps[-1])])
         boxes = note("anchors (default boxes), sec. 2.2", self.boxes(maps, images.shape[2:]))
-        slots, logits, deltas = self.config.num_classes + 1, [], []
-        for level, classes, moves in zip(maps, self.class_heads, self.box_heads, strict=True):
-            logits.append(flatten_cells(fused(level, classes), slots).float())
-            deltas.append(flatten_cells(fused(level, moves), 4).float())
-        return torch.cat(logits, 1), torch.cat(deltas, 1), torch.cat(boxes)
+        return self.class_heads(maps), self.box_heads(maps), torch.cat(boxes)
 
     def boxes(self, maps: Sequence[Tensor], image_size: Sequence[int]) -> list[Tensor]:
         """The default boxes (N_l, 4) of each map (B, C, H_l, W_l), in the picture's pixels."""
         height, width = image_size
         found = []
         for i, level in enumerate(maps):
-            x1, y1, x2, y2 = getattr(self, f"cell_{i}").unbind(1)
-            cell = torch.stack([x1 * width, y1 * height, x2 * width, y2 * height], 1)
             rows, columns = level.shape[2:]
             steps = (height / rows, width / columns)
             if self.config.box_strides:
                 steps = (self.config.box_strides[i],) * 2
-            found.append(anchor_grid(cell, (rows, columns), steps))
+            boxes = anchor_grid(getattr(self, f"cell_{i}"), (rows, columns), steps)
+            if self.config.centres_clipped:
+                x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).unbind(1)
+                beyond = torch.stack([(x - width).clamp(min=0), (y - height).clamp(min=0)], 1)
+                boxes = boxes - beyond.repeat(1, 2)
+            found.append(boxes)
         return found
 
     def compute(self, batch: Batch) -> Padded:
@@ -252,7 +286,8 @@ class SSD(Detector):
         c = self.config
         logits, deltas, anchors = self.heads(batch.images)
         scores = logits.softmax(-1)[..., :-1]  # (B, N, K)
-        moved = clip(decode(deltas, anchors, self.weights), batch.sizes[:, None])  # (B, N, 4)
+        moved = decode(deltas, anchors, self.weights)  # (B, N, 4)
+        moved = clip(moved, batch.sizes[:, None]) if c.clipped else moved
         note("boxes of all default boxes, sec. 2.1", moved, scored, moved, scores)
         by_class = scores.transpose(1, 2)  # (B, K, N)
         limit = slots((by_class > c.score_threshold).flatten(0, 1), c.candidates)
@@ -289,7 +324,10 @@ class SSD(Detector):
         truth = labels.where(positive, c.num_classes)
         confidence = F.cross_entropy(logits.transpose(1, 2), truth, reduction="none")  # (B, N)
         index, taken = hard_negatives(confidence, positive, matches == BACKGROUND, c.negatives)
-        note("positives and hardest negatives, sec. 2.2", index, mined, positive, index, taken)
+        note(
+            "positives and hardest negatives, sec. 2.2", index,
+            mined, positive, index, taken, confidence,
+        )  # fmt: skip
         mistakes = confidence.gather(1, index).where(taken, 0).sum()  # of the negatives
         # The positive ones; on a GPU all boxes, for its host must not look (ops/select.py), and
         # `counts` says which are positive. What is no object wants no other box than it has.
@@ -306,12 +344,12 @@ class SSD(Detector):
 
 
 def default_boxes(
-    scales: Sequence[float], ratios: Sequence[Sequence[float]], clipped: bool
+    scales: Sequence[float], ratios: Sequence[Sequence[float]], limit: float | None = None
 ) -> list[Tensor]:
     """Each map's default boxes (A_l, 4) about the origin, for a picture of side 1 (sec. 2.2).
 
     A square of the map's scale s_k, one of sqrt(s_k s_k+1), and for each ratio a lying and a
-    standing box of s_k's area. Clipped ones are not larger than the picture.
+    standing box of s_k's area; no side is longer than `limit`.
     """
     cells = []
     for scale, after, shapes in zip(scales, scales[1:], ratios, strict=False):
@@ -320,7 +358,7 @@ def default_boxes(
             long, short = scale * ratio**0.5, scale / ratio**0.5
             sides += [(long, short), (short, long)]
         half = torch.tensor(sides) / 2
-        half = half.clamp(max=0.5) if clipped else half
+        half = half if limit is None else half.clamp(max=limit / 2)
         cells.append(torch.cat([-half, half], 1))
     return cells
 

@@ -12,7 +12,7 @@ import torch
 
 from eyeline.evaluation.html import ALERTS, document, facts, scripts
 from eyeline.inspection.page import attention as page_attention
-from eyeline.inspection.page import found, seen
+from eyeline.inspection.page import found, mining, seen
 from eyeline.inspection.page.attention import Attention
 from eyeline.inspection.page.pictures import colours
 from eyeline.inspection.page.source import beginning_of, source_of
@@ -21,8 +21,8 @@ from eyeline.nn.detector import Preprocess
 
 HERE = Path(__file__).parent / "page"
 SCRIPTS = (
-    "common.js", "base.js", "controls.js", "scene.js", "features.js", "anchors.js", "proposals.js",
-    "regions.js", "boxes.js", "attention.js", "main.js",
+    "common.js", "base.js", "controls.js", "scene.js", "features.js", "anchors.js", "mining.js",
+    "proposals.js", "regions.js", "boxes.js", "attention.js", "main.js",
 )  # fmt: skip
 
 PREPARED = {"the picture, prepared": beginning_of(Preprocess.pixels)}
@@ -107,6 +107,7 @@ def _sections(
         if name.startswith(("anchors", "learning: sampled anchors"))
         or (name.startswith("learning: ") and " matched to objects" in name)
     )
+    mined = tuple(name for name in x.lines if name.startswith("learning: positives and hardest"))
     boxes_of = "proposals" if seen.two_stages(x) else "candidates"
     return [
         Section("picture", "The picture", _about_picture(x), seen.picture(x), tuple(PREPARED),
@@ -124,6 +125,12 @@ def _sections(
             "Boxes of fixed shapes that stand at each cell of each level. Click a cell, or move "
             "with the arrow keys. With an annotation, what learning would make of each.",
             seen.anchors(x, names), (*matched, staged[0]),
+        ),
+        Section(
+            "mining", "Hard negatives",
+            "Of all the anchors without an object, the loss sees those that the network is most "
+            "mistaken about, some for each anchor with one. Which these are, as it is now.",
+            mining.mining(x, names), mined,
         ),
         Section(
             "proposals", boxes_of.capitalize(),

@@ -89,6 +89,8 @@ class Learning:
     sample: Drawn | None  # the anchors that count; None: all that are not ignored do
     regions: Tensor | None  # (R, 4) that the second stage would see
     region_labels: Tensor | None  # (R,), K for background
+    # (N,): the loss of each anchor as background, by which the sample's negatives were mined
+    hardness: Tensor | None = None
 
 
 @dataclass
@@ -284,17 +286,20 @@ def _learn(found: XRay, model: Detector, image: Tensor, target: Target) -> None:
         (value for name, value in seen.shown if name.startswith("sampled regions")), (None, None)
     )
     boxes, labels_, matches, *limits = assignments[0][1]
-    drawn = None
+    drawn = hardness = None
     if samples:
         index = samples[0][1].rows[0][samples[0][1].filled[0]]
         positive = matches[0][index] >= 0
         drawn = Drawn(index[positive], index[~positive])
+        losses_ = samples[0][1].losses
+        hardness = None if losses_ is None else losses_[0]
     found.learning = Learning(
         {name: float(loss) for name, loss in losses.items()},
         Assignment(boxes[0].cpu() + found.begin, labels_[0], matches[0], *limits),
         drawn,
         regions,
         labels,
+        hardness,
     )
     found.values |= {f"learning: {name}": value for name, value in seen.values.items()}
     found.lines |= {f"learning: {name}": line for name, line in seen.lines.items()}

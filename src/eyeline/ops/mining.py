@@ -34,8 +34,9 @@ def hard_negatives(
     return index, filled
 
 
-def mined(positive: Tensor, index: Tensor, filled: Tensor) -> Sample:
-    """For `note`: the positives (B, N) and what `hard_negatives` took, all that the loss sees."""
+def mined(positive: Tensor, index: Tensor, filled: Tensor, losses: Tensor) -> Sample:
+    """For `note`: the positives (B, N) and what `hard_negatives` took by its `losses`, all that the
+    loss sees."""
     seen = positive.scatter(1, index, filled | positive.gather(1, index))
     rows = torch.arange(positive.shape[1], device=positive.device)
-    return Sample(rows.expand(positive.shape), seen)
+    return Sample(rows.expand(positive.shape), seen, losses)
