@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -68,6 +69,17 @@ class Plan:
     def done(self) -> list[int]:
         return [part for part in range(self.parts) if self.result(part).is_file()]
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within, no other command works on the plan; raises EyelineError: one does."""
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(self.folder / PICTURES.parent / "lock", timeout=0):
+                yield
+        except Timeout:
+            raise EyelineError(f"{self.folder}: another command is at work on it") from None
+
     def clear(self) -> None:
         """Delete what killed workers left half done. None may be at work."""
         for pattern in (".part-*.partial", f"{PICTURES.parent}/*.tries"):
@@ -94,7 +106,7 @@ def begin_or_resume(
     if (folder / SETTINGS).is_file():
         plan = Plan(folder)
         for key, value in settings.items():
-            if (begun := plan.settings[key]) != value:
+            if (begun := plan.settings.get(key)) != value:
                 raise EyelineError(
                     f"{folder}: begun with {key} {begun}, now it is {value}; "
                     "go on as it was begun, or choose another --out"
@@ -200,6 +212,8 @@ def _holds_files(kind: Any) -> bool:
 def read_rows(path: str, column: str | None, start: int, stop: int) -> Iterator[bytes | None]:
     """The pictures' files in those rows of a Parquet file; None where there is none."""
     with _parquet(Path(path)) as file:
+        if file.metadata.num_rows < stop:
+            raise EyelineError(f"{path}: has fewer rows now than when the prediction was begun")
         held, before, row = [], 0, 0  # groups with some of the rows; how many rows precede them
         for i in range(file.num_row_groups):
             count = file.metadata.row_group(i).num_rows
@@ -216,11 +230,14 @@ def read_rows(path: str, column: str | None, start: int, stop: int) -> Iterator[
             yield found["bytes"] if isinstance(found, dict) else found
 
 
-def _parquet(path: Path) -> Any:
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    """The file, opened; what is wrong with it, now or when it is read on, is an EyelineError."""
     import pyarrow
 
     try:
-        return import_parquet().ParquetFile(path)
+        with import_parquet().ParquetFile(path) as file:
+            yield file
     except FileNotFoundError:
         raise EyelineError(f"{path}: no such file") from None
     except (pyarrow.ArrowException, OSError) as error:
