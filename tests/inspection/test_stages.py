@@ -89,18 +89,23 @@ def test_a_backward_pass_is_booked_by_stage() -> None:
 
 @pytest.mark.parametrize("name", eyeline.list_models("detection"))
 def test_stages_of_every_detector(name: str) -> None:
-    pyramid = not name.startswith("ssd")
+    pyramid = not name.startswith(("ssd", "yolo"))
     options: dict[str, Any] = {"num_classes": 3, "backbone": "resnet18"}
     options |= {"fpn_channels": 32} if pyramid else {}
+    few = {"size": 96, "neck_width": 64, "head_width": 64, "norm": "group"}
+    options |= few if name == "yolov1" else {}
+    last = {"ssd": "extras", "yolov1": "neck", "yolov2": "head", "yolov3": "scales"}
+    own_part = next((part for start, part in last.items() if name.startswith(start)), "fpn")
     model: Any = fixed_size(eyeline.create_model(name, **options), SIZE).eval()
     children = {child for child, _ in model.named_children()}
     _, own = watch(model, depth=1)
     found = {path[0] for path in own if path}
     assert children | {"finish"} <= found
     _, own = watch(model.train(), depth=2, training=True)
-    for stage in ("backbone", "fpn" if pyramid else "extras"):
+    for stage in ("backbone", own_part):
         assert ("forward", stage) in own and ("backward", stage) in own
-    assert any(path[:1] == ("backward",) and "head" in path[-1] for path in own)
+    ends = {path[-1] for path in own if path[:1] == ("backward",)}
+    assert any(part in end for end in ends for part in ("head", "scales", "output"))
     assert all(p.grad is not None for p in model.backbone.parameters())
 
 

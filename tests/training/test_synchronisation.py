@@ -36,10 +36,14 @@ TRAINING = {
     "retinanet": {LOOK},
     "ssd300": {LOOK},
     "ssd512": {LOOK},
+    "yolov1": {LOOK},
+    "yolov2": {LOOK},
+    "yolov3": {LOOK},
+    "yolov3_tiny": {LOOK},
     "faster_rcnn": {LOOK, NMS},
     "mask_rcnn": {LOOK, NMS, POSITIVE, OF_EACH},
 }
-ONE_STAGE = {"retinanet", "ssd300", "ssd512"}
+ONE_STAGE = {"retinanet", "ssd300", "ssd512", "yolov1", "yolov2", "yolov3", "yolov3_tiny"}
 COMPUTE = {name: set() for name in ONE_STAGE} | {"faster_rcnn": {NMS}, "mask_rcnn": {NMS}}
 SOURCE = Path(eyeline.__file__).parent
 
@@ -118,6 +122,7 @@ def small(name: str):
     return create_model(
         name, num_classes=3, backbone="resnet18", norm="group", min_size=96, max_size=128,
         score_threshold=0.01, max_detections=20, **({} if name in ONE_STAGE else few),
+        **({"neck_width": 64, "head_width": 64} if name == "yolov1" else {}),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ Departs   all numbers of the network are plain outputs, so that a score can be a
           nearest answers (authors' code; the text takes the highest IoU). Of several objects in a
           cell the first counts. Losses are eq. 3, summed over a picture and averaged over the
           batch; the code's gradient is half of it. Thresholds and NMS are the code's. Pictures are
-          stretched to the network's one size, and nothing else fits its connected layers.
+          stretched to the network's size; of another one the last map is averaged to fit.
           `convention="darknet"` is the authors' last file, yolov1.cfg: batch norm, three boxes a
           cell, a locally connected layer in place of the first connected one.
 """
@@ -40,7 +40,7 @@ from eyeline.ops.anchors import anchor_grid
 from eyeline.ops.boxes import clip, convert
 from eyeline.ops.iou import elementwise_iou
 from eyeline.ops.matching import IGNORED, assign, pad_objects
-from eyeline.ops.select import take
+from eyeline.ops.select import numbers, take
 from eyeline.registry import register
 from eyeline.structures import Assignment, Batch, Padded, Prediction, Target
 
@@ -107,11 +107,6 @@ class Square(Preprocess):
             targets = [{k: v for k, v in t.items() if k != "resized"} for t in targets]
         return super().__call__(images, targets)
 
-    def fitted(self, size: tuple[int, int], wanted: int | None = None) -> tuple[int, int]:
-        if wanted is not None:
-            raise EyelineError("yolov1's connected layers fit one size alone: leave out data.sizes")
-        return super().fitted(size)
-
 
 class Neck(nn.Sequential):
     """Four 3x3 convolutions, of which the second halves the map (Fig. 3)."""
@@ -145,6 +140,7 @@ class YOLOv1(Detector):
         self.neck = Neck(self.backbone.channels[-1], c.neck_width, c.norm, c.norm_epsilon)
         side = -(-c.min_size // 64)  # of the map
         inputs = c.neck_width * side**2
+        self.side = side
         self.hidden: Local | nn.Linear
         if c.head == "local":
             self.hidden = Local(c.neck_width, c.head_width, 3, (side, side))
@@ -180,6 +176,8 @@ class YOLOv1(Detector):
         c = self.config
         features = note("features C2 to C5", self.backbone(images.to(self.dtype)))
         x = self.neck(features[-1])  # (B, neck_width, H/64, W/64)
+        if x.shape[2:] != (self.side, self.side):
+            x = F.adaptive_avg_pool2d(x, self.side)
         x = F.leaky_relu(self.hidden(x if c.head == "local" else x.flatten(1)), SLOPE)
         said = self.output(self.dropout(x.flatten(1))).float()
         cells = c.grid**2
@@ -194,7 +192,7 @@ class YOLOv1(Detector):
     def cells(self, canvas: Sequence[int], like: Tensor) -> Tensor:
         """The grid's cells (S S, 4) in a picture of height and width `canvas`."""
         height, width = (side / self.config.grid for side in canvas)
-        cell = like.new_tensor([-width / 2, -height / 2, width / 2, height / 2])[None]
+        cell = numbers([-width / 2, -height / 2, width / 2, height / 2], like, like.dtype)[None]
         return anchor_grid(cell, (self.config.grid,) * 2, (height, width))
 
     def boxes(self, said: Tensor, cells: Tensor) -> Tensor:
@@ -248,14 +246,14 @@ class YOLOv1(Detector):
         apart = ((convert(found, "xyxy", "cxcywh") - convert(box, "xyxy", "cxcywh")[:, :, None])
                  / max(canvas)).square().sum(-1)  # fmt: skip
         fit = torch.where((iou > 0).any(-1, keepdim=True), iou, -apart)
-        best = F.one_hot(fit.argmax(-1), c.boxes).bool()  # (B, S S, A)
-        responsible = best & owned[..., None]
+        best = fit.argmax(-1, keepdim=True) == torch.arange(c.boxes, device=fit.device)
+        responsible = best & owned[..., None]  # (B, S S, A)
         # Nothing overlaps by 2: cells within a crowd are ignored, all others background.
         empty = assign(cells, objects, 2.0, 2.0)[..., None]  # (B, S S, 1)
         matches = owner[..., None].where(responsible, empty)  # (B, S S, A)
         note(
             "boxes matched to objects, sec. 2", matches,
-            Assignment, objects.boxes, objects.labels, matches.flatten(1), 0.0, 0.0,
+            Assignment, objects.boxes, objects.labels, matches.flatten(1), 2.0, 2.0,
         )  # fmt: skip
         weight = torch.where(responsible, 1.0, c.no_object_weight)
         certainty = weight * (confidences - iou.where(responsible, 0)) ** 2
@@ -274,8 +272,7 @@ class YOLOv1(Detector):
         """What a cell (S S, 4) has to say of boxes (B, S S, 4), one each (sec. 2 and 2.2)."""
         centre, size = convert(boxes, "xyxy", "cxcywh").split(2, -1)
         part = (centre - cells[:, :2]) / (cells[:, 2:] - cells[:, :2])
-        height, width = canvas
-        return torch.cat([part, (size / size.new_tensor([width, height])).sqrt()], -1)
+        return torch.cat([part, (size / numbers(list(canvas)[::-1], size, size.dtype)).sqrt()], -1)
 
 
 def in_grid(values: Tensor, side: int) -> list[Tensor]:

@@ -147,6 +147,18 @@ class Scale(nn.Module):
         return fused(self.last(x), self.output), x
 
 
+class Scales(nn.ModuleList):
+    """Coarsest first, each fed by the one before: maps C2..C5 to outputs, finest first."""
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        said: list[Tensor] = []
+        passed = None
+        for scale, feature in zip(self, features[::-1], strict=False):
+            output, passed = scale(feature, passed)
+            said.append(output)
+        return said[::-1]
+
+
 class YOLOv3(Detector):
     """One stage, one prior an object. See `forward` for what goes in and out."""
 
@@ -171,7 +183,7 @@ class YOLOv3(Detector):
         self.register_buffer("shapes", shapes, persistent=False)  # (P, 2)
         self.strides = [COARSEST >> i for i in range(count)][::-1]  # finest first
         inputs = list(self.backbone.channels)[::-1]
-        self.scales = nn.ModuleList()  # coarsest first
+        self.scales = Scales()
         passed, width = 0, c.neck_width
         for channels, depth in zip(inputs, c.tower_depths, strict=False):
             outputs = self.per_cell * (5 + c.num_classes)
@@ -203,11 +215,7 @@ class YOLOv3(Detector):
         """Padded pictures (B, C, H, W) to outputs (B, N_l, 5 + K), which are four moves, objectness
         and classes, and priors in their cells (N_l, 4), finest scale first, float32."""
         features = note("features C2 to C5", self.backbone(images.to(self.dtype)))
-        said, passed = [], None
-        for scale, feature in zip(self.scales, features[::-1], strict=False):
-            output, passed = scale(feature, passed)
-            said.append(output)
-        said = note("outputs of the scales, sec. 2.3", said[::-1])
+        said = note("outputs of the scales, sec. 2.3", self.scales(features))
         priors = zip(said, self.shapes.split(self.per_cell), self.strides, strict=True)
         anchors = [
             priors_in_cells(shapes, output.shape[2:], stride) for output, shapes, stride in priors
