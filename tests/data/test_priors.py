@@ -7,7 +7,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from eyeline.cli.main import app
+from eyeline.cli.app import app
 from eyeline.data.priors import find_priors, shape_iou, shapes_of
 from eyeline.data.samples import write_samples
 from eyeline.errors import EyelineError
