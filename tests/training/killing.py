@@ -24,7 +24,7 @@ from toys import ToyData, ToyDetector
 
 from eyeline.errors import EyelineError
 from eyeline.training import train
-from eyeline.training.locking import LOCK
+from eyeline.training.saving import LOCK
 
 ENDED, RANDOM, WRITING, ASKED = "ended", "at random", "while writing", "asked to stop"
 KINDS = (RANDOM, WRITING, ASKED, WRITING)  # in turn

@@ -17,9 +17,9 @@ import torch
 from toys import ToyData, ToyDetector
 
 from eyeline.errors import EyelineError
+from eyeline.locking import FileLock
 from eyeline.training import load_recipe, train
-from eyeline.training.locking import LOCK, FolderLock
-from eyeline.training.saving import Position, RunFolder
+from eyeline.training.saving import LOCK, Position, RunFolder, folder_lock
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the locks are those of Unix")
 
@@ -39,8 +39,8 @@ run(sys.argv[2], Stays(6), data={"workers": 2})
 HOLDS = """
 import sys
 from pathlib import Path
-from eyeline.training.locking import FolderLock
-lock = FolderLock(Path(sys.argv[2]))
+from eyeline.training.saving import folder_lock
+lock = folder_lock(Path(sys.argv[2]))
 lock.acquire()
 print("here", flush=True)
 input()
@@ -145,9 +145,9 @@ def test_a_state_that_has_been_replaced_meanwhile_is_not_resumed(tmp_path):
 
 def test_a_file_that_was_deleted_locks_nothing(tmp_path, monkeypatch):
     """Its holder lets go between another's opening of the file and its locking it."""
-    first, second = FolderLock(tmp_path), FolderLock(tmp_path)
+    first, second = folder_lock(tmp_path), folder_lock(tmp_path)
     first.acquire()
-    lock, opened = FolderLock._lock, []
+    lock, opened = FileLock._lock, []
 
     def slow(self, descriptor):
         opened.append(os.fstat(descriptor).st_ino)
@@ -155,7 +155,7 @@ def test_a_file_that_was_deleted_locks_nothing(tmp_path, monkeypatch):
             first.release()
         lock(self, descriptor)
 
-    monkeypatch.setattr(FolderLock, "_lock", slow)
+    monkeypatch.setattr(FileLock, "_lock", slow)
     second.acquire()
     assert len(opened) == 2 and (tmp_path / LOCK).stat().st_ino == opened[1]
     assert os.fstat(second.descriptor).st_ino == opened[1]

@@ -25,6 +25,7 @@ from eyeline.files import write_whole
 from eyeline.inference.parts import import_parquet
 from eyeline.inference.sources import find, groups, is_url, listed, name_of
 from eyeline.inference.video import Video
+from eyeline.locking import FileLock
 
 PICTURES, SETTINGS = Path("_plan", "pictures.parquet"), Path("_plan", "settings.json")
 PARQUET = (".parquet", ".pq")
@@ -69,16 +70,13 @@ class Plan:
     def done(self) -> list[int]:
         return [part for part in range(self.parts) if self.result(part).is_file()]
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> FileLock:
         """Within, no other command works on the plan; raises EyelineError: one does."""
-        from filelock import FileLock, Timeout
-
-        try:
-            with FileLock(self.folder / PICTURES.parent / "lock", timeout=0):
-                yield
-        except Timeout:
-            raise EyelineError(f"{self.folder}: another command is at work on it") from None
+        return FileLock(
+            self.folder / PICTURES.parent / "lock",
+            f"{self.folder}: {{holder}} is at work on it; wait until it is done",
+            threads=True,
+        )
 
     def clear(self) -> None:
         """Delete what killed workers left half done. None may be at work."""

@@ -27,13 +27,14 @@ from eyeline.data.faults import Fault
 from eyeline.data.loader import Loader
 from eyeline.errors import EyelineError
 from eyeline.files import PARTIAL, write_whole
+from eyeline.locking import FileLock
 from eyeline.processes import of_first
-from eyeline.training.locking import LOCK, FolderLock
 from eyeline.training.recipe import Recipe, load_recipe, save_recipe
 from eyeline.training.resuming import changes, check_same, values_of
 from eyeline.training.states import PREVIOUS, STATE, read_state, write_state
 
 BAD_BATCHES = "bad_batches"
+LOCK = ".lock"  # tells who writes the folder
 RETRY = 60.0  # seconds after a state could not be saved
 LEFT_OUT = "left_out.json"
 # What a run writes into its folder before it has saved a state.
@@ -126,6 +127,7 @@ class RunFolder:
             raise EyelineError(f"{self.path}: nothing to resume, there is no {STATE} in it")
         if writes and not resume and self._is_taken():
             raise self._exists()
+        self.lock = folder_lock(self.path)
         self.before_saving: Callable[[], None] = lambda: None  # raises OSError: nothing is saved
         self.waiting: dict[str, Callable[[Path], None]] = {}  # weights, until the next state
         self.failure = ""  # why the last state could not be saved
@@ -175,7 +177,7 @@ class RunFolder:
         if self.writes:
             self.made = self.recipe.out is None or not self.path.exists()
             self._make()
-            self.lock = FolderLock(self.path)
+            self.lock = folder_lock(self.path)
             self.lock.acquire()
             try:
                 self._begin()
@@ -384,6 +386,15 @@ class RunFolder:
     def _say(self, text: str) -> None:
         if self.writes:
             print(text, flush=True)
+
+
+def folder_lock(folder: Path) -> FileLock:
+    """Of a run's folder; the workers of its holder, which may outlive it, hold nothing."""
+    return FileLock(
+        folder / LOCK,
+        f"{folder}: {{holder}} is training in this folder; wait for its end, stop it, or choose "
+        f"another out= (if its machine is lost, delete {folder / LOCK})",
+    )
 
 
 def last_position(folder: Path) -> Position | None:

@@ -20,8 +20,8 @@ import pytest
 from layouts import archives, below, tarred, voc, zipped
 
 from eyeline.data.labelled import open_cifar10
+from eyeline.data.public.get import folder_lock
 from eyeline.data.public.sets import SETS
-from eyeline.data.public.turns import alone
 
 if TYPE_CHECKING:
     from conftest import Run, Server
@@ -52,7 +52,7 @@ def test_a_wrong_file(cli: Run, files: Server, tmp_path: Path) -> None:
         f"has sha256 [0-9a-f]{{64}}, and should have {expected.partition(':')[2]}; it was removed",
         err,
     )
-    assert [Path(path).name for path in below(tmp_path)] == ["lock"]
+    assert below(tmp_path) == {}
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror/cifar-10-binary.tar.gz").write_bytes(bytes(100))
     err = cli("data", "get", "cifar10", "--from", "mirror")[2]
@@ -224,7 +224,7 @@ def test_a_set_that_is_there_needs_no_lock(cli: Run, files: Server, tmp_path: Pa
     """It may lie where one cannot write, or another may be fetching another part."""
     arguments = ("mnist", "--from", files.url("ok"), "--folder", "here")
     assert cli("data", "get", *arguments, "--part", "test")[0] == 0
-    with alone(tmp_path / "here" / ".eyeline"):
+    with folder_lock(tmp_path / "here"):
         assert cli("data", "get", *arguments, "--part", "test")[0] == 0
         status, _, err = cli("data", "get", *arguments)
         assert status == 1 and "is fetching into it" in err

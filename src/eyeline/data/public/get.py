@@ -18,9 +18,9 @@ from eyeline.data.download import digest_of, download
 from eyeline.data.formats.annotations import CLASS_LIST, write_class_list
 from eyeline.data.public.archives import SUFFIXES, unpack
 from eyeline.data.public.sets import Archive, PublicSet
-from eyeline.data.public.turns import alone
 from eyeline.errors import EyelineError
 from eyeline.files import write_whole
+from eyeline.locking import FileLock
 
 WORK = ".eyeline"
 Record = dict[str, dict[str, Any]]  # archive's name -> size, sha256, source
@@ -70,7 +70,7 @@ def get(
         if not (Path(source or "").expanduser() / archive.name).is_file():
             raise EyelineError(f"no {archive.name} in {source}")
     if missing:
-        with alone(folder / WORK):
+        with folder_lock(folder):
             record = read_record(folder)  # of what another has fetched in between, too
             for archive in missing:
                 if _lacking(archive, folder):
@@ -79,6 +79,16 @@ def get(
     if public.classes and home.is_dir() and not (home / CLASS_LIST).exists():
         write_class_list(home, public.classes)
     return home
+
+
+def folder_lock(folder: Path) -> FileLock:
+    """Of a folder into which a set is fetched."""
+    return FileLock(
+        folder / WORK / "lock",
+        f"{folder}: {{holder}} is fetching into it; wait until it is done, then the same command "
+        "goes on from there",
+        threads=True,
+    )
 
 
 def read_record(folder: Path) -> Record:

@@ -1,4 +1,4 @@
-"""One process at a time writes a run folder."""
+"""One process at a time in a folder."""
 
 from __future__ import annotations
 
@@ -6,25 +6,40 @@ import os
 import socket
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 
 from eyeline.errors import EyelineError
 
-LOCK = ".lock"  # tells who writes the folder
 
+class FileLock:
+    """A lock between processes, of one machine or of several that share the file's disk.
 
-class FolderLock:
-    """A lock between processes, of one machine or of several that share the folder's disk.
+    The system keeps it, so it ends with the process, however that ends, and a file that is left
+    behind locks nobody out. (Windows has no such locks: there nothing is locked.)
 
-    The system keeps it, so it ends with the process, however that ends; workers that outlive it
-    hold nothing. The file that is left behind then locks nobody out. (Windows has no such locks.)
+    Args:
+        path: of a file that tells who holds it, deleted with it; its folder is made.
+        told: what another process is told, with "{holder}" in it.
+        threads: it is between the threads of a process, too. Children that are forked meanwhile
+            then keep it until they end.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / LOCK
+    def __init__(self, path: Path, told: str, threads: bool = False) -> None:
+        self.path, self.told, self.threads = path, told, threads
         self.descriptor: int | None = None
 
+    def __enter__(self) -> FileLock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
     def acquire(self) -> None:
-        """Raises EyelineError, naming the other process, where it is held."""
+        """Raises EyelineError, with what is told, where it is held."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         while self.descriptor is None and os.name == "posix":
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
@@ -38,18 +53,16 @@ class FolderLock:
     def _lock(self, descriptor: int) -> None:
         import fcntl
 
+        lock = fcntl.flock if self.threads else fcntl.lockf
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             holder = os.pread(descriptor, 300, 0).decode(errors="replace") or "another process"
-            raise EyelineError(
-                f"{self.folder}: {holder} is training in this folder; wait for its end, stop it, "
-                f"or choose another out= (if its machine is lost, delete {self.path})"
-            ) from error
+            raise EyelineError(self.told.replace("{holder}", holder)) from error
         except OSError as error:  # not every file system over a network has locks
             print(
-                f"{self.folder}: cannot be locked ({error.strerror}); see to it that no other "
-                "process trains in it",
+                f"{self.path.parent}: cannot be locked ({error.strerror}); see to it that no other "
+                "process is at work in it",
                 flush=True,
             )
         with suppress(OSError):  # on a full disk nobody is named
