@@ -79,7 +79,8 @@ def test_the_site_is_built_and_shows_the_files(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for name, kind in {
         "retinanet": "RetinaNet", "faster_rcnn": "FasterRCNN", "mask_rcnn": "MaskRCNN",
-        "ssd": "SSD", "refinedet": "RefineDet",
+        "ssd": "SSD", "refinedet": "RefineDet", "yolov1": "YOLOv1", "yolov2": "YOLOv2",
+        "yolov3": "YOLOv3",
     }.items():  # fmt: skip
         shown = text_of(tmp_path / "models" / name / "index.html")
         assert f"class {kind}(Detector):" in shown and "@register(" in shown

@@ -73,7 +73,7 @@ def find(name: str) -> Entry:
 
 
 def find_own(path: str | Path) -> Entry:
-    """The one model that a Python file of the user's registers.
+    """The one model that a Python file of the user's registers; of several the one of its name.
 
     The file may register a name of ours: a copied paper file works where it lands.
     """
@@ -94,6 +94,8 @@ def find_own(path: str | Path) -> Entry:
     finally:
         _entries.clear()
         _entries.update(ours)
+    if len(own) > 1:  # a copied file may hold a model's sisters
+        own = [entry for entry in own if entry.name == path.stem] or own
     if len(own) != 1:
         names = ", ".join(entry.name for entry in own) or "none"
         raise EyelineError(f"{path} must register one model, it registers {names}")

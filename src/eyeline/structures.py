@@ -19,10 +19,11 @@ from torch import Tensor
 # count as "ignore" (COCO's crowds, VOC's difficult, KITTI's DontCare); optional masks (G, H, W)
 # bool; optional keypoints (G, P, 3): x, y, and 0 not labelled (then x and y are 0), 1 hidden, 2
 # visible; of the picture, optional image_id, resized () bool: it is in the network's size already,
-# seed () int64: of what is drawn for it, and mirrored (P,) int64: which point takes the place of
-# each where left and right are exchanged.
+# seed () int64: of what is drawn for it, size () int64: what its shorter side is to be, and
+# mirrored (P,) int64: which point takes the place of each where left and right are exchanged.
 Target = dict[str, Tensor]
-PER_PICTURE = ("image_id", "resized", "seed", "mirrored")  # all others have one row an object
+# All others have one row an object.
+PER_PICTURE = ("image_id", "resized", "seed", "size", "mirrored")
 # boxes (N, 4), scores (N,), labels (N,) int64, best first; optional masks (N, H, W) bool.
 Prediction = dict[str, Tensor]
 
@@ -31,11 +32,19 @@ Prediction = dict[str, Tensor]
 class Batch:
     """Pictures as a network takes them: resized, normalised, padded, with what undoes it."""
 
-    images: Tensor  # (B, 3, H, W), normalised; zero right of and below each picture
+    images: Tensor  # (B, 3, H, W), normalised; padded right of and below each picture, or all round
     sizes: Tensor  # (B, 2) int64, height and width of each picture inside the padding
     original_sizes: Tensor  # (B, 2) int64, height and width of the caller's picture
     # in the resized picture's pixels; masks (G, H_i, W_i) bool where the model needs them
     targets: list[Target] | None = None
+    offsets: Tensor | None = None  # (B, 2) int64: row and column at which each begins; None: 0, 0
+
+    def inside(self, i: int, image: Tensor | None = None) -> Tensor:
+        """A picture (..., H_i, W_i) without its padding, or what else is as large as `images`."""
+        top, left = (0, 0) if self.offsets is None else self.offsets[i].tolist()
+        height, width = self.sizes[i].tolist()
+        image = self.images[i] if image is None else image
+        return image[..., top : top + height, left : left + width]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
@@ -56,6 +65,7 @@ class Batch:
             sizes=change(self.sizes),
             original_sizes=change(self.original_sizes),
             targets=targets,
+            offsets=None if self.offsets is None else change(self.offsets),
         )
 
     def __len__(self) -> int:

@@ -16,6 +16,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from eyeline.data.loader import BatchSampler, build_loader
 from eyeline.errors import EyelineError
+from eyeline.nn.detector import Preprocess
 from eyeline.processes import in_order
 
 
@@ -265,3 +266,36 @@ def test_real_pictures(shared_data: Path) -> None:
         for target, other in zip(targets, targets_again, strict=True):
             assert torch.equal(target["boxes"], other["boxes"])
             assert len(target["masks"]) == len(target["labels"])
+
+
+def test_sizes_change_every_so_many_batches_and_for_all_processes_alike() -> None:
+    def sizes(rank: int = 0, world: int = 1, epoch: int = 0, seed: int = 0) -> list[set[int]]:
+        sampler = BatchSampler(120, 2, True, seed, None, rank, world, (64, 96, 128), 5)
+        sampler.epoch = epoch
+        return [{key[2] for key in batch} for batch in sampler]
+
+    one = sizes()
+    assert all(len(of_batch) == 1 for of_batch in one)
+    assert all(one[i] == one[i - i % 5] for i in range(60))
+    assert set().union(*one) == {64, 96, 128}
+    assert one == sizes() and one != sizes(epoch=1) and one != sizes(seed=1)
+    assert sizes(0, 2) == sizes(1, 2) == one[:30]
+
+
+class Pictures(Dataset[Any]):
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        boxes = torch.tensor([[2.0, 4, 10, 16]])
+        return torch.zeros(3, 20, 40), {"boxes": boxes, "labels": torch.tensor([0])}
+
+
+def test_a_batch_has_its_size_and_its_boxes_too() -> None:
+    prepared = Preprocess(5, 64, 96, (0.0,) * 3, (1.0,) * 3)
+    loader = build_loader(Pictures(), 2, prepared, sizes=(32, 128), sizes_every=1)
+    seen = {tuple(batch.sizes[0].tolist()): batch.targets[0]["boxes"] for batch in loader}
+    assert seen.keys() == {(24, 48), (96, 192)}  # longer sides of 48 and 192, as 96 to 64
+    for (height, width), boxes in seen.items():
+        expected = [width / 20, height / 5, width / 4, height * 0.8]
+        assert boxes[0].tolist() == pytest.approx(expected)

@@ -21,7 +21,8 @@ from eyeline.inspection.cam import (
     mask_score,
     pixel_score,
 )
-from eyeline.nn.backbones import VARIANTS, resnet
+from eyeline.nn.backbones import resnet
+from eyeline.nn.backbones.resnet import VARIANTS
 from eyeline.note import note
 from eyeline.ops.roi_align import roi_align_plain
 from eyeline.registry import create_model

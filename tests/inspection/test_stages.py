@@ -89,10 +89,14 @@ def test_a_backward_pass_is_booked_by_stage() -> None:
 
 @pytest.mark.parametrize("name", eyeline.list_models("detection"))
 def test_stages_of_every_detector(name: str) -> None:
-    necks = {"ssd300": "extras", "ssd512": "extras"}
-    necks |= {"refinedet320": "transfer", "refinedet512": "transfer"}
-    neck = necks.get(name, "fpn")
     options: dict[str, Any] = {"num_classes": 3, "backbone": "resnet18"}
+    few = {"size": 96, "neck_width": 64, "head_width": 64, "norm": "group"}
+    options |= few if name == "yolov1" else {}
+    last = {
+        "ssd": "extras", "refinedet": "transfer", "yolov1": "neck", "yolov2": "head",
+        "yolov3": "scales",
+    }  # fmt: skip
+    neck = next((part for start, part in last.items() if name.startswith(start)), "fpn")
     options |= {"fpn_channels": 32} if neck == "fpn" else {}
     model: Any = fixed_size(eyeline.create_model(name, **options), SIZE).eval()
     children = {child for child, _ in model.named_children()}
@@ -102,7 +106,8 @@ def test_stages_of_every_detector(name: str) -> None:
     _, own = watch(model.train(), depth=2, training=True)
     for stage in ("backbone", neck):
         assert ("forward", stage) in own and ("backward", stage) in own
-    assert any(path[:1] == ("backward",) and "head" in path[-1] for path in own)
+    ends = {path[-1] for path in own if path[:1] == ("backward",)}
+    assert any(part in end for end in ends for part in ("head", "scales", "output"))
     assert all(p.grad is not None for p in model.backbone.parameters())
 
 

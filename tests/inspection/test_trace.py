@@ -136,9 +136,9 @@ def test_origins_of_what_has_no_file() -> None:
 
 def detector(name: str) -> Any:
     """A small detector that finds something."""
-    # SSD and RefineDet have no such pyramid
-    without = name.startswith(("refinedet", "ssd"))
-    small = {k: v for k, v in SMALL.items() if k != "fpn_channels" or not without}
+    pyramid = not name.startswith(("refinedet", "ssd", "yolo"))
+    small = {k: v for k, v in SMALL.items() if k != "fpn_channels" or pyramid}
+    small |= {"size": 96, "neck_width": 64, "head_width": 64} if name == "yolov1" else {}
     model = fixed_size(eyeline.create_model(name, max_detections=20, **small), SIZE)
     wake(model, [picture(SIZE, 0)], [objects(SIZE, 0, 3, model.needs_masks)])
     return model

@@ -32,7 +32,10 @@ NMS = ("eyeline.ops.nms", "_any_left")  # boxes may overlap in chains as long as
 POSITIVE = ("eyeline.nn.heads.roi", "Sampled.positive")  # a mask costs as much as ten regions
 OF_EACH = ("eyeline.nn.heads.roi", "Sampled.of_each")  # masks lie apart, picture by picture
 LOOK = ("eyeline.training.step", "look")  # losses and norm, to be told and to be finite
-ONE_STAGE = {"refinedet320", "refinedet512", "retinanet", "ssd300", "ssd512"}
+ONE_STAGE = {
+    "refinedet320", "refinedet512", "retinanet", "ssd300", "ssd512", "yolov1", "yolov2", "yolov3",
+    "yolov3_tiny",
+}  # fmt: skip
 TRAINING = {
     **{name: {LOOK} for name in ONE_STAGE},
     "faster_rcnn": {LOOK, NMS},
@@ -116,6 +119,7 @@ def small(name: str):
     return create_model(
         name, num_classes=3, backbone="resnet18", norm="group", min_size=96, max_size=128,
         score_threshold=0.01, max_detections=20, **({} if name in ONE_STAGE else few),
+        **({"neck_width": 64, "head_width": 64} if name == "yolov1" else {}),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from eyeline import registry
-from eyeline.checkpoints import eyeline, lufficc, luuuyi, torchvision
+from eyeline.checkpoints import darknet, eyeline, lufficc, luuuyi, torchvision
 from eyeline.checkpoints.channels import for_channels
 from eyeline.checkpoints.eyeline import run_model, run_weights, save_weights
 from eyeline.checkpoints.source import (
@@ -40,7 +40,8 @@ MEANING = (
     "convention", "norm_epsilon", "image_mean", "image_std", "objectness", "box_weights",
     "anchor_sizes", "anchor_scales", "anchor_ratios", "anchor_offset", "anchor_rounded",
     "anchor_fitted", "anchor_clipped", "box_scales", "box_ratios", "box_strides", "box_clipped",
-    "centres_clipped", "box_variances", "pooling", "sampling_ratio", "roi_aligned",
+    "centres_clipped", "box_variances", "priors", "offsets", "tower_depths", "passthrough", "grid",
+    "boxes", "head", "pooling", "sampling_ratio", "roi_aligned",
 )  # fmt: skip
 
 Source = str | Path | Mapping[str, Tensor] | Checkpoint
@@ -82,6 +83,8 @@ def read(source: Source, num_classes: int | None = None, skip: Sequence[str] = (
     """
     if isinstance(source, Checkpoint):
         return source
+    if (path := _darknet(source)) is not None:
+        return darknet.read(path)
     state, metadata, where = _open(source)
     if checkpoint := _identify(state, metadata, where, num_classes, skip):
         return checkpoint
@@ -101,6 +104,8 @@ def load_weights(model: nn.Module, source: Source, skip: Sequence[str] = ()) -> 
     config = getattr(model, "config", None)
     if isinstance(source, Checkpoint):
         checkpoint: Checkpoint | None = source
+    elif (path := _darknet(source)) is not None:
+        checkpoint = darknet.read(path)
     else:
         state, metadata, where = _open(source)
         classes = getattr(config, "num_classes", None)
@@ -114,6 +119,14 @@ def load_weights(model: nn.Module, source: Source, skip: Sequence[str] = ()) -> 
     if config is not None:
         _check_same(model, checkpoint, skip)
     return fill(model, checkpoint, skip)
+
+
+def _darknet(source: str | Path | Mapping[str, Tensor]) -> Path | None:
+    """The local file of a source that is darknet's: nothing but numbers."""
+    if isinstance(source, Mapping):
+        return None
+    path = fetch(source)
+    return path if darknet.recognise(path) else None
 
 
 def _open(source: str | Path | Mapping[str, Tensor]) -> tuple[State, dict[str, str], str]:
@@ -140,8 +153,8 @@ def _identify(
 def _unknown(state: State, where: str) -> EyelineError:
     return EyelineError(
         f"{where} is a checkpoint of an unknown kind, with {some(state)}; "
-        "known are eyeline's own, and torchvision's ResNets, Faster R-CNN, Mask R-CNN, "
-        "RetinaNet and SSD, lufficc/SSD's with VGG16, and luuuyi/RefineDet.PyTorch's"
+        "known are eyeline's own, torchvision's ResNets, Faster R-CNN, Mask R-CNN, RetinaNet and "
+        "SSD, lufficc/SSD's with VGG16, luuuyi/RefineDet.PyTorch's, and darknet's .weights"
     )
 
 

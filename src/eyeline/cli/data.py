@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from eyeline.cli import arrange, get, show
 from eyeline.cli.check import check
+from eyeline.errors import EyelineError
 
 app = typer.Typer(
     help="Sample and public data; your own checked, looked at, converted, split, merged.",
@@ -38,3 +39,30 @@ def sample(
 
     write_samples(folder, train=train, val=val, size=size, seed=seed)
     print(f"{train} pictures to train on, {val} held out: {folder}")
+
+
+@app.command()
+def priors(
+    data: Annotated[Path, typer.Argument(metavar="PATH", help="annotated pictures, or a name")],
+    count: Annotated[int, typer.Option(min=1, help="how many")] = 9,
+    size: Annotated[int, typer.Option(min=1, help="the network's longer side, pixels")] = 416,
+    split: Annotated[str, typer.Option(help="whose boxes")] = "train",
+    seed: Annotated[int, typer.Option(min=0, help="of the first priors")] = 0,
+    bad_boxes: Annotated[str, typer.Option(help="error or drop")] = "error",
+) -> None:
+    """Priors of YOLO for your own boxes: k-means by IoU.
+
+    Prints them as the recipe's key, finest scale first, and the mean of each box's best IoU.
+    """
+    from eyeline.data.datasets import open_dataset
+    from eyeline.data.priors import find_priors, shapes_of
+
+    if bad_boxes not in ("error", "drop"):
+        raise EyelineError(f"bad_boxes must be error or drop, not {bad_boxes!r}")
+    dropping: Any = bad_boxes
+    records = open_dataset(data, split, bad_boxes=dropping).annotations.records
+    boxes = [record.boxes[~record.iscrowd] for record in records]
+    shapes = shapes_of(boxes, [(record.height, record.width) for record in records], size)
+    found, iou = find_priors(shapes, count, seed)
+    print(f"# {len(shapes)} boxes; mean best IoU {iou:.3f}; for pictures of {size} pixels")
+    print(f"model:\n  priors: [{', '.join(f'{side:.0f}' for side in found.flatten())}]")

@@ -21,7 +21,7 @@ from eyeline.errors import EyelineError
 from eyeline.processes import place, turns
 from eyeline.structures import Batch, Target
 
-Key = tuple[int, int]  # epoch, index
+Key = tuple[int, ...]  # epoch, index, and where sizes change the size
 Prepare = Callable[[list[Tensor], list[Target]], Batch]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE = 30  # seconds that a worker has left after a signal that is meant for the main process
@@ -60,6 +60,8 @@ def build_loader(
     workers: int = 0,
     seed: int = 0,
     aspect_grouping: bool = False,
+    sizes: Sequence[int] = (),
+    sizes_every: int = 10,
 ) -> Loader:
     """A loader of Batches, if `prepare` is given (it runs in the workers), else of
     (images, targets), two lists.
@@ -75,6 +77,8 @@ def build_loader(
         batch_size: pictures a batch, of this process.
         aspect_grouping: batches of pictures that are all wider than high, or none of them: less
             of a batch is padding.
+        sizes: another of them every `sizes_every` batches, drawn by (seed, epoch, batch): the
+            `size` of the targets, which `prepare` takes for its shorter side.
 
     Raises:
         EyelineError: aspect grouping of data that has no `annotations` to tell the sizes.
@@ -94,7 +98,9 @@ def build_loader(
         for one in _within(dataset):
             if hasattr(one, "share"):
                 one.share()
-    sampler = BatchSampler(count, batch_size, shuffle, seed, wide, rank, world_size)
+    sampler = BatchSampler(
+        count, batch_size, shuffle, seed, wide, rank, world_size, sizes, sizes_every
+    )
     if not shuffle:
         sampler = BatchesInTurn(count, batch_size, shuffle, seed, wide)
     return Loader(
@@ -109,8 +115,8 @@ def build_loader(
 
 
 class BatchSampler(Sampler[list[Key]]):
-    """Lists of (epoch, index). The epoch travels with the index, so that workers which live
-    through several epochs need no other news of it."""
+    """Lists of (epoch, index), or with sizes (epoch, index, size). The epoch travels with the
+    index, so that workers which live through several epochs need no other news of it."""
 
     def __init__(
         self,
@@ -121,7 +127,10 @@ class BatchSampler(Sampler[list[Key]]):
         wide: np.ndarray | None = None,
         rank: int = 0,
         world_size: int = 1,
+        sizes: Sequence[int] = (),
+        sizes_every: int = 10,
     ) -> None:
+        self.sizes, self.sizes_every = sizes, sizes_every
         self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
         self.wide, self.rank, self.world_size = wide, rank, world_size
         self.whole = batch_size * world_size  # pictures that all processes take at once
@@ -135,7 +144,14 @@ class BatchSampler(Sampler[list[Key]]):
     def __iter__(self) -> Iterator[list[Key]]:
         order, epoch = self.order(), self.epoch
         for i in range(self.start, len(self)):
-            yield [(epoch, index) for index in self._share(order, i)]
+            yield [(epoch, index, *self.size(i)) for index in self._share(order, i)]
+
+    def size(self, i: int) -> tuple[int, ...]:
+        """That of batch i of this epoch; none where sizes do not change."""
+        if not self.sizes:
+            return ()
+        rng = np.random.default_rng((self.seed, self.epoch, 1, i // self.sizes_every))
+        return (int(rng.choice(np.asarray(self.sizes))),)
 
     def batch(self, i: int) -> list[int]:
         """Indices of this process's pictures in batch i of this epoch."""
@@ -195,12 +211,14 @@ class _Seeded(Dataset[Any]):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, key: Key) -> Any:
-        epoch, index = key
+        epoch, index, *size = key
         _set_epoch(self.dataset, epoch)
         with random_state(self.seed, epoch, index):
             image, target = self.dataset[index]
         if isinstance(target, dict):  # what a model draws for the picture depends on the same
             target = {**target, "seed": torch.tensor(_words(self.seed, epoch, index)[0])}
+            if size:
+                target["size"] = torch.tensor(size[0])
         return image, target
 
 

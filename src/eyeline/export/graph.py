@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from eyeline.nn.detector import as_float
+from eyeline.nn.letterbox import GREY
 from eyeline.structures import Batch
 
 INPUT = "images"
@@ -62,15 +63,34 @@ class Graph(nn.Module):
     def prepare(self, images: Tensor, fitted: Tensor) -> Batch:
         """`Preprocess` of pictures that are resized to `fitted` (2,)."""
         p = self.model.preprocess
-        height, width = fitted.tolist()
-        rows, columns = (-(-fitted // p.divisor)).tolist()  # of cells, after padding
-        for number in (height, width, rows, columns):
-            torch._check(number >= 1)
-        size = (height, width)
-        resized = F.interpolate(as_float(images), size=size, mode="bilinear", align_corners=False)
-        missing = (0, columns * p.divisor - width, 0, rows * p.divisor - height)
+        if p.stretch:  # known beforehand
+            height = width = p.min_size
+            rows = columns = -(-p.min_size // p.divisor)
+        else:
+            height, width = fitted.tolist()
+            rows, columns = (-(-fitted // p.divisor)).tolist()  # of cells, after padding
+            for number in (height, width, rows, columns):
+                torch._check(number >= 1)
+            if p.centred:  # corners on corners need two of them
+                torch._check(height > 1)
+                torch._check(width > 1)
         sizes = fitted.expand(images.shape[0], 2)
         mean, std = (torch.tensor(values)[:, None, None] for values in (p.mean, p.std))
+        resized = F.interpolate(
+            as_float(images), size=(height, width), mode="bilinear", align_corners=p.centred
+        )
+        if p.centred:
+            cells: Any = (-(-fitted.amax() // p.divisor)).item()
+            torch._check(cells >= 1)
+            side = cells * p.divisor
+            top, left = (side - height) // 2, (side - width) // 2
+            right, below = side - width - left, side - height - top
+            for number in (top, left, right, below):
+                torch._check(number >= 0)
+            begin = (side - fitted) // 2
+            square = F.pad(resized, (left, right, top, below), value=GREY)
+            return Batch((square - mean) / std, sizes, sizes, offsets=begin.expand_as(sizes))
+        missing = (0, columns * p.divisor - width, 0, rows * p.divisor - height)
         return Batch(F.pad((resized - mean) / std, missing), sizes, sizes)
 
 

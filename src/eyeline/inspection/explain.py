@@ -104,20 +104,14 @@ def _sections(
     matched = tuple(
         name
         for name in x.lines
-        if name.startswith(
-            (
-                "anchors",
-                "learning: anchors matched",
-                "learning: default boxes matched",
-                "learning: sampled anchors",
-            )
-        )
+        if name.startswith(("anchors", "learning: sampled anchors"))
+        or (name.startswith("learning: ") and " matched to objects" in name)
     )
     mined = tuple(name for name in x.lines if name.startswith("learning: positives and hardest"))
     moved = steps.tables(x, names)
     boxes_of = "proposals" if seen.two_stages(x) else "candidates"
     return [
-        Section("picture", "The picture", _about_picture(), seen.picture(x), tuple(PREPARED),
+        Section("picture", "The picture", _about_picture(x), seen.picture(x), tuple(PREPARED),
                 _sizes(x)),
         Section(
             "features", "Features",
@@ -182,10 +176,13 @@ def _sections(
     ]  # fmt: skip
 
 
-def _about_picture() -> str:
+def _about_picture(x: XRay) -> str:
+    added = "zeros added right and below"
+    if x.batch.offsets is not None:
+        added = "in the middle of a grey square, whose pixels are those of all boxes below"
     return (
         "As it was given, and as the network sees it: resized, each channel less its mean and "
-        "divided by its deviation, zeros added right and below."
+        f"divided by its deviation, {added}."
     )
 
 

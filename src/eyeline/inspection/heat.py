@@ -55,14 +55,10 @@ def enlarge(cam: Tensor, size: tuple[int, int], batch: Batch | None = None) -> T
     seen = size if batch is None else tuple(batch.images.shape[2:])
     cells = [_covered(length, count) for length, count in zip(seen, cam.shape[2:], strict=True)]
     pixels = F.interpolate(cam, size=cells, mode="bilinear", align_corners=False)
-    if batch is not None:
-        height, width = batch.sizes[0].tolist()
-        pixels = pixels[..., :height, :width]
-    else:
-        pixels = pixels[..., : size[0], : size[1]]
-    if pixels.shape[2:] != size:
-        pixels = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
-    return pixels[0, 0]
+    inside = pixels[..., : size[0], : size[1]] if batch is None else batch.inside(0, pixels)
+    if inside.shape[2:] != size:
+        inside = F.interpolate(inside, size=size, mode="bilinear", align_corners=False)
+    return inside[0, 0]
 
 
 def overlay(image: Tensor, cam: Tensor, batch: Batch | None = None) -> Tensor:

@@ -95,7 +95,8 @@ class Learning:
 
 @dataclass
 class XRay:
-    """What was seen. Boxes are in the resized picture's pixels but for `prediction` and `target`.
+    """What was seen. Boxes are in the resized picture's pixels, of one that is padded all round in
+    those of the padded one, but for `prediction`, `target` and `values`.
 
     `values` has every noted value as plain tensors (or lists of them) under its name, those of
     a structure as "name: field"; of learning's they begin with "learning: ".
@@ -114,7 +115,16 @@ class XRay:
     learning_missing: str = ""  # why there is none
 
     def __post_init__(self) -> None:
-        self.stages = [_stage(name, value) for name, value in of_kind(self.shown, Candidates)]
+        self.stages = [
+            _stage(name, value, self.begin) for name, value in of_kind(self.shown, Candidates)
+        ]
+
+    @property
+    def begin(self) -> Tensor:
+        """Where the resized picture begins in what the network sees: x, y, x, y."""
+        if self.batch.offsets is None:
+            return torch.zeros(4)
+        return self.batch.offsets[0].flip(0).repeat(2).float()
 
     @property
     def maps(self) -> dict[str, list[Tensor]]:
@@ -210,11 +220,11 @@ class XRay:
 
     def to_network(self, boxes: Tensor) -> Tensor:
         """Boxes (N, 4) in the given picture's pixels to the resized picture's."""
-        return boxes.float() / self._scale()
+        return boxes.float() / self._scale() + self.begin
 
     def to_picture(self, boxes: Tensor) -> Tensor:
         """Boxes (N, 4) in the resized picture's pixels to the given picture's."""
-        return boxes * self._scale()
+        return (boxes - self.begin) * self._scale()
 
     def _scale(self) -> Tensor:
         scale = self.batch.original_sizes[0] / self.batch.sizes[0]
@@ -285,7 +295,7 @@ def _learn(found: XRay, model: Detector, image: Tensor, target: Target) -> None:
         hardness = None if losses_ is None else losses_[0]
     found.learning = Learning(
         {name: float(loss) for name, loss in losses.items()},
-        Assignment(boxes[0], labels_[0], matches[0], *limits),
+        Assignment(boxes[0].cpu() + found.begin, labels_[0], matches[0], *limits),
         drawn,
         regions,
         labels,
@@ -357,15 +367,15 @@ def _is_list_of(value: Any, dims: int) -> bool:
     )
 
 
-def _stage(name: str, value: Candidates) -> BoxStage:
-    """Of the first picture."""
+def _stage(name: str, value: Candidates, begin: Tensor) -> BoxStage:
+    """Of the first picture, which begins there."""
 
     def first(part: Any) -> Any:
         return None if part is None else part[0]
 
     return BoxStage(
         name,
-        value.boxes[0],
+        value.boxes[0] + begin,
         value.scores[0],
         value.valid[0],
         *map(first, (value.parent, value.labels, value.class_scores)),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
 from eyeline.losses.iou import IOU_LOSSES
+from eyeline.nn.cells import KINDS as OFFSETS
 from eyeline.nn.layers import OPTIONAL_NORMS
 from eyeline.ops.boxes import check_boxes
 from eyeline.ops.claims import KINDS as CLAIMS
@@ -40,6 +41,11 @@ CHOICES = {
     "mask_resize": ("nearest-exact", "nearest"),
     "fpn_extra_from": ("backbone", "level"),
     "nms": KINDS,
+    "offsets": OFFSETS,
+    "offset_loss": ("squared", "logistic"),
+    "ignore_by": ("prior", "box"),
+    "passthrough": ("adjacent", "darknet", "none"),
+    "head": ("connected", "local"),
     "claims": CLAIMS,
     "discarded": ("all", "negatives", "positives"),
 }
@@ -68,6 +74,8 @@ class Preprocess:
         stretch: every picture becomes `min_size` x `min_size`, whatever its aspect.
     """
 
+    centred = False  # or: in the middle of a grey square, corner pixels on corner pixels
+
     def __init__(
         self,
         num_classes: int,
@@ -87,7 +95,8 @@ class Preprocess:
     def __call__(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Batch:
         """Pictures (C, H, W), uint8 or float in [0, 1], and their targets, to a `Batch`.
 
-        A picture whose target says that it is `resized` keeps its size.
+        A picture whose target says that it is `resized` keeps its size; one whose target has a
+        `size` gets that for `min_size`, and `max_size` in proportion.
 
         Raises EyelineError where a picture has another shape, dtype or range, or a target cannot
         be meant.
@@ -104,26 +113,36 @@ class Preprocess:
             check_pixels(image, f"picture {i} has")
             size = (image.shape[1], image.shape[2])
             originals.append(size)
-            done = targets is not None and bool(targets[i].get("resized", False))
-            fitted.append(size if done else self.fitted(size))
+            told = targets[i] if targets is not None else {}
+            wanted = int(told["size"]) if "size" in told else None
+            fitted.append(size if told.get("resized", False) else self.fitted(size, wanted))
         if targets is not None:
             targets = [
                 self.scaled(target, originals[i], fitted[i], f"picture {i}")
                 for i, target in enumerate(targets)
             ]
         device = images[0].device
+        pixels, sizes = self.pixels(images, fitted), torch.tensor(fitted, device=device)
         return Batch(
-            self.pixels(images, fitted),
-            torch.tensor(fitted, device=device),
+            pixels,
+            sizes,
             torch.tensor(originals, device=device),
             targets,
+            self.offsets(sizes, pixels.shape[2:]),
         )
 
-    def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The height and width that a picture of that height and width is resized to."""
-        if self.stretch:
-            return self.min_size, self.min_size
-        return fitted_size(size, self.min_size, self.max_size)
+    def offsets(self, sizes: Tensor, canvas: Sequence[int]) -> Tensor | None:
+        """Row and column (B, 2) at which pictures of `sizes` (B, 2) begin in the padded batch,
+        which is (height, width); None: all at the upper left corner."""
+        return None
+
+    def fitted(self, size: tuple[int, int], wanted: int | None = None) -> tuple[int, int]:
+        """The height and width that a picture of that height and width is resized to; `wanted`:
+        another `min_size`, and `max_size` in proportion."""
+        low, high = self.min_size, self.max_size
+        if wanted is not None:
+            low, high = wanted, round(high * wanted / low)
+        return (low, low) if self.stretch else fitted_size(size, low, high)
 
     def told(self) -> str:
         """What becomes of a picture's size, in words."""

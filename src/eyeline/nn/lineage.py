@@ -157,3 +157,24 @@ def refined_anchors(
         boxes, 1 - background, kept, same,
         dropped={"background": ~kept}, limits={"background": threshold},
     )  # fmt: skip
+
+
+def every_pair(boxes: Tensor, objectness: Tensor, classes: Tensor) -> Candidates:
+    """`scored`, where a score is objectness times class: logits (B, N) and (B, N, K)."""
+    return scored(boxes, objectness.sigmoid()[..., None] * classes.sigmoid())
+
+
+def of_pairs(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    valid: Tensor,
+    rows: Tensor,
+    objectness: Tensor,
+    classes: Tensor,
+    threshold: float,
+    limit: int,
+) -> Candidates:
+    """`of_classes` after `every_pair`; the limit is of all classes together."""
+    pairs = objectness.sigmoid()[..., None] * classes.sigmoid()
+    return of_classes(boxes, scores, labels, valid, rows, pairs, threshold, limit)

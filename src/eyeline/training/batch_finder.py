@@ -121,7 +121,9 @@ def _measure(
     seconds = []
     try:
         scaler = loss_scaler(device, recipe.precision)
-        batch = next(iter(build_loader(dataset, size, prepare_of(model), True, 0, recipe.seed)))
+        largest = sorted(recipe.data.sizes)[-1:]
+        loader = build_loader(dataset, size, prepare_of(model), True, 0, recipe.seed, sizes=largest)
+        batch = next(iter(loader))
         for k in range(4):  # the first one allocates and tunes
             seed_generators(recipe.seed, k)
             start = time.perf_counter()

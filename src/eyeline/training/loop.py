@@ -118,7 +118,10 @@ def train(
     device = own_device(recipe.device)
     prepare, workers = prepare_of(model), recipe.data.workers
     grouping = recipe.data.aspect_grouping
-    loader = build_loader(dataset, recipe.batch_size, prepare, True, workers, recipe.seed, grouping)
+    sizes = (recipe.data.sizes, recipe.data.sizes_every)
+    loader = build_loader(
+        dataset, recipe.batch_size, prepare, True, workers, recipe.seed, grouping, *sizes
+    )
     val_loader = None
     if val_dataset is not None:
         val_loader = build_loader(val_dataset, recipe.eval.batch_size, prepare, False, workers)

@@ -149,7 +149,10 @@ def lr_find(
 def _endless(model: nn.Module, dataset: Dataset[Any], recipe: Recipe) -> Iterator[list[Any]]:
     """The batches of each step, epoch after epoch."""
     workers = recipe.data.workers
-    loader = build_loader(dataset, recipe.batch_size, prepare_of(model), True, workers, recipe.seed)
+    loader = build_loader(
+        dataset, recipe.batch_size, prepare_of(model), True, workers, recipe.seed,
+        sizes=recipe.data.sizes, sizes_every=recipe.data.sizes_every,
+    )  # fmt: skip
     for epoch in count():
         loader.set_epoch(epoch)
         yield from groups(loader, recipe.accumulate)

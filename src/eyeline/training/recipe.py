@@ -76,6 +76,8 @@ class Data(Section):
     draft: Count | None = None  # of training: decode JPEGs smaller, the shorter side at least so
     channels: Count = 3  # of the pictures; of other numbers than 3 the model gets its in_channels
     workers: Natural = 2
+    sizes: list[Count] = []  # of training: the shorter side is another of them every so often,
+    sizes_every: Count = 10  # batches, and the longer side's limit in proportion
     aspect_grouping: bool = False  # batches of upright or of wide pictures: less padding
     masks: bool = (
         False  # read the objects' masks; set by itself where model or transforms need them

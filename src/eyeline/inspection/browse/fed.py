@@ -71,7 +71,7 @@ class Feed:
         self.preprocess = preprocess
         self.loader = build_loader(
             dataset, recipe.batch_size, self.prepare, True, 0, recipe.seed,
-            recipe.data.aspect_grouping,
+            recipe.data.aspect_grouping, recipe.data.sizes, recipe.data.sizes_every,
         )  # fmt: skip
 
     def draw(self, index: int, epoch: int) -> Fed:
@@ -86,12 +86,11 @@ class Feed:
         self.loader.set_epoch(epoch)
         keys = list(self.loader.batch_sampler)
         for listed, batch in zip(keys[:count], self.loader, strict=False):
-            yield [index for _, index in listed], batch
+            yield [key[1] for key in listed], batch
 
     def unpadded(self, batch: Batch, i: int) -> Fed:
-        height, width = batch.sizes[i].tolist()
         assert batch.targets is not None
-        return Fed(self.shown(batch.images[i])[:, :height, :width], batch.targets[i])
+        return Fed(batch.inside(i, self.shown(batch.images[i])), batch.targets[i])
 
     def shown(self, image: Tensor) -> Tensor:
         """Normalised (3, H, W) back to [0, 1]."""
@@ -136,7 +135,10 @@ def batch_cells(feed: Feed, indices: Sequence[int], batch: Batch) -> list[Cell]:
     for i, index in enumerate(indices):
         h, w = batch.sizes[i].tolist()
         assert batch.targets is not None
-        fed = Fed(feed.shown(batch.images[i]), batch.targets[i])
+        image = feed.shown(batch.images[i])
+        if batch.offsets is not None:  # all of the padding to one side
+            image = image.roll((-batch.offsets[i]).tolist(), (1, 2))
+        fed = Fed(image, batch.targets[i])
         share = 1 - h * w / (height * width)
         told = f"{w} x {h} of {width} x {height}, {share:.0%} padding"
         shown = fed_image(fed, feed.dataset.classes, (h, w))

@@ -52,9 +52,16 @@ def nms_stage(x: XRay) -> int | None:
 
 def picture(x: XRay) -> dict[str, Any]:
     height, width = x.batch.sizes[0].tolist()
-    seen = x.batch.images[0]
+    seen, photo = x.batch.images[0], x.image
+    if x.batch.offsets is not None:  # what is padded all round is shown so
+        height, width = seen.shape[1:]
+        mean, std = (
+            torch.tensor(values)[:, None, None]
+            for values in (x.model.preprocess.mean, x.model.preprocess.std)
+        )
+        photo = (seen * std + mean).clamp(0, 1)
     return {
-        "photo": picture_uri(photograph(x.image), "JPEG"),
+        "photo": picture_uri(photograph(photo), "JPEG"),
         "seen": picture_uri(normalised(seen), "JPEG"),
         "height": height,
         "width": width,

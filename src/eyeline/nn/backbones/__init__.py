@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 from eyeline.errors import EyelineError
-from eyeline.nn.backbones.resnet import VARIANTS, ResNet
+from eyeline.nn.backbones.darknet import VARIANTS as DARKNETS
+from eyeline.nn.backbones.resnet import VARIANTS as RESNETS
+from eyeline.nn.backbones.resnet import ResNet
 from eyeline.nn.backbones.timm import PREFIX, TimmBackbone
 from eyeline.nn.backbones.vgg import VGG16
 
 VGG = "vgg16"
 
+VARIANTS: dict[str, Callable[..., Any]] = {
+    **{name: partial(ResNet, **variant) for name, variant in RESNETS.items()},
+    **DARKNETS,
+}
 
-def build_backbone(name: str, **options: Any) -> ResNet | TimmBackbone | VGG16:
+
+def build_backbone(name: str, **options: Any) -> Any:
     """A backbone whose call gives the feature maps C2..C5.
 
     `name` is one of `VARIANTS`, "vgg16" (its norms have an epsilon of 1e-5), or "timm:NAME" for a
@@ -30,4 +39,4 @@ def build_backbone(name: str, **options: Any) -> ResNet | TimmBackbone | VGG16:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
         raise EyelineError(f"no backbone is called {name!r}; {hint}")
-    return ResNet(**VARIANTS[name], **options)
+    return VARIANTS[name](**options)

@@ -1,0 +1,234 @@
+"""Darknet's `.weights`: a header and then nothing but numbers, in the order of a `.cfg`.
+
+The header is three int32 (major, minor, revision) and how many pictures were seen, int64 from
+version 0.2 on, int32 before. Of each convolution follow its biases, or of its batch norm the
+biases, weights, means and variances; then its kernels. Connected and local layers are biases, then
+weights. Nothing has a name or a shape: those are our model's, whose modules are registered in that
+order, and the `.cfg` that lies beside the file, where there is one, says which model that is.
+Without one the count of numbers tells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from eyeline import registry
+from eyeline.checkpoints.darknet_cfg import Layer, layers_of, model_of, parse
+from eyeline.checkpoints.source import Checkpoint, State
+from eyeline.checkpoints.torchvision import COCO_SLOTS
+from eyeline.errors import EyelineError
+from eyeline.nn.backbones import build_backbone
+from eyeline.nn.backbones.darknet import LeakyConv
+from eyeline.nn.local import Local
+
+COCO = 80
+VOC = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)  # fmt: skip
+# What the published files of a network without a cfg are, and its priors by number of classes.
+STANDARD: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("yolov3", {}),
+    ("yolov3_tiny", {}),
+    ("yolov2", {}),
+    ("yolov2", dict(passthrough_width=0)),
+    ("yolov2", dict(backbone="darknet_tiny", tower_depth=0, passthrough="none", neck_width=512)),
+    ("yolov2", dict(backbone="darknet_tiny", tower_depth=0, passthrough="none", neck_width=1024)),
+    ("yolov1", {}),
+)
+PRIORS = {  # of [region], in cells
+    ("darknet19", COCO): (
+        0.57273, 0.677385, 1.87446, 2.06253, 3.33843, 5.47434, 7.88282, 3.52778, 9.77052, 9.16828
+    ),
+    ("darknet19", len(VOC)): (
+        1.3221, 1.73145, 3.19275, 4.00944, 5.05587, 8.09892, 9.47112, 4.84053, 11.2364, 10.0071
+    ),
+    ("darknet_tiny", COCO): (
+        0.57273, 0.677385, 1.87446, 2.06253, 3.33843, 5.47434, 7.88282, 3.52778, 9.77052, 9.16828
+    ),
+    ("darknet_tiny", len(VOC)): (1.08, 1.19, 3.42, 4.41, 6.63, 11.38, 9.42, 5.11, 16.62, 10.52),
+}  # fmt: skip
+BACKBONES = ("darknet53", "darknet19", "extraction", "darknet_tiny")
+MOST = 2000  # classes that a file without a cfg may have
+
+
+def recognise(path: Path) -> bool:
+    """Whether a file is darknet's: by its ending, or a header of its first versions."""
+    if path.suffix == ".weights":
+        return True
+    with path.open("rb") as file:
+        start = file.read(12)
+    if len(start) < 12:
+        return False
+    major, minor, revision = np.frombuffer(start, "<i4")
+    return major == 0 and minor in (1, 2) and 0 <= revision <= 5
+
+
+def read(path: Path, cfg: Path | None = None) -> Checkpoint:
+    """The checkpoint in a file of weights.
+
+    Args:
+        cfg: the network's configuration; by default the file of the same name that ends in .cfg,
+            and without one a standard network of any number of classes.
+
+    Raises EyelineError where the numbers are not as many as the network has, by how many; where
+    the configuration has layers or a network that we have not.
+    """
+    values = read_values(path)
+    if cfg is None and path.with_suffix(".cfg").is_file():
+        cfg = path.with_suffix(".cfg")
+    if cfg is None:
+        name, options = _by_count(len(values), str(path))
+    else:
+        name, options = _by_cfg(cfg, len(values), str(path))
+    state = pour(values, network(name, options), str(path))
+    if name in BACKBONES:
+        return Checkpoint("darknet", name, str(path), {}, None, state)
+    classes = None
+    if options["num_classes"] == COCO:
+        classes = [slot for slot in COCO_SLOTS if slot is not None]
+    elif options["num_classes"] == len(VOC) and name != "yolov3":
+        classes = list(VOC)
+    return Checkpoint("darknet", name, str(path), options, classes, state)
+
+
+def read_values(path: Path) -> np.ndarray:
+    """The numbers behind the header, float32."""
+    content = path.read_bytes()
+    if len(content) < 16:
+        raise EyelineError(f"{path} is no darknet file: it has {len(content)} bytes")
+    major, minor = (int(v) for v in np.frombuffer(content, "<i4", 2))
+    header = 20 if major * 10 + minor >= 2 else 16
+    if (len(content) - header) % 4:
+        raise EyelineError(f"{path} is cut off within a number, or no darknet file")
+    return np.frombuffer(content, "<f4", offset=header)
+
+
+def pour(values: np.ndarray, model: nn.Module, where: str) -> State:
+    """Numbers into tensors of the model's names, layer after layer."""
+    state: State = {}
+    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    layers = list(convolutions(model))
+    wanted = sum(layer.count for _, _, layer in layers)
+    if wanted != len(values):
+        raise EyelineError(f"{where} {_difference(len(values), wanted)}")
+    place = 0
+    for name, norm, _ in layers:
+        keys = [f"{name}.bias", f"{name}.weight"]
+        if norm:
+            parts = ("bias", "weight", "running_mean", "running_var")
+            keys = [*(f"{norm}.{part}" for part in parts), keys[1]]
+        for key in keys:
+            count = int(np.prod(shapes[key]))
+            tensor = values[place : place + count].reshape(shapes[key])
+            state[key] = torch.from_numpy(tensor.copy())
+            place += count
+    return state
+
+
+def convolutions(model: nn.Module) -> Iterator[tuple[str, str | None, Layer]]:
+    """Each layer of a model of ours that has numbers, in the file's order: its name, its norm's,
+    its shape."""
+    normed = {
+        f"{name}.conv"
+        for name, m in model.named_modules()
+        if isinstance(m, LeakyConv) and not isinstance(m.norm, nn.Identity)
+    }
+    for name, m in model.named_modules():
+        if isinstance(m, nn.Conv2d):
+            norm = name.removesuffix("conv") + "norm" if name in normed else None
+            sizes = (m.in_channels, m.out_channels, m.kernel_size[0])
+            yield name, norm, Layer("convolution", *sizes, norm is not None)
+        elif isinstance(m, nn.Linear):
+            yield name, None, Layer("connected", m.in_features, m.out_features)
+        elif isinstance(m, Local):
+            places = m.size[0] * m.size[1]
+            yield name, None, Layer("local", m.inputs, m.outputs, m.kernel, places=places)
+
+
+def network(name: str, options: dict[str, Any]) -> nn.Module:
+    """A model or backbone of ours without values."""
+    with torch.device("meta"):
+        if name in BACKBONES:
+            found: nn.Module = build_backbone(name, norm="batch")
+            return found
+        return registry.find(name).build(**{"num_classes": 1, "convention": "darknet"} | options)
+
+
+def _difference(count: int, wanted: int, network: str = "the network") -> str:
+    more = "too many" if count > wanted else "too few"
+    return f"has {count} numbers, {network} {wanted}: {abs(count - wanted)} {more}"
+
+
+@cache
+def _standard() -> list[tuple[str, dict[str, Any], int, int]]:
+    """Each standard network, how many numbers it has of no class, and of each class."""
+    found = []
+    for name, options in STANDARD:
+        one, two = (
+            sum(layer.count for _, _, layer in convolutions(network(name, made)))
+            for made in ({**options, "num_classes": k} for k in (1, 2))
+        )
+        found.append((name, options, 2 * one - two, two - one))
+    return found
+
+
+def _by_count(count: int, where: str) -> tuple[str, dict[str, Any]]:
+    """Which standard network has so many numbers, whatever its number of classes."""
+    fitting, near = [], []
+    for name, options, none, each in _standard():
+        classes, rest = divmod(count - none, each)
+        if rest == 0 and 1 <= classes <= MOST:
+            usual = classes in (COCO, len(VOC))
+            fitting.append((not usual, name, options | {"num_classes": classes}))
+        near.append((abs(count - none - COCO * each), none + COCO * each, name))
+    for _, name, options in sorted(fitting, key=lambda entry: entry[0]):
+        if name == "yolov2":
+            key = (options.get("backbone", "darknet19"), options["num_classes"])
+            if key not in PRIORS:
+                raise EyelineError(
+                    f"{where} is a yolov2 of {key[1]} classes, by its {count} numbers; its priors "
+                    "are in its .cfg, which must lie beside it"
+                )
+            options["priors"] = tuple(32 * side for side in PRIORS[key])
+        return name, options | {"convention": "darknet"}
+    for name in BACKBONES:
+        if count == sum(layer.count for _, _, layer in convolutions(network(name, {}))):
+            return name, {}
+    _, wanted, name = min(near)
+    text = _difference(count, wanted, f"{name} of {COCO} classes")
+    raise EyelineError(f"{where} {text}; another network needs its .cfg beside it")
+
+
+def _by_cfg(cfg: Path, count: int, where: str) -> tuple[str, dict[str, Any]]:
+    """Which model of ours a configuration describes, and with which options."""
+    sections = parse(cfg)
+    theirs = layers_of(sections, str(cfg))
+    wanted = sum(layer.count for layer in theirs)
+    if count != wanted:
+        raise EyelineError(f"{where} {_difference(count, wanted, str(cfg))}")
+    found = model_of(sections, theirs, str(cfg))
+    if found is None:
+        for name in BACKBONES:
+            if [layer for _, _, layer in convolutions(network(name, {}))] == theirs:
+                return name, {}
+        raise EyelineError(
+            f"{cfg} has no layer [yolo], [region] or [detection], and is none of the backbones "
+            f"{', '.join(BACKBONES)}"
+        )
+    name, options = found
+    ours = [layer for _, _, layer in convolutions(network(name, options))]
+    for i, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
+        if mine != other:
+            raise EyelineError(f"{cfg}: convolution {i} is {other}; that of our {name} is {mine}")
+    if len(ours) != len(theirs):
+        raise EyelineError(f"{cfg} has {len(theirs)} convolutions, our {name} {len(ours)}")
+    return name, options

@@ -1,0 +1,36 @@
+"""A convolution whose kernel is another at each place."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Local(nn.Module):
+    """Locally connected: each place of the map has its own kernels and biases.
+
+    Args:
+        inputs, outputs: channels.
+        kernel: side of the kernel, odd; the map keeps its size.
+        size: height and width of the map, which can have no other.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.kernel, self.size = kernel, size
+        self.inputs, self.outputs = inputs, outputs
+        places, count = size[0] * size[1], inputs * kernel**2
+        self.bias = nn.Parameter(torch.zeros(outputs, *size))
+        self.weight = nn.Parameter(torch.empty(places, outputs, count))
+        nn.init.normal_(self.weight, std=math.sqrt(2 / count))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, inputs, H, W) -> (B, outputs, H, W)
+        seen = F.unfold(x, self.kernel, padding=self.kernel // 2)  # (B, inputs k k, H W)
+        out = torch.matmul(self.weight, seen.permute(2, 1, 0))  # (H W, outputs, B)
+        return out.permute(2, 1, 0).reshape(-1, self.outputs, *self.size) + self.bias
+
+    def extra_repr(self) -> str:
+        return f"{self.inputs}, {self.outputs}, kernel={self.kernel}, size={self.size}"

@@ -1,0 +1,196 @@
+"""Darknet's files of weights: how they are told, what does not fit, and by how much."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from eyeline.checkpoints import darknet, load_weights
+from eyeline.checkpoints.darknet_cfg import layers_of, parse
+from eyeline.errors import EyelineError
+from eyeline.registry import create_model
+
+TINY = 8858734  # numbers of yolov3-tiny.weights: 35434956 bytes less a header of 20, by 4
+CFG = """[net]
+width=64
+height=32
+# comment
+[convolutional]
+batch_normalize=1
+filters=16
+size=3
+[maxpool]
+size=2
+[convolutional]
+filters=8
+size=1
+[route]
+layers=-1,0
+[convolutional]
+filters=2
+size=3
+"""
+
+
+def write(path, count, header=(0, 2, 0), seen="<i8"):
+    values = np.random.default_rng(0).random(count, np.float32)
+    content = np.array(header, "<i4").tobytes() + np.zeros(1, seen).tobytes()
+    path.write_bytes(content + values.tobytes())
+    return values
+
+
+def test_the_published_tiny_is_recognised_by_its_length(tmp_path):
+    values = write(tmp_path / "a.weights", TINY)
+    model = create_model(weights=tmp_path / "a.weights")
+    assert (model.name, model.config.num_classes) == ("yolov3_tiny", 80)
+    assert model.classes[0] == "person" and model.config.convention == "darknet"
+    norm, conv = model.backbone.conv1.norm, model.backbone.conv1.conv
+    for i, tensor in enumerate((norm.bias, norm.weight, norm.running_mean, norm.running_var)):
+        assert np.array_equal(tensor.detach().numpy(), values[16 * i : 16 * (i + 1)])
+    assert np.array_equal(conv.weight.detach().numpy().ravel(), values[64 : 64 + 432])
+    assert float(model.scales[1].output.weight.detach().flatten()[-1]) == values[-1]
+    assert len(model.load_report.missing) == 0
+
+
+@pytest.mark.parametrize(("more", "text"), [(5, "5 too many"), (-3, "3 too few")])
+def test_a_file_that_does_not_fit_says_by_how_much(tmp_path, more, text):
+    write(tmp_path / "a.weights", TINY + more)
+    with pytest.raises(EyelineError, match=text):
+        create_model(weights=tmp_path / "a.weights")
+
+
+def test_a_file_that_does_not_fit_its_cfg_says_by_how_much(tmp_path):
+    wanted = 16 * (4 + 27) + 8 * (1 + 16) + 2 * (1 + 24 * 9)
+    write(tmp_path / "a.weights", wanted + 2)
+    (tmp_path / "a.cfg").write_text(CFG)
+    with pytest.raises(EyelineError, match=f"a.cfg {wanted}: 2 too many"):
+        darknet.read(tmp_path / "a.weights")
+    write(tmp_path / "a.weights", wanted)
+    with pytest.raises(EyelineError, match=r"no layer .*, and is none of the backbones darknet53"):
+        darknet.read(tmp_path / "a.weights")
+    heads = "[yolo]\nmask=0\nanchors=1,2\nclasses=1\n" * 2
+    (tmp_path / "a.cfg").write_text(CFG + heads)
+    with pytest.raises(EyelineError, match="convolution 1 is 1x1 without a norm, 16 to 8 channels"):
+        darknet.read(tmp_path / "a.weights")
+
+
+# What the published files are long, in bytes: a header, and four for each number.
+@pytest.mark.parametrize(
+    ("size", "header", "name", "classes", "options"),
+    [
+        (248007048, 20, "yolov3", 80, {}),
+        (203934260, 16, "yolov2", 80, {"priors": (18.32736, 21.67632)}),
+        (44948596, 16, "yolov2", 80, {"backbone": "darknet_tiny", "neck_width": 512}),
+        (63471556, 16, "yolov2", 20, {"backbone": "darknet_tiny", "priors": (34.56, 38.08)}),
+        (789312988, 16, "yolov1", 20, {}),
+    ],
+)
+def test_published_files_are_known_by_their_length(size, header, name, classes, options):
+    found, told = darknet._by_count((size - header) // 4, "a.weights")
+    assert (found, told["num_classes"], told["convention"]) == (name, classes, "darknet")
+    for key, value in options.items():
+        start = told[key][: len(value)] if isinstance(value, tuple) else told[key]
+        assert start == (pytest.approx(value) if isinstance(value, tuple) else value)
+
+
+def test_priors_that_nobody_knows_are_asked_for():
+    seven = 50983561 - 73 * 5125  # of seven classes
+    with pytest.raises(EyelineError, match=r"yolov2 of 7 classes, .* its priors are in its .cfg"):
+        darknet._by_count(seven, "a.weights")
+
+
+YOLOV1 = (
+    "[net]\nwidth=64\nheight=64\n[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\npad=1\n"
+    "stride=32\n[local]\nsize=3\nstride=1\npad=1\nfilters=6\n[dropout]\n[connected]\noutput=44\n"
+    "[detection]\nclasses=1\ncoords=4\nside=2\nnum=2\nsqrt=1\n"
+)
+
+
+def test_layers_of_the_first_version(tmp_path):
+    """Places of a local layer and inputs of a connected one follow from the picture's size."""
+    (tmp_path / "a.cfg").write_text(YOLOV1)
+    layers = layers_of(parse(tmp_path / "a.cfg"), "a.cfg")
+    assert [layer.count for layer in layers] == [
+        4 * (4 + 27), 6 * 4 + 4 * 6 * 4 * 9, 44 + 44 * 6 * 4
+    ]  # fmt: skip
+    write(tmp_path / "a.weights", sum(layer.count for layer in layers))
+    with pytest.raises(EyelineError, match=r"convolution 0 is 3x3, .*our yolov1 is 7x7"):
+        darknet.read(tmp_path / "a.weights")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("sqrt=1", "sqrt=0", "sqrt=0, and 1 alone is read"),
+        ("[detection]", "[region]\nanchors=1,2", "softmax=0, and 1 alone is read"),
+        ("[detection]", "[detection]\n[region]", "detection.*region.* together"),
+    ],
+)
+def test_heads_that_mean_something_else_are_refused(tmp_path, old, new, message):
+    (tmp_path / "a.cfg").write_text(YOLOV1.replace(old, new))
+    write(tmp_path / "a.weights", 4 * 31 + 6 * 4 + 4 * 6 * 36 + 44 + 44 * 24)
+    with pytest.raises(EyelineError, match=message):
+        darknet.read(tmp_path / "a.weights")
+
+
+def test_a_small_yolov1_pours_in_its_files_order(tmp_path):
+    model = create_model(
+        "yolov1", num_classes=1, size=64, neck_width=4, head_width=3, grid=2, convention="darknet",
+        backbone="extraction",
+    )  # fmt: skip
+    order = [name for name, _, _ in darknet.convolutions(model)]
+    assert order[-2:] == ["hidden", "output"] and len(order) == 26
+    count = sum(layer.count for _, _, layer in darknet.convolutions(model))
+    values = np.arange(count, dtype=np.float32)
+    state = darknet.pour(values, model, "here")
+    assert float(state["output.weight"].flatten()[-1]) == count - 1
+    hidden = state["hidden.bias"].numel() + state["hidden.weight"].numel()
+    after = state["output.bias"].numel() + state["output.weight"].numel()
+    assert float(state["hidden.bias"].flatten()[0]) == count - after - hidden
+    assert state.keys() == {
+        key for key in model.state_dict() if not key.endswith("num_batches_tracked")
+    }
+    with pytest.raises(EyelineError, match="1 too many"):
+        darknet.pour(np.zeros(count + 1, np.float32), model, "here")
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (CFG + "[lstm]\n", r"\[lstm\]"),
+        (CFG.replace("layers=-1,0", "layers=-9"), "bad option"),
+        (CFG.replace("size=3", "size=x"), "bad option"),
+        ("width=3", "no option of a section"),
+        ("[maxpool]", r"does not begin with \[net\]"),
+    ],
+)
+def test_a_bad_cfg_is_named(tmp_path, bad, message):
+    write(tmp_path / "a.weights", 10)
+    (tmp_path / "a.cfg").write_text(bad)
+    with pytest.raises(EyelineError, match=message):
+        darknet.read(tmp_path / "a.weights")
+
+
+def test_headers_of_both_versions(tmp_path):
+    new, old = tmp_path / "a.weights", tmp_path / "b.conv.7"
+    values = write(new, 9)
+    assert np.array_equal(darknet.read_values(new), values)
+    write(old, 9, (0, 1, 0), "<i4")
+    assert np.array_equal(darknet.read_values(old), values)
+    assert darknet.recognise(old)
+    torch.save({"a": torch.zeros(3)}, tmp_path / "c.pth")
+    assert not darknet.recognise(tmp_path / "c.pth")
+    new.write_bytes(new.read_bytes()[:-1])
+    with pytest.raises(EyelineError, match="cut off"):
+        darknet.read_values(new)
+
+
+def test_weights_of_one_model_do_not_go_into_another(tmp_path):
+    write(tmp_path / "a.weights", TINY)
+    with pytest.raises(EyelineError, match="has 80 classes, the model 3"):
+        load_weights(
+            create_model("yolov3_tiny", num_classes=3, convention="darknet"), tmp_path / "a.weights"
+        )
+    with pytest.raises(EyelineError, match="holds a yolov3_tiny"):
+        create_model("retinanet", weights=tmp_path / "a.weights")
