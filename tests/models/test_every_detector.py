@@ -399,7 +399,9 @@ class TestDetector:
 
 # A second version is torchvision's; where there is one, it stands for that convention.
 COMPILED = [(name, "paper") for name in NAMES] + [
-    (f"{name} v2" if second(name) else name, "torchvision") for name in NAMES
+    (f"{name} v2" if second(name) else name, "torchvision")
+    for name in NAMES
+    if "torchvision" in sys.modules[find(name).build.__module__].CONVENTIONS
 ]
 
 

@@ -36,8 +36,13 @@ TRAINING = {
     "retinanet": {LOOK},
     "faster_rcnn": {LOOK, NMS},
     "mask_rcnn": {LOOK, NMS, POSITIVE, OF_EACH},
+    "cascade_rcnn": {LOOK, NMS},
+    "cascade_mask_rcnn": {LOOK, NMS, POSITIVE, OF_EACH},
 }
-COMPUTE = {"retinanet": set(), "faster_rcnn": {NMS}, "mask_rcnn": {NMS}}
+COMPUTE = {
+    "retinanet": set(), "faster_rcnn": {NMS}, "mask_rcnn": {NMS}, "cascade_rcnn": {NMS},
+    "cascade_mask_rcnn": {NMS},
+}  # fmt: skip
 SOURCE = Path(eyeline.__file__).parent
 
 aten = torch.ops.aten

@@ -14,9 +14,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from eyeline import registry
-from eyeline.checkpoints import eyeline, torchvision
+from eyeline.checkpoints import detectron2, eyeline, torchvision
 from eyeline.checkpoints.channels import for_channels
 from eyeline.checkpoints.eyeline import run_model, run_weights, save_weights
+from eyeline.checkpoints.families import looks_like
 from eyeline.checkpoints.source import (
     COUNTER,
     Checkpoint,
@@ -39,7 +40,7 @@ __all__ = [
 MEANING = (
     "convention", "norm_epsilon", "image_mean", "image_std", "objectness", "box_weights",
     "anchor_sizes", "anchor_scales", "anchor_ratios", "anchor_offset", "anchor_rounded",
-    "anchor_fitted", "pooling", "sampling_ratio", "roi_aligned",
+    "anchor_fitted", "pooling", "sampling_ratio", "roi_aligned", "stride_in_1x1", "stage_scales",
 )  # fmt: skip
 
 Source = str | Path | Mapping[str, Tensor] | Checkpoint
@@ -127,16 +128,18 @@ def _open(source: str | Path | Mapping[str, Tensor]) -> tuple[State, dict[str, s
 def _identify(
     state: State, metadata: dict[str, str], where: str, num_classes: int | None, skip: Sequence[str]
 ) -> Checkpoint | None:
-    """By the first family that knows it. The order matters only for what a header names."""
-    return eyeline.read(state, metadata, where) or torchvision.read(
-        state, where, num_classes, tuple(skip)
-    )
+    """By the first family that knows it; detectron2's, whose box heads have torchvision's names,
+    stands before that."""
+    how = (state, where, num_classes, tuple(skip))
+    return eyeline.read(state, metadata, where) or detectron2.read(*how) or torchvision.read(*how)
 
 
 def _unknown(state: State, where: str) -> EyelineError:
+    family = looks_like(state)
+    like = f"it looks like {family}, which is not read" if family else f"with {some(state)}"
     return EyelineError(
-        f"{where} is a checkpoint of an unknown kind, with {some(state)}; "
-        "known are eyeline's own, and torchvision's ResNets, Faster R-CNN, Mask R-CNN and RetinaNet"
+        f"{where} is a checkpoint of an unknown kind, {like}; known are eyeline's own, "
+        "torchvision's ResNets, Faster R-CNN, Mask R-CNN and RetinaNet, and detectron2's detectors"
     )
 
 

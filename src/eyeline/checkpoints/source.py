@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import torch
 from torch import Tensor
 
+from eyeline.checkpoints.pickles import read_pickle
 from eyeline.data.download import copy, digest_of
 from eyeline.data.urls import opened
 from eyeline.errors import EyelineError
@@ -31,7 +32,7 @@ COUNTER = "num_batches_tracked"
 class Checkpoint:
     """What a file holds, told in our terms."""
 
-    origin: str  # whose file: "eyeline", "torchvision"
+    origin: str  # whose file: "eyeline", "torchvision" ...
     name: str  # the model of ours that it fits
     where: str  # the file, for messages
     options: dict[str, Any]  # what the file says of that model's config
@@ -135,6 +136,8 @@ def read_file(path: str | Path) -> State:
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
+            if path.suffix == ".pkl":  # detectron2's: numpy's arrays, which torch does not take
+                return unwrap(read_pickle(path), str(path))
             code = re.search(r"(?:GLOBAL|Unsupported class|instantiate) ([\w.]+)", str(error))
             if code or _start(path)[:1] == b"\x80":  # a pickle, of a kind torch cannot check
                 what = code[1] if code else "a pickle"

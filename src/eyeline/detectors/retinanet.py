@@ -12,6 +12,9 @@ Departs   smooth L1 bends at 1/9 as in the authors' code; the text says only "st
           from P5, each object's best anchors matched at any IoU, an L1 loss, 300 detections. Its
           second version also has `head_norm="group", box_loss="giou", fpn_extra_from="backbone"`
           (after Zhang et al., CVPR 2020, arXiv:1912.02424).
+          `convention="detectron2"` is that library's: anchors about the corner of a cell, each
+          object's best anchors matched at any IoU, an L1 loss, Caffe's ResNet, whose stride lies in
+          the 1x1. (It divides its losses by a running mean of the number of matched anchors.)
 """
 
 from __future__ import annotations
@@ -53,6 +56,7 @@ class Config:
     backbone: str = "resnet50"
     norm: str = "batch"  # "frozen" with pretrained weights, "batch", "group"
     norm_epsilon: float = 1e-5
+    stride_in_1x1: bool = False  # of the backbone's bottlenecks
     in_channels: int = 3
     fpn_channels: int = 256  # sec. 4, footnote 2
     fpn_extra_from: str = "backbone"  # sec. 4, footnote 2: P6 from C5; "level": from P5
@@ -103,6 +107,12 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
         box_beta=0.0,
         max_detections=300,
     ),
+    "detectron2": dict(
+        stride_in_1x1=True,
+        anchor_offset=0.0,
+        force_match=True,
+        box_beta=0.0,
+    ),
 }
 STRIDES = (8, 16, 32, 64, 128)  # P3 .. P7
 
@@ -141,8 +151,9 @@ class RetinaNet(Detector):
             c.num_classes, c.min_size, c.max_size, c.image_mean, c.image_std
         )
         self.backbone = build_backbone(
-            c.backbone, norm=c.norm, norm_epsilon=c.norm_epsilon, in_channels=c.in_channels
-        )
+            c.backbone, norm=c.norm, norm_epsilon=c.norm_epsilon, in_channels=c.in_channels,
+            stride_in_1x1=c.stride_in_1x1,
+        )  # fmt: skip
         self.fpn = FPN(
             self.backbone.channels[1:], c.fpn_channels, "conv", c.fpn_extra_from, c.fpn_norm
         )

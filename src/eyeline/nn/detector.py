@@ -38,6 +38,8 @@ CHOICES = {
     "mask_resize": ("nearest-exact", "nearest"),
     "fpn_extra_from": ("backbone", "level"),
     "nms": KINDS,
+    "method": ("cascade", "iterative_bbox", "integral"),
+    "scored_at": ("last", "own"),
 }
 # Within which bounds an option has to lie, wherever a Config has it.
 BOUNDS = {

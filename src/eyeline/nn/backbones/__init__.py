@@ -17,6 +17,8 @@ def build_backbone(name: str, **options: Any) -> ResNet | TimmBackbone:
     """
     if name.startswith(PREFIX):
         options.pop("norm_epsilon", None)
+        if options.pop("stride_in_1x1", False):
+            raise EyelineError(f"stride_in_1x1 is for our own ResNets, not for {name}")
         return TimmBackbone(name.removeprefix(PREFIX), **options)
     if name not in VARIANTS:
         near = get_close_matches(name, VARIANTS, n=1)
