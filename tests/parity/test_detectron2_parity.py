@@ -26,10 +26,11 @@ from eyeline.registry import create_model
 
 HERE = Path(__file__).parent
 SIZES = ((320, 256), (224, 320))
-CASES = [
-    "cascade_rcnn_resnet18", "cascade_mask_rcnn_resnet50", "faster_rcnn_resnet50",
-    "mask_rcnn_resnet18", "retinanet_resnet18",
-]  # fmt: skip
+QUICK = ["cascade_rcnn_resnet18", "mask_rcnn_resnet18", "retinanet_resnet18"]
+SLOW = [
+    pytest.param(case, marks=pytest.mark.slow)
+    for case in ("cascade_mask_rcnn_resnet50", "faster_rcnn_resnet50")
+]
 FEW = dict(proposals_before_nms=(500, 300), proposals=(400, 200))
 LOSSES = {
     "loss_cls": "classification", "loss_box_reg": "box", "loss_rpn_cls": "rpn_objectness",
@@ -99,7 +100,7 @@ def equal(case: str, model, pictures) -> bool:
     return all(agree(p, theirs(case, i), list(range(80))) for i, p in enumerate(found))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*QUICK, *SLOW])
 def test_detections_are_theirs(case, pictures):
     assert all(len(theirs(case, i)["boxes"]) >= 10 for i in range(2))
     assert equal(case, build(case), pictures)
@@ -122,12 +123,13 @@ def test_a_wrong_detail_is_seen(wrong, pictures):
     assert not equal(case, build(case, **wrong), pictures)
 
 
+@pytest.mark.slow
 def test_where_a_bottleneck_strides_is_seen(pictures):
     case = "faster_rcnn_resnet50"
     assert not equal(case, build(case, stride_in_1x1=False), pictures)
 
 
-@pytest.mark.parametrize("case", ["mask_rcnn_resnet18", "cascade_mask_rcnn_resnet50"])
+@pytest.mark.parametrize("case", ["mask_rcnn_resnet18", SLOW[0]])
 def test_masks_are_theirs(case, pictures):
     """Of the ten best boxes; a pixel in a thousand may lie on the edge."""
     model = build(case)
@@ -177,7 +179,7 @@ def their_losses(case: str) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if "retinanet" not in case])
+@pytest.mark.parametrize("case", [*QUICK[:2], *SLOW])
 def test_losses_are_theirs(case, pictures, shared_data, monkeypatch):
     expected = their_losses(case)
     assert len(expected) >= 4

@@ -116,6 +116,8 @@ def _download(url: str) -> Path:
 
 # -- from a file to tensors
 
+# How a pickle of torch's own begins, as versions before 1.6 wrote them: with a magic number.
+_TORCH_PICKLE = b"\x80\x02\x8a\x0a"
 # What training scripts wrap their tensors in.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 
@@ -131,13 +133,14 @@ def read_file(path: str | Path) -> State:
             return load_file(path)
         except SafetensorError as error:
             raise EyelineError(f"{path} is not a readable safetensors file: {error}") from error
+    start = _start(path)
+    if path.suffix == ".pkl" and start[:1] == b"\x80" and not start.startswith(_TORCH_PICKLE):
+        return unwrap(read_pickle(path), str(path))  # numpy's arrays: detectron2's files
     # argparse.Namespace holds torchvision's training arguments; it is inert.
     with torch.serialization.safe_globals([argparse.Namespace]):
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            if path.suffix == ".pkl":  # detectron2's: numpy's arrays, which torch does not take
-                return unwrap(read_pickle(path), str(path))
             code = re.search(r"(?:GLOBAL|Unsupported class|instantiate) ([\w.]+)", str(error))
             if code or _start(path)[:1] == b"\x80":  # a pickle, of a kind torch cannot check
                 what = code[1] if code else "a pickle"

@@ -13,8 +13,9 @@ Departs   smooth L1 bends at 1/9 as in the authors' code; the text says only "st
           second version also has `head_norm="group", box_loss="giou", fpn_extra_from="backbone"`
           (after Zhang et al., CVPR 2020, arXiv:1912.02424).
           `convention="detectron2"` is that library's: anchors about the corner of a cell, each
-          object's best anchors matched at any IoU, an L1 loss, Caffe's ResNet, whose stride lies in
-          the 1x1. (It divides its losses by a running mean of the number of matched anchors.)
+          object's best anchors matched at any IoU, an L1 loss, boxes cut to the picture after NMS,
+          Caffe's ResNet, whose stride lies in the 1x1. (It divides its losses by a running mean of
+          the number of matched anchors.)
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ class Config:
     score_threshold: float = 0.05  # sec. 4.1
     candidates: int = 1000  # sec. 4.1, a level
     nms_iou: float = 0.5  # sec. 4.1
+    clip_last: bool = False  # boxes are cut to the picture after NMS, not before it
     max_detections: int = 100
     nms: str = "hard"  # or "soft_linear", "soft_gaussian"; see eyeline.ops.suppression
     nms_sigma: float = 0.5
@@ -112,6 +114,7 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
         anchor_offset=0.0,
         force_match=True,
         box_beta=0.0,
+        clip_last=True,
     ),
 }
 STRIDES = (8, 16, 32, 64, 128)  # P3 .. P7
@@ -215,7 +218,8 @@ class RetinaNet(Detector):
             top, index = highest(pairs, slots(pairs > threshold, c.candidates))  # (B, C)
             chosen = best.gather(1, index // c.num_classes)  # (B, C), anchors of the level
             boxes = decode(take(deltas, chosen), anchors[chosen])
-            parts.append((clip(boxes, batch.sizes[:, None]), top, index % c.num_classes))
+            boxes = boxes if c.clip_last else clip(boxes, batch.sizes[:, None])
+            parts.append((boxes, top, index % c.num_classes))
             rows.append(chosen)
         boxes, top, labels = (torch.cat(part, 1) for part in zip(*parts, strict=True))
         scores = top.sigmoid()
@@ -226,8 +230,16 @@ class RetinaNet(Detector):
         )  # fmt: skip
         thin_out = suppression(c)
         found = thin_out(boxes, scores, labels, valid, c.nms_iou, c.max_detections)  # (B, D)
+
+        def within(found: Any) -> Any:
+            """Cut to the picture, and dropped where nothing is left."""
+            inside = clip(found.boxes, batch.sizes[:, None])
+            there = (inside[..., 2:] > inside[..., :2]).all(-1)
+            return found._replace(boxes=inside, valid=found.valid & there)
+
+        last = within if c.clip_last else lambda found: found
         return note(
-            "detections, sec. 4.1", found, thin_out.shown,
+            "detections, sec. 4.1", last(found), lambda *given: last(thin_out.shown(*given)),
             boxes, scores, labels, valid, c.nms_iou, c.max_detections,
         )  # fmt: skip
 
