@@ -22,7 +22,7 @@ from eyeline.nn.detector import Preprocess
 HERE = Path(__file__).parent / "page"
 SCRIPTS = (
     "common.js", "base.js", "controls.js", "scene.js", "features.js", "anchors.js", "proposals.js",
-    "regions.js", "boxes.js", "attention.js", "main.js",
+    "regions.js", "stages.js", "boxes.js", "attention.js", "main.js",
 )  # fmt: skip
 
 PREPARED = {"the picture, prepared": beginning_of(Preprocess.pixels)}
@@ -106,6 +106,7 @@ def _sections(
         for name in x.lines
         if name.startswith(("anchors", "learning: anchors matched", "learning: sampled anchors"))
     )
+    staged_boxes = found.stages(x, names)
     boxes_of = "proposals" if seen.two_stages(x) else "candidates"
     return [
         Section("picture", "The picture", _about_picture(), seen.picture(x), tuple(PREPARED),
@@ -139,6 +140,13 @@ def _sections(
             "neighbouring bins share some.",
             found.regions(x, names), cut,
         ),
+        *([] if staged_boxes is None else [Section(
+            "stages", "Stages",
+            "The way of a box through the cascade: the proposal, and what each head makes of the "
+            "box that the head before it left. A score is what the stage's classifier gave to the "
+            "detection's class where it looked, the last one that of the detection.",
+            staged_boxes, tuple(name for name in staged if name.startswith(found.AFTER)),
+        )]),
         Section(
             "masks", "Masks",
             "The mask of a detection as the network gives it, a probability for each of its "

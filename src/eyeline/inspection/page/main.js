@@ -17,6 +17,7 @@ async function main() {
     anchors: buildAnchors,
     proposals: buildProposals,
     regions: (view, data) => buildRegions(view, data, maps),
+    stages: buildStages,
     masks: (view, data) => buildMasks(view, data, pasted),
     boxes: buildBoxes,
     attention: buildAttention,
