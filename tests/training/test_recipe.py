@@ -228,7 +228,8 @@ def test_shipped_recipes():
         for word in ("command", "hardware", "time", "score"):
             assert f"# {word}" in header, path
     assert {path.stem for path in paths} == {
-        "bccd_faster_rcnn", "bccd_faster_rcnn_quick", "bccd_retinanet", "bccd_transfer",
+        "bccd_cascade_rcnn", "bccd_cascade_rcnn_quick", "bccd_faster_rcnn",
+        "bccd_faster_rcnn_quick", "bccd_retinanet", "bccd_transfer",
         "sample_faster_rcnn", "sample_mask_rcnn", "sample_retinanet",
     }  # fmt: skip
 

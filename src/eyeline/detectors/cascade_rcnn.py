@@ -200,8 +200,8 @@ class CascadeRCNN(Detector):
             )
             for t in range(count)
         )  # fmt: skip
-        self.mask_heads = nn.ModuleDict()
         if c.masks:
+            self.mask_heads = nn.ModuleDict()
             stages = [t for t in c.mask_stages if 1 <= t <= count]
             if not stages:
                 raise EyelineError(
@@ -298,7 +298,7 @@ class CascadeRCNN(Detector):
         proposals, valid = self.propose(levels, anchors, batch.sizes, test=True)
         stages, scores = self.refine(levels, proposals, valid, batch.sizes)
         found = self.detections(stages[-1], scores, valid, batch.sizes, len(stages) - 1)
-        if not self.mask_heads:
+        if not self.config.masks:
             return found
         regions = self.mask_pool(levels, found.boxes.flatten(0, 1), picture_index(found.boxes))
         labels = found.labels.flatten()
