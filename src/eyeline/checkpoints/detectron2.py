@@ -10,7 +10,8 @@ turned round, and the same numbers in RGB from 0 to 1, make the same of our pict
 before 2021 hold both as `pixel_mean` and `pixel_std`; others are taken to be what the zoo's are:
 Caffe's ResNets (MSRA), with a deviation of 1 and the stride in the 1x1. ResNeXts, and files whose
 deviation is not 1, are torch's: their stride lies in the 3x3. Where that is wrong,
-`create_model(weights=..., stride_in_1x1=False, image_std=...)` sets another.
+`create_model(weights=..., stride_in_1x1=False, image_std=...)` sets another. Pictures are resized
+as all of ours are, by plain bilinear interpolation; detectron2 has PIL smooth them as they shrink.
 
 Of 80 classes the file is taken to be of COCO, whose names it then gets.
 """
