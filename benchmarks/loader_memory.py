@@ -3,7 +3,7 @@
     python benchmarks/loader_memory.py DATA [--split train] [--epochs 10] [--copies 1] [--masks]
 
 PSS counts a page that n processes share as 1/n of a page in each, so that it can be added up. "own"
-is what the workers share with nobody: what grows there are copies of the annotations, or a leak.
+is what a process shares with no other: what grows there are copies of the annotations, or a leak.
 `--copies 1000` repeats the annotations so often, as objects of their own: 50 pictures of tiny COCO
 become a data set of 50,000, of which each epoch reads `--pictures`.
 """
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +51,7 @@ def measure(dataset: DetectionDataset, workers: int, epochs: int, pictures: int 
                 total = main[1] + sum(pss for _, pss, _ in own)
                 print(
                     f"{workers:7d} {epoch + 1 if step else 0:6d} {main[0]:9.0f} {total:10.0f}   "
-                    + " ".join(f"{private:7.1f}" for _, _, private in own),
+                    + " ".join(f"{private:7.1f}" for _, _, private in (main, *own)),
                     flush=True,
                 )
 
@@ -64,20 +66,21 @@ def main() -> None:
     parser.add_argument("--masks", action="store_true")
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 2, 4])
     options = parser.parse_args()
+    if len(options.workers) > 1:  # each in a process of its own, which begins from nothing
+        for workers in options.workers:
+            subprocess.run([sys.executable, *sys.argv, "--workers", str(workers)], check=True)
+        return
+    print("workers  epoch  main RSS  PSS of all   own of main and of each worker")
     torch.set_num_threads(1)
-    print("workers  epoch  main RSS  PSS of all   own of each worker")
-    for workers in options.workers:
-        if (child := os.fork()) == 0:  # so that each number of workers begins from nothing
-            dataset = open_dataset(
-                options.data, options.split, bad_boxes="drop", masks=options.masks,
-                transforms=from_names(["hflip", "photometric"]),
-            )  # fmt: skip
-            given = dataset.annotations.records
-            many = [deepcopy(record) for _ in range(options.copies) for record in given]
-            dataset.annotations = replace(dataset.annotations, records=many)
-            measure(dataset, workers, options.epochs, options.pictures)
-            os._exit(0)
-        os.waitpid(child, 0)
+    dataset = open_dataset(
+        options.data, options.split, bad_boxes="drop", masks=options.masks,
+        transforms=from_names(["hflip", "photometric"]),
+    )  # fmt: skip
+    given = dataset.annotations.records
+    many = [deepcopy(record) for _ in range(options.copies) for record in given]
+    dataset.annotations = replace(dataset.annotations, records=many)
+    del given, many
+    measure(dataset, options.workers[0], options.epochs, options.pictures)
 
 
 if __name__ == "__main__":

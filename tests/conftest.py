@@ -10,6 +10,11 @@ import torch
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first, so that several processes end together."""
+    items.sort(key=lambda item: item.path.name != "test_docs.py")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real pictures; the test skips where it is absent."""

@@ -1,6 +1,6 @@
 """What several processes tell each other; alone, everything here is free.
 
-torchrun starts them, `eyeline.training.parallel.together` joins them.
+torchrun starts them, `eyeline.together.together` joins them.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ def together() -> Iterator[None]:
     message. A single process, and one within another `together`, runs as it is.
 
     Raises:
-        EyelineError: another process ended, with the reason that it gave.
+        EyelineError: another process ended, with the reason that it gave; or the processes did not
+            find each other.
     """
     global _inside
     store = None if _inside else _join()
@@ -76,7 +77,13 @@ def _join() -> Any:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or not distributed.is_available():
         return None
     if not distributed.is_initialized():
-        _store, rank, count = next(iter(rendezvous("env://", timeout=TIMEOUT)))
+        try:
+            _store, rank, count = next(iter(rendezvous("env://", timeout=TIMEOUT)))
+        except (ValueError, RuntimeError) as error:
+            raise EyelineError(
+                f"the processes do not find each other ({one_line(error)[:300]}); start them with "
+                "torchrun, or unset WORLD_SIZE to have but one"
+            ) from error
         both = torch.cuda.is_available() and distributed.is_nccl_available()
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if both else "gloo",

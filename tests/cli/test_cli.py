@@ -21,6 +21,7 @@ from torch import nn
 import eyeline
 from eyeline.checkpoints import save_weights
 from eyeline.cli import main, models
+from eyeline.cli.app import app
 from eyeline.cli.output import free_path, new_folder
 from eyeline.registry import find
 
@@ -313,7 +314,7 @@ def test_data_sample_and_check(cli: Run, tmp_path: Path) -> None:
 
 def test_version_and_help(cli: Run) -> None:
     assert cli("--version") == (0, f"{eyeline.__version__}\n", "")
-    commands = {str(command.name) for command in main.app.registered_commands} | {"data"}
+    commands = {str(command.name) for command in app.registered_commands} | {"data"}
     assert len(commands) >= 10 and {"lr-find", "batch-find", "compare", "cp"} <= commands
     for command in commands:
         status, out, _ = cli(command, "--help")
@@ -486,6 +487,18 @@ def test_out_of_memory(cli: Run, error: Exception, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("eyeline.registry.entries", fail)
     assert "out of memory; take a smaller batch size" in told(cli("models"))
+
+
+def test_a_worker_that_was_killed(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch tells of it."""
+
+    def fail(task: str | None) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr("eyeline.registry.entries", fail)
+    message = told(cli("models"))
+    assert "a process that loads pictures is gone (DataLoader worker (pid 7) is killed" in message
+    assert message.endswith("take fewer workers, or a smaller batch size\n")
 
 
 def test_other_errors_are_ours_to_mend(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,3 +121,23 @@ def test_augmented(cli: Run, digits: Path, tmp_path: Path) -> None:
     assert status == 0 and out.endswith("run.html\n")
     same = (tmp_path / "run.html").read_text().replace("fed to run", "fed to retinanet")
     assert same == page
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--count", "3"], "--count is for --sheet and --augmented; a page takes --limit"),
+        (["--columns", "3"], "--columns is for --sheet"),
+        (["--draws", "3"], "--draws is for --augmented"),
+        (["--batches", "0"], "--batches is for --augmented"),
+    ],
+)
+def test_options_that_would_do_nothing(
+    cli: Run, digits: Path, option: list[str], said: str
+) -> None:
+    status, out, err = cli(digits, *option)
+    assert (status, out) == (1, "") and err.startswith(f"error: {said}")
+
+
+def test_help_names_the_format(cli: Run) -> None:
+    assert "--format" in cli("--help")[1] and "FORMAT" in cli("--help")[1]

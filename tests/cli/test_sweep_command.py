@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+import eyeline
+from eyeline.cli import main
 from eyeline.cli.main import run
 from eyeline.data.samples import write_samples
 from eyeline.training import load_recipe
@@ -41,17 +47,84 @@ def test_two_trials_of_a_model(digits, tmp_path, capsys):
 
 def test_wandb_gets_a_file_and_nothing_is_trained(digits, tmp_path, capsys):
     yaml = pytest.importorskip("yaml")
-    out = tmp_path / "s"
+    out = tmp_path / "a sweep"
     arguments = ["sweep", "retinanet", "--data", digits, *QUICK, "optimizer.lr=log(1e-5, 1e-3)"]
     assert run([*arguments, "--wandb", "me/cells", "--out", str(out)]) == 0
-    assert f"wandb sweep {out / 'wandb.yaml'}" in capsys.readouterr().out
+    assert f"wandb sweep '{out / 'wandb.yaml'}'" in capsys.readouterr().out
     assert sorted(path.name for path in out.iterdir()) == ["recipe.yaml", "wandb.yaml"]
     assert load_recipe(out / "recipe.yaml").eval.metric == "loss"
     config = yaml.safe_load((out / "wandb.yaml").read_text())  # as W&B reads it: YAML 1.1
     assert config["parameters"] == {
         "optimizer.lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-3}
     }
-    assert config["command"][1:4] == ["eyeline", "train", str(out / "recipe.yaml")]
+    assert config["command"][1:4] == ["${program}", "train", str(out / "recipe.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("status", "sweep", "ended"),
+    [(143, True, 15), (130, True, 2), (1, True, None), (143, False, None)],
+)
+def test_under_an_agent_a_signal_ends_the_process(monkeypatch, status, sweep, ended):
+    killed = []
+    monkeypatch.setattr(main, "run", lambda _: status)
+    monkeypatch.setattr("os.kill", lambda _, number: killed.append(int(number)))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    if sweep:
+        monkeypatch.setenv("WANDB_SWEEP_ID", "s")
+    else:
+        monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
+    with pytest.raises(SystemExit) as end:
+        main.main()
+    assert (end.value.code, killed) == (status, [] if ended is None else [ended])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="ends processes as POSIX does")
+def test_an_agent_of_wandb_trains_with_it(digits, tmp_path, monkeypatch, capfd):
+    """W&B's own agent, as if its server had told it to start a run; nothing leaves the machine."""
+    agents = pytest.importorskip("wandb.wandb_agent")
+    utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
+    monkeypatch.chdir(tmp_path)
+    found = [
+        "optimizer.lr=log(1e-5, 1e-3)", "clip_norm=choice(null, 10.0)",
+        "data.transforms=choice([], [hflip, {rotate: {p: 1}}])",
+    ]  # fmt: skip
+    arguments = ["sweep", "retinanet", "--data", digits, *QUICK, *found, "epochs=500"]
+    assert run([*arguments, "--wandb", "me/cells", "--out", "my sweep"]) == 0
+    config = utils.load_sweep_config("my sweep/wandb.yaml")
+    for key, value in (
+        ("MODE", "offline"), ("SWEEP_ID", "s"), ("ENTITY", "me"), ("PROJECT", "cells"),
+        ("DIR", str(tmp_path)),
+    ):  # fmt: skip
+        monkeypatch.setenv(f"WANDB_{key}", value)
+    monkeypatch.setenv("WANDB_RUN_ID", "")  # which the agent sets
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", "")
+    monkeypatch.setenv(
+        "PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    )
+    monkeypatch.setenv("PYTHONPATH", str(Path(eyeline.__file__).parents[1]))
+    agent = agents.Agent(None, None, sweep_id="s")
+    agent._sweep_command = config["command"]
+    values = {
+        key: {"value": p["values"][1] if "values" in p else p["min"]}
+        for key, p in config["parameters"].items()
+    }
+    told = {"type": "run", "run_id": "r1", "program": config["program"], "args": values}
+    assert "exception" not in agent._process_command(told)
+    process = agent._run_processes["r1"]
+    folder, until = tmp_path / "runs/retinanet", time.monotonic() + 120
+    while not (folder / "best.safetensors").exists():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.1)
+    agent._process_command({"type": "stop", "run_id": "r1"})
+    assert process.wait(60) == -signal.SIGTERM  # above 0 it would count as failed
+    recipe = load_recipe(folder / "recipe.yaml")
+    assert (recipe.optimizer.lr, recipe.clip_norm) == (1e-5, 10.0)
+    assert recipe.data.transforms == ["hflip", {"rotate": {"p": 1}}]
+    assert json.loads((folder / "tracking.json").read_text())["wandb"]["id"] == "r1"
+    assert "locked by" not in capfd.readouterr().err  # what the agent has chosen
+    [file] = folder.glob("wandb/offline-run-*-r1/run-r1.wandb")
+    assert b"epoch/metrics/loss" in file.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -59,6 +132,7 @@ def test_wandb_gets_a_file_and_nothing_is_trained(digits, tmp_path, capsys):
     [
         (["retinanet"], "which pictures?"),
         (["retinanet", "--data", "x"], "nothing to search"),
+        (["retinanett", "--data", "x", "seed=int(0, 9)"], "did you mean retinanet?"),
         (["retinanet", "--data", "x", "optimizer.lrr=log(1e-5, 1)"], "did you mean optimizer.lr?"),
         (["retinanet", "--data", "x", "optimizer.lr=log(1, 1e-5)"], "the range is empty"),
         (["retinanet", "--data", "x", "optimizer.lr=lgo(1e-5, 1)"], "did you mean log?"),

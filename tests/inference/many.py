@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 import eyeline
 from eyeline.checkpoints import save_weights
+from eyeline.cli import main
 
 COUNT, PART = 48, 4
 
@@ -37,17 +39,18 @@ def make_pictures(folder: Path, count: int = COUNT) -> None:
         Image.fromarray(torch.randint(0, 256, (48, 64, 3), dtype=torch.uint8).numpy()).save(file)
 
 
-def command(folder: Path, *options: str) -> list[str]:
+def arguments() -> list[str]:
     """The command line in a folder with model.safetensors and the pictures."""
     return [
-        sys.executable, "-m", "eyeline", "predict", "model.safetensors", "pictures", "--engine",
-        "ray", "--threshold", "0", "--part-size", str(PART), "--out", "found", *options,
+        "predict", "model.safetensors", "pictures", "--engine", "ray", "--threshold", "0",
+        "--part-size", str(PART), "--out", "found",
     ]  # fmt: skip
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+def start(folder: Path) -> subprocess.Popen[str]:
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command(folder, *options), cwd=folder, start_new_session=True, **pipes)
+    command = [sys.executable, "-m", "eyeline", *arguments()]
+    return subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes)
 
 
 def parts(folder: Path) -> list[Path]:
@@ -98,15 +101,14 @@ def plain(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """The detections of the same pictures without Ray, by path."""
     names = sorted(str(p.relative_to(folder)) for p in (folder / "pictures").rglob("*.png"))
     (folder / "list.txt").write_text("\n".join(names))
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "eyeline", "predict", "model.safetensors", "list.txt",
-            "--threshold", "0", "--no-draw", "--json-lines", "--out", "plain",
-        ],
-        cwd=folder, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    told = io.StringIO()
+    with chdir(folder), redirect_stdout(told):
+        status = main.run([
+            "predict", "model.safetensors", "list.txt", "--threshold", "0", "--no-draw",
+            "--json-lines", "--out", "plain",
+        ])  # fmt: skip
+    assert status == 0
+    lines = [json.loads(line) for line in told.getvalue().splitlines()]
     return {line["source"]: line["detections"] for line in lines}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import many
@@ -9,8 +11,8 @@ import pytest
 
 from eyeline.errors import EyelineError
 from eyeline.inference.parts import Counts, read_counts, read_errors
-from eyeline.inference.plan import begin_or_resume, find_entries, read_rows
-from eyeline.inference.ray_engine import Worker
+from eyeline.inference.plan import Plan, begin_or_resume, find_entries, read_rows
+from eyeline.inference.ray_engine import Worker, share_out
 
 pyarrow = pytest.importorskip("pyarrow", reason="PyArrow, of the extra `ray`, is not installed")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -79,6 +81,54 @@ def test_a_worker_and_another_that_resumes(files: list[str]) -> None:
         begin_or_resume(folder, "t.parquet", "image", {"model": "b"}, 4)
     with pytest.raises(EyelineError, match="exists already; choose another --out"):
         begin_or_resume(Path("pictures"), "t.parquet", "image", {"model": "a"}, 4)
+
+
+def test_two_commands_do_not_share_a_plan(files: list[str]) -> None:
+    plan = begin_or_resume(Path("found").resolve(), "pictures", None, {}, 5)
+    told = rf"process {os.getpid()} on .* is at work on it"
+    with plan.alone(), pytest.raises(EyelineError, match=told), Plan(plan.folder).alone():
+        raise AssertionError
+    with plan.alone():
+        pass
+    old = json.loads((plan.folder / "_plan/settings.json").read_text())
+    del old["column"]  # as another version may have it
+    (plan.folder / "_plan/settings.json").write_text(json.dumps(old | {"size": 6}))
+    with pytest.raises(EyelineError, match="begun with size 6, now it is 5"):
+        begin_or_resume(plan.folder, "pictures", None, {}, 5)
+
+
+def test_a_table_that_is_damaged_or_another(files: list[str]) -> None:
+    chunk = parquet.read_metadata("t.parquet").row_group(1).column(1)
+    with Path("t.parquet").open("rb+") as file:
+        file.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
+        file.write(b"\xff" * 60)
+    assert len(list(read_rows("t.parquet", "image", 0, 4))) == 4
+    with pytest.raises(EyelineError, match=r"t\.parquet: cannot be read as Parquet"):
+        list(read_rows("t.parquet", "image", 4, 8))
+    with pytest.raises(EyelineError, match="has fewer rows now"):
+        list(read_rows("t.parquet", "image", 8, 12))
+
+
+@pytest.mark.parametrize(
+    ("machines", "device", "workers", "shared"),
+    [
+        ([{"CPU": 8.0}], "cpu", None, (1, 8)),
+        ([{"CPU": 8.0}], "cpu", 3, (3, 2)),
+        ([{"CPU": 4.0}, {"CPU": 16.0}], "cpu", None, (2, 8)),
+        ([{"CPU": 3.0}, {"CPU": 3.0}], "cpu", 3, (3, 1)),
+        ([{}, {"CPU": 4.0}], "cpu", None, (1, 4)),  # a head that does no work
+        ([{"CPU": 4.0, "GPU": 2.0}, {"CPU": 4.0}], "cuda", None, (2, 4)),
+    ],
+)
+def test_every_worker_has_a_place(machines, device, workers, shared) -> None:
+    assert share_out(machines, device, workers) == shared
+
+
+def test_more_workers_than_there_is_room_for() -> None:
+    with pytest.raises(EyelineError, match=r"5 workers, but Ray has 4 CPU\(s\) here"):
+        share_out([{"CPU": 4.0}], "cpu", 5)
+    with pytest.raises(EyelineError, match=r"0 workers, but Ray has 0 GPU\(s\) here"):
+        share_out([{"CPU": 4.0}], "cuda", None)
 
 
 def test_pictures_that_kill_every_worker(files: list[str]) -> None:

@@ -43,7 +43,7 @@ def tiny(name: str) -> nn.Module:
     """A detector in which everything that counts is another number in each picture."""
     torch.manual_seed(0)
     options = {"backbone": "resnet18", "size": 64, "fpn_channels": 16, "norm": "frozen"}
-    options["score_threshold"] = 0.001
+    options["score_threshold"] = 0.0  # what has learnt for four steps is sure of nothing
     if name == "retinanet":
         options["tower_depth"] = 1
     else:

@@ -1,9 +1,9 @@
-"""A sweep of toy runs: `sweeping.py FOLDER TRIALS SECONDS`, with a pause in each evaluation."""
+"""Sweeps of toy runs."""
 
 from __future__ import annotations
 
-import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,22 @@ def plan_of(search: dict[str, Any] | None = None, **options: Any) -> Plan:
     return make_plan(load_sweep(sweep))
 
 
+class Scored:
+    """As a training that took no time: its score at an epoch, from 1, is `score(recipe, epoch)`."""
+
+    def __init__(self, score: Any = None) -> None:
+        self.score = score or (lambda recipe, epoch: recipe.optimizer.lr * epoch)
+
+    def __call__(self, recipe: Recipe, resume: bool = False, on_epoch: Any = None) -> Run:
+        values, metric = [], recipe.eval.metric
+        for epoch in range(1, recipe.epochs + 1):
+            values.append(float(self.score(recipe, epoch)))
+            if on_epoch(epoch, {metric: values[-1]}):
+                break
+        best = min if metric == "loss" else max
+        return Run(Path(str(recipe.out)), {metric: values[-1]}, best(values))
+
+
 class Toy:
     """Trains a toy; its score at an epoch, from 1, is `score(recipe, epoch)`."""
 
@@ -60,5 +76,8 @@ class Toy:
         )  # fmt: skip
 
 
-if __name__ == "__main__":
-    Study(Path(sys.argv[1]), plan_of(trials=int(sys.argv[2])), Toy(pause=float(sys.argv[3]))).run()
+def sweep(folder: Path, trials: int, pause: float, told: Path) -> None:
+    """All that a process does: a sweep with a pause in each evaluation; what it prints is kept."""
+    torch.set_num_threads(1)
+    with told.open("w") as file, redirect_stdout(file):
+        Study(folder, plan_of(trials=trials), Toy(pause=pause)).run()

@@ -85,6 +85,16 @@ def test_a_bad_step_is_skipped(tmp_path, capsys, value, pixels, accumulate):
     assert len(list(saved[0].glob("*.png"))) == 3  # of accumulated batches only the bad one
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_first_step_may_be_skipped(tmp_path):
+    """Of which torch's schedules warn, as if it were the caller's fault."""
+    model = Bad({1: math.nan})
+    train(model, ToyData(), out=str(tmp_path / "r"), **QUICK, on_nan="skip")
+    steps = [line for line in records(tmp_path / "r") if line["event"] == "step"]
+    assert [step["skipped"] for step in steps] == [1] * 8
+    assert steps[0]["lr"] == 1e-2 > steps[1]["lr"] > steps[2]["lr"]
+
+
 def test_skipping_has_an_end(tmp_path):
     model = Bad(dict.fromkeys(range(1, 99), math.nan))
     with pytest.raises(EyelineError, match=r"for 30 steps in a row; lower optimizer\.lr"):

@@ -30,8 +30,11 @@ NAMES = [
 
 def small(name, **options):
     torch.manual_seed(0)
+    # Through batch norms over so few cells a rounding reaches the proposals: the gradients of two
+    # stages move by up to a third, compiled or not.
+    norm = "batch" if name == "retinanet" else "frozen"
     return create_model(
-        name, classes=["a", "b"], backbone="resnet18", size=64, fpn_channels=16, norm="batch",
+        name, classes=["a", "b"], backbone="resnet18", size=64, fpn_channels=16, norm=norm,
         **options,
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ from toys import ToyData, ToyDetector
 
 from eyeline.errors import EyelineError
 from eyeline.training import train
-from eyeline.training.saving import STATE
+from eyeline.training.states import STATE
 
 QUICK = {"batch_size": 6, "epochs": 12, "data": {"workers": 0}, "log": {"tensorboard": False}}
 

@@ -13,7 +13,7 @@ from eyeline.errors import EyelineError
 from eyeline.training import load_recipe, train
 from eyeline.training.ema import AveragedModel
 from eyeline.training.recipe import Ema
-from eyeline.training.saving import STATE
+from eyeline.training.states import STATE
 
 QUICK = {
     "batch_size": 3,

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,12 @@ def test_the_page_grows_and_asks_for_itself_again(tmp_path: Path) -> None:
         raise EyelineError("the end")
     pages.append((tmp_path / "r" / "report.html").read_text())
     assert ["location.reload()" in page for page in pages] == [True, True, False]
+    written = [
+        re.findall(r">Written (\d{4}-\d\d-\d\d \d\d:\d\d) UTC\.</p>", page) for page in pages
+    ]
+    assert list(map(len, written)) == [1, 1, 0]  # for who reads it after the process was killed
+    age = datetime.now(UTC) - datetime.fromisoformat(f"{written[0][0]}+00:00")
+    assert 0 <= age.total_seconds() < 120
     assert "Running, 1 of 2 epochs done, step 4 of 8" in pages[0]
     assert "Running, 2 of 2 epochs done, step 8 of 8" in pages[1]
     assert "Failed, 2 of 2 epochs done" in pages[2] and "the end" in pages[2]

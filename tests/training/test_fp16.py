@@ -12,7 +12,7 @@ from toys import ToyData, ToyDetector
 
 from eyeline.errors import EyelineError
 from eyeline.training import train
-from eyeline.training.saving import STATE
+from eyeline.training.states import STATE
 from eyeline.training.step import backward, clip_gradients, loss_scaler, take_step
 
 CPU = torch.device("cpu")

@@ -102,8 +102,9 @@ def test_nan_becomes_null_and_later_records_go(tmp_path):
                 at.step, at.batch, at.pictures = step, 10, 2
                 log.step({"box": math.nan}, 1.0, 1.0, torch.device("cpu"))
         assert [line["losses"]["box"] for line in lines(folder.path)] == [None] * 3
-        with (folder.path / "metrics.jsonl").open("a") as file:
-            file.write('{"event": "step", "st')  # the power went
+        with (folder.path / "metrics.jsonl").open("ab") as file:
+            file.write(b'\0\0\xff{"event": "step", "step": 4, "epoch": 1}\n')  # the power went
+            file.write(b'{"event": "step", "st')
         with Log(folder, recipe, 10, Position(step=2)):
             pass
         assert [line["step"] for line in lines(folder.path)] == [1, 2]
@@ -163,3 +164,14 @@ def test_tensorboard_missing(tmp_path, monkeypatch):
         run(tmp_path / "r", tensorboard=True)
     assert not (tmp_path / "r").exists()
     assert not (run(tmp_path / "r", tensorboard="auto") / "tensorboard").exists()
+
+
+def test_two_runs_that_begin_at_once_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe({"log": {"tensorboard": False}})
+    both = [RunFolder(recipe, "m", resume=False, writes=True) for _ in range(2)]
+    for folder in both:
+        with folder, Log(folder, recipe, 1, Position(batches=1)):
+            assert (folder.path / "metrics.jsonl").is_file()
+    assert [folder.path for folder in both] == [Path("runs/m"), Path("runs/m-2")]
+    assert len(list((tmp_path / "runs").iterdir())) == 2

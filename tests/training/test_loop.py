@@ -19,7 +19,8 @@ from toys import ToyData, ToyDetector, in_two_processes
 
 from eyeline.errors import EyelineError
 from eyeline.training import Run, load_recipe, load_run, train
-from eyeline.training.saving import STATE, RunFolder
+from eyeline.training.saving import RunFolder
+from eyeline.training.states import STATE
 from eyeline.training.step import backward, loss_scaler
 
 QUICK = {
@@ -300,6 +301,24 @@ def test_interrupt_while_evaluating_is_heard_at_once(tmp_path):
     assert (position["epoch"], position["batch"]) == (0, 4)
 
 
+def test_interrupt_between_the_last_step_and_the_evaluation(tmp_path, monkeypatch):
+    """It does not wait for the evaluation, which may take an hour."""
+    saved = RunFolder.save_state
+
+    def interrupted(self, parts, position):
+        saved(self, parts, position)
+        signal.raise_signal(signal.SIGINT)
+
+    def measure(model: nn.Module) -> dict[str, float]:
+        raise AssertionError("must not come so far")
+
+    monkeypatch.setattr(RunFolder, "save_state", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quick(tmp_path / "r", val=True, measure=measure)
+    position = torch.load(tmp_path / "r" / STATE, weights_only=True)["position"]
+    assert (position["epoch"], position["batch"]) == (0, 4)
+
+
 def test_folder_is_never_overwritten(tmp_path):
     run = quick(tmp_path / "r", epochs=1)
     before = {p: p.read_bytes() for p in run.folder.iterdir()}
@@ -346,6 +365,7 @@ def test_resuming_what_cannot_be(tmp_path):
         ("data.transforms=[]", "data.transforms was ['hflip'] and is now []"),
         ("data.bad_boxes=drop", "data.bad_boxes was error and is now drop"),
         ("data.one_based=true", "data.one_based was False and is now True"),
+        ("data.masks=true", "data.masks was False and is now True"),
     ],
 )
 def test_resuming_refuses_what_alters_the_course(tmp_path, change, told):

@@ -12,7 +12,8 @@ import torch
 from toys import ToyData, ToyDetector
 
 from eyeline.errors import EyelineError
-from eyeline.training import train
+from eyeline.training import load_recipe, train
+from eyeline.training.memory import out_of_memory
 
 HERE = os.path.dirname(__file__)
 QUICK = {
@@ -63,6 +64,24 @@ def test_the_batch_is_named_and_the_state_kept(tmp_path, capsys, error):
     train(
         Fails(0, error), ToyData(12), out=str(tmp_path / "s"), resume=True, **fields | {"epochs": 3}
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "first", "last"),
+    [
+        ({}, "optimizer.name=sgd, ", "or checkpoint_activations=true or precision=bf16"),
+        ({"compile": True}, "optimizer.name=sgd, ", "or precision=bf16"),
+        (
+            {"optimizer": {"name": "sgd"}, "precision": "bf16", "checkpoint_activations": True},
+            "a smaller model.backbone, ",
+            "or freeze=[backbone]",
+        ),
+    ],
+)
+def test_nothing_is_to_be_tried_that_is_so_already(fields, first, last):
+    recipe = load_recipe({"batch_size": 1, **fields})
+    told = str(out_of_memory("step 1", recipe, torch.device("cpu"), ["9x9"], "a.jpg"))
+    assert f"try {first}" in told and told.endswith(f"model.max_size), {last}")
 
 
 def test_an_evaluation_that_does_not_fit(tmp_path, capsys):

@@ -21,6 +21,7 @@ from processes import Discs, Dying, tiny, train_tiny
 from torch import distributed, nn
 from toys import ToyData, ToyDetector, in_two_processes
 
+from eyeline.errors import EyelineError
 from eyeline.evaluation import evaluate
 from eyeline.losses.normaliser import batch_total
 from eyeline.nn.heads.sampling import random_order
@@ -54,6 +55,15 @@ def test_a_total_is_the_share_of_all_processes(monkeypatch: pytest.MonkeyPatch) 
         assert batch_total(mine, 3) == 6
     monkeypatch.setattr("eyeline.losses.normaliser.sum_over_processes", lambda own: own * 2)
     assert batch_total(torch.tensor(0), 3) == 0.5  # 1 of 2 processes
+
+
+def test_processes_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where something other than torchrun has set WORLD_SIZE."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(EyelineError, match=r"do not find each other \(.*start them with torchrun"):
+        train(ToyDetector(), ToyData())
 
 
 def test_what_is_drawn_is_the_picture_s_own() -> None:

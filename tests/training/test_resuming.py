@@ -21,8 +21,8 @@ from toys import ToyData, ToyDetector
 from eyeline.errors import EyelineError
 from eyeline.training import train
 from eyeline.training.recipe import Schedule
-from eyeline.training.saving import PREVIOUS, STATE, _load
 from eyeline.training.schedules import build_schedule
+from eyeline.training.states import PREVIOUS, STATE, read_state
 from eyeline.training.step import seed_generators
 
 QUICK = {
@@ -186,7 +186,7 @@ def test_no_flipped_bit_is_resumed_from(tmp_path):
         path.write_bytes(good)
         flip(path, draw.random())
         try:
-            read = _load(path)
+            read = read_state(path)
         except Exception:  # whatever a reader stumbles over; it is told and the former state taken
             refused += 1
             continue

@@ -10,7 +10,13 @@ import pytest
 
 from eyeline.cli import main
 from eyeline.training import load_recipe, save_recipe
-from eyeline.training.runs import differing_keys, find_runs, side_by_side, sort_runs
+from eyeline.training.runs import (
+    differing_keys,
+    find_runs,
+    side_by_side,
+    sort_runs,
+    state_in_words,
+)
 
 
 def write(
@@ -63,6 +69,8 @@ def test_what_runs_tell(runs: Path) -> None:
     assert (b.state, b.epoch, b.begun) == ("failed", 1, 2000)
     assert (c.state, c.epoch, c.best, c.loss) == ("crashed", 0, None, 9.0)
     assert c.duration == pytest.approx(70)  # up to its last beat
+    assert state_in_words(c) == "crashed, epoch 0/3, no sign since 01-01 00:09"
+    assert state_in_words(b) == "failed, epoch 1/3" and state_in_words(a) == "finished"
     assert len(broken) == 2
     assert "recipe.yaml:1: epochs" in broken[0] and "record 1 is none of a run's" in broken[1]
 

@@ -40,7 +40,9 @@ def test_ranges_are_read_and_written(written, kind, ends):
 
 
 def test_values_that_can_be_counted():
-    assert read_range("k", "int(2, 9, step=3)").values() == [2, 5, 8]
+    steps = read_range("k", "int(2, 9, step=3)")
+    assert list(steps.values()) == [2, 5, 8] and steps.ends() == [2, 8]
+    assert len(read_range("k", "int(0, 4000000000)").values()) == 4_000_000_001
     assert read_range("k", "uniform(0, 0.3, step=0.1)").values() == [0.0, 0.1, 0.2, 0.3]
     assert read_range("k", "uniform(0, 1)").values() is None
     assert read_range("k", "log(1, 2)").values() is None
@@ -114,6 +116,7 @@ def test_bad_ranges_are_told(written, told):
         ({"tirals": 3}, "unknown key tirals; did you mean trials?"),
         ({"trials": 0}, "trials: input should be greater than or equal to 1"),
         ({"recipe": "none.yaml"}, "none.yaml: cannot be read as a recipe"),
+        ({"fixed": {"model.name": "retinanett"}}, "did you mean retinanet?"),
     ],
 )
 def test_bad_sweeps_are_told_in_a_line(change, told):
@@ -125,7 +128,7 @@ def test_bad_sweeps_are_told_in_a_line(change, told):
 def test_a_file_with_nested_keys(tmp_path: Path):
     file = tmp_path / "sweep.yaml"
     (tmp_path / "recipe.yaml").write_text(
-        "model: {name: retinanet}\nschedule: {name: step, gamma: 0.2}\n"
+        "model: {name: retinanet}\nschedule: {name: step, gamma: 0.2}\ndata: {workers: 7}\n"
     )
     file.write_text(
         f"recipe: {tmp_path / 'recipe.yaml'}\n"
@@ -139,9 +142,12 @@ def test_a_file_with_nested_keys(tmp_path: Path):
     keys = [r.key for r in plan.ranges]
     assert keys == ["optimizer.lr", "optimizer.name", "schedule", "batch_size"]
     assert (plan.recipe.epochs, plan.recipe.data.path, plan.trials) == (7, "x", 20)
-    assert plan.recipe.data.workers == 2  # the section was not replaced
+    assert plan.recipe.data.workers == 7  # the section was not replaced
     made = plan.recipe_of({"schedule": {"name": "constant"}, "optimizer.lr": 1e-3})
     assert (made.schedule.name, made.schedule.gamma, made.optimizer.lr) == ("constant", 0.1, 1e-3)
+    plan = make_plan(load_sweep(file), ["data.path=y", "optimizer.lr=0.1"])  # which win
+    assert (plan.recipe.data.path, plan.recipe.optimizer.lr) == ("y", 0.1)
+    assert [r.key for r in plan.ranges] == ["optimizer.name", "schedule"]
     file.write_text("recipe: r.yaml\nsearch: {}\nseed: -1\n")
     with pytest.raises(EyelineError, match=r"sweep.yaml:3: seed"):
         load_sweep(file)

@@ -5,24 +5,30 @@ from __future__ import annotations
 import csv
 import json
 import math
+import multiprocessing
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from sweeping import Toy, plan_of
+from sweeping import Scored, Toy, plan_of, sweep
 
 from eyeline.errors import EyelineError
 from eyeline.training import load_recipe
+from eyeline.training.logs import Log
+from eyeline.training.sweeps.ranges import Range
 from eyeline.training.sweeps.results import best_first, differing
 from eyeline.training.sweeps.study import Study, open_study
 from eyeline.training.sweeps.wandb import wandb_config
 
-SWEEPING = Path(__file__).with_name("sweeping.py")
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second a trial, of all that the other tests have left in memory."""
+    monkeypatch.setattr("eyeline.training.sweeps.study._free_memory", lambda: None)
 
 
 def test_trials_are_runs_and_the_best_is_told(tmp_path, capsys):
@@ -58,19 +64,19 @@ def test_what_is_drawn_does_not_depend_on_interruptions(tmp_path, sampler):
     def plan(**options):
         return plan_of(sampler=sampler, fixed={"epochs": 1}, **options)
 
-    straight = Study(tmp_path / "a", plan(trials=5), Toy()).run()
-    Study(tmp_path / "b", plan(trials=2), Toy()).run()
-    found = open_study(tmp_path / "b", 5, Toy()).run()
+    straight = Study(tmp_path / "a", plan(trials=5), Scored()).run()
+    Study(tmp_path / "b", plan(trials=2), Scored()).run()
+    found = open_study(tmp_path / "b", 5, Scored()).run()
     if sampler == "random":  # the other's start is as long as a third of all trials
         assert [r.values for r in found] == [r.values for r in straight]
     assert len({r.values["optimizer.lr"] for r in found}) == 5  # nothing is drawn again
-    other = Study(tmp_path / "c", plan(trials=1, seed=1), Toy()).run()
+    other = Study(tmp_path / "c", plan(trials=1, seed=1), Scored()).run()
     assert other[0].values != straight[0].values
 
 
 def test_a_grid_tries_each_once(tmp_path):
     search = {"optimizer.lr": [0.1, 0.01], "data.transforms": "choice([], [hflip])"}
-    results = Study(tmp_path / "s", plan_of(search, sampler="grid"), Toy()).run()
+    results = Study(tmp_path / "s", plan_of(search, sampler="grid"), Scored()).run()
     assert [tuple(r.values.values()) for r in results] == [
         (0.1, []), (0.1, ["hflip"]), (0.01, []), (0.01, ["hflip"]),
     ]  # fmt: skip
@@ -82,7 +88,7 @@ def test_a_grid_tries_each_once(tmp_path):
 def test_bad_trials_end_early(tmp_path, pruner):
     search = {"optimizer.lr": [0.08, 0.07, 0.06, 0.01, 0.005, 0.002]}
     plan = plan_of(search, sampler="grid", pruner=pruner, fixed={"epochs": 9}, warmup=1)
-    results = Study(tmp_path / "s", plan, Toy()).run()
+    results = Study(tmp_path / "s", plan, Scored()).run()
     pruned = [r for r in results if r.state == "pruned"]
     assert pruned and results[0].state == "complete"
     assert all(1 < len(r.per_epoch) < 9 for r in pruned)  # not in the first epoch: warmup
@@ -108,6 +114,18 @@ def test_a_trial_that_fails_does_not_end_the_sweep(tmp_path, capsys):
     assert re.search("epoch 1, step 2: .* is (nan|inf) on pictures", found[3].error)
     assert "trial 1 failed: RuntimeError" in capsys.readouterr().out
     assert "RuntimeError: a combination" in (tmp_path / "s/sweep.html").read_text()
+
+
+def test_an_infinite_value_is_none(tmp_path):
+    def score(recipe, epoch):
+        return math.inf if recipe.optimizer.lr == 0.02 or epoch == 1 else 0.5
+
+    search = {"optimizer.lr": [0.01, 0.02]}
+    plan = plan_of(search, sampler="grid", metric="loss")
+    found = Study(tmp_path / "s", plan, Scored(score)).run()
+    assert [(r.state, r.value) for r in found] == [("complete", 0.5), ("failed", None)]
+    assert list(found[0].per_epoch) == [2, 3] and found[1].error == "loss was never a number"
+    assert "Infinity" not in (tmp_path / "s/sweep.json").read_text()
 
 
 def test_a_sweep_in_which_nothing_works_ends(tmp_path):
@@ -149,34 +167,33 @@ def test_ctrl_c_and_going_on(tmp_path, capsys):
     assert len(again.calls) == 2
 
 
-def started(folder: Path, trials: int, pause: float) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, str(SWEEPING), str(folder), str(trials), str(pause)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-
-
 @pytest.mark.skipif(os.name == "nt", reason="kills as POSIX does")
-def test_killed_and_helped_by_another_process(tmp_path):
-    folder = tmp_path / "s"
-    first = started(folder, 6, 0.3)
+def test_killed_and_helped_by_another_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["sweeping"])  # so that torch is imported once
+    folder, told = tmp_path / "s", [tmp_path / f"{i}.txt" for i in range(3)]
+    first, *two = (processes.Process(target=sweep, args=(folder, 5, 0.2, one)) for one in told)
+    first.start()
     deadline = time.monotonic() + 60
     while not (folder / "trials/1/state.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    two = [started(folder, 6, 0.3), started(folder, 6, 0.3)]
-    outputs = [one.communicate(timeout=120)[0] for one in two]
-    assert [one.returncode for one in two] == [0, 0], outputs
+    first.kill()
+    first.join()
+    for one in two:
+        one.start()
+    for one in two:
+        one.join(120)
+    outputs = [path.read_text() for path in told[1:]]
+    assert [one.exitcode for one in (first, *two)] == [-signal.SIGKILL, 0, 0], outputs
     begun = [
         int(n) for out in outputs for n in re.findall(r"^trial (\d+)(?: goes on)?,", out, re.M)
     ]
-    assert sorted(begun) == [1, 2, 3, 4, 5]  # the first was done; each of the others once
+    assert sorted(begun) == [1, 2, 3, 4]  # the first was done; each of the others once
     assert all(re.search(r"^trial \d+ complete", out, re.M) for out in outputs)
-    assert "trial 1 goes on, 2 of 6" in "".join(outputs)
+    assert "trial 1 goes on, 2 of 5" in "".join(outputs)
     results = open_study(folder).results()
-    assert [r.state for r in results] == ["complete"] * 6
+    assert [r.state for r in results] == ["complete"] * 5
     assert all(list(r.per_epoch) == [1, 2, 3] for r in results)
 
 
@@ -195,6 +212,64 @@ def test_a_trial_that_kills_its_process_is_given_up(tmp_path, capsys):
     found = Study(tmp_path / "s", plan, Toy()).run()
     assert [r.state for r in found] == ["failed", "complete"]
     assert "trial 0 has ended its process twice in the same epoch" in capsys.readouterr().out
+    for _ in range(2):
+        with pytest.raises(Killed):
+            Study(tmp_path / "s", plan_of(trials=3), die).run()
+    Study(tmp_path / "s", plan_of(trials=3), die).run()  # the last: nothing follows it
+    told = json.loads((tmp_path / "s/sweep.json").read_text())["trials"]
+    assert [t["state"] for t in told] == ["complete", "failed", "failed"]
+
+
+def test_a_trial_that_gets_on_between_its_kills_is_not_given_up(tmp_path):
+    """Also where it is never evaluated in between."""
+    plan = plan_of(trials=1, fixed={"eval.every": 3})
+
+    class Killed(BaseException):
+        pass
+
+    class Dies:
+        calls = 0
+
+        def __call__(self, recipe, resume, on_epoch):
+            self.calls += 1
+            with pytest.MonkeyPatch.context() as patch:
+                if self.calls < 3:
+                    patch.setattr(Log, "epoch", lambda log, *_: self.die(log))
+                return Toy()(recipe, resume, on_epoch)
+
+        def die(self, log):
+            if log.at.epoch == self.calls:  # once more in each epoch but the first
+                raise Killed
+
+    train = Dies()
+    for _ in range(2):
+        with pytest.raises(Killed):
+            Study(tmp_path / "s", plan, train).run()
+    found = Study(tmp_path / "s", plan, train).run()
+    assert train.calls == 3 and [r.state for r in found] == ["complete"]
+
+
+def test_a_grid_killed_while_a_trial_was_drawn(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die(*_, **__):
+        raise Killed
+
+    plan = plan_of({"optimizer.lr": [0.1, 0.01, 0.001]}, sampler="grid")
+    study = Study(tmp_path / "s", plan, Scored())
+    with monkeypatch.context() as patch:
+        patch.setattr(study.study, "ask", die)
+        with pytest.raises(Killed):
+            study.run()
+    study = Study(tmp_path / "s", plan, Scored())
+    with monkeypatch.context() as patch:
+        patch.setattr(Range, "suggest", die)
+        with pytest.raises(Killed):
+            study.run()
+    found = Study(tmp_path / "s", plan, Scored()).run()
+    assert [r.values["optimizer.lr"] for r in found] == [0.1, 0.01, 0.001]
+    assert [r.state for r in found] == ["complete"] * 3
 
 
 def test_a_trial_that_ended_just_before_the_kill_is_not_trained_again(tmp_path):
@@ -215,10 +290,10 @@ def test_a_trial_that_ended_just_before_the_kill_is_not_trained_again(tmp_path):
 
 
 def test_a_half_written_line_of_the_journal_is_dropped(tmp_path):
-    Study(tmp_path / "s", plan_of(trials=1), Toy()).run()
+    Study(tmp_path / "s", plan_of(trials=1), Scored()).run()
     with (tmp_path / "s/journal.jsonl").open("a") as file:
         file.write('{"op_code": 5, "wor')
-    found = open_study(tmp_path / "s", 2, Toy()).run()
+    found = open_study(tmp_path / "s", 2, Scored()).run()
     assert [r.state for r in found] == ["complete"] * 2
 
 
@@ -277,5 +352,17 @@ def test_what_agents_of_wandb_start_is_read(tmp_path):
     assert (one.data.aspect_grouping, two.data.aspect_grouping) == (True, False)
     assert two.data.transforms == ["hflip", {"mosaic": {"size": 64}}]
     assert (one.clip_norm, two.clip_norm, two.schedule.warmup_steps) == (None, 10.0, 5)
-    command = config["command"]
-    assert command[1:4] == ["eyeline", "train", "r.yaml"] and command[-1] == "${args_no_hyphens}"
+    assert config["program"] == "eyeline"
+    assert config["command"] == [
+        "${env}", "${program}", "train", "r.yaml", "log.wandb=me/cells", "${args_no_hyphens}",
+    ]  # fmt: skip
+
+
+def test_wandb_counts_evaluations(tmp_path):
+    plan = plan_of(pruner="median", warmup=6, fixed={"epochs": 20, "eval.every": 2})
+    assert wandb_config(plan, "r.yaml", "cells")["early_terminate"]["min_iter"] == 3
+    assert "entity" not in wandb_config(plan, "r.yaml", "cells")
+    wide = wandb_config(plan_of({"seed": "int(0, 4000000000)"}), "r.yaml", "cells")
+    assert wide["parameters"]["seed"] == {
+        "distribution": "int_uniform", "min": 0, "max": 4_000_000_000,
+    }  # fmt: skip

@@ -87,10 +87,12 @@ def test_wandb_that_cannot_be_reached(tmp_path: Path, monkeypatch, capsys) -> No
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_RUN_ID", "given")  # as agents of a sweep do
     monkeypatch.setattr("wandb.login", lambda **_: False)
     folder = run(tmp_path / "r", wandb="cells")
     told = [line for line in capsys.readouterr().out.splitlines() if "W&B" in line]
     assert len(told) == 1 and "no API key" in told[0] and "wandb sync" in told[0]
+    assert json.loads((folder / "tracking.json").read_text())["wandb"]["id"] == "given"
     assert wandb_points(folder, "step/losses/box") == written(folder)
 
 

@@ -83,7 +83,7 @@ def in_two_processes(name: str, folder: Path, script: str = __file__) -> None:
         [*torchrun, "--nproc-per-node=2", script, name, str(folder)],
         check=True,
         capture_output=True,
-        timeout=240,
+        timeout=600,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 

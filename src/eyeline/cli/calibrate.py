@@ -27,6 +27,7 @@ def calibrate(
     from rich.console import Console
     from rich.progress import track
 
+    from eyeline.cli.output import make_room
     from eyeline.export import calibrate
     from eyeline.inference.predictor import RANGES, load_model
     from eyeline.inference.sources import find, load
@@ -36,6 +37,7 @@ def calibrate(
     path = out or Path(run) / RANGES
     if path.exists():
         raise EyelineError(f"{path} exists already; remove it or choose another --out")
+    make_room(path)
     items, _ = find(pictures)
     chosen = items[:: max(1, len(items) // count)][:count]
     model = load_model(run)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eyeline.cli.output import make_room
 from eyeline.errors import EyelineError
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def check(
     target = None if json_file in (None, "-") else Path(str(json_file))
     if target is not None and target.exists():
         raise EyelineError(f"{target} exists already; choose another file for --json")
+    if target is not None:
+        make_room(target, "--json")
     report = check(
         path,
         split,

@@ -26,17 +26,17 @@ def compare(
     """
     from rich import print as show
 
-    from eyeline.cli.output import free_path
+    from eyeline.cli.output import free_path, make_room
     from eyeline.errors import EyelineError
     from eyeline.evaluation.compare import doubts, page, read_runs, table
 
     if out is not None and out.is_dir():
         raise EyelineError(f"{out} is a folder; give --out a file, such as {out}/comparison.html")
     path = free_path(out, Path("comparison"), ".html")
+    make_room(path)
     found = read_runs(runs)
     for doubt in doubts(found):
         print(f"warning: {doubt}", file=sys.stderr)
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(found), encoding="utf-8")
     show(table(found))
     print(f"page: {path}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,6 +54,7 @@ def explain(
 
     eyeline explain runs/cells cell.jpg --target cells
     """
+    from eyeline.cli.output import make_room
     from eyeline.cli.profile import open_model
     from eyeline.data.images import read_image
     from eyeline.data.lookup import annotated_picture
@@ -66,7 +66,9 @@ def explain(
     path = out or Path(f"{picture.stem}.html")
     if not picture.is_file():
         raise EyelineError(f"{picture}: no such picture")
-    _make_room(path, overwrite)
+    make_room(path)
+    if path.exists() and not overwrite:
+        raise EyelineError(f"{path} exists already; choose another --out, or give --overwrite")
     model = open_model(run, settings or [], None)[0]
     if target is None:
         image, wanted, told = read_image(picture), None, "No annotation was given."
@@ -80,22 +82,6 @@ def explain(
     page = explain_page(found, run, picture.name, maps, f"{type(model).__name__}. {told}")
     path.write_text(page, encoding="utf-8")
     print(path)
-
-
-def _make_room(path: Path, overwrite: bool) -> None:
-    """Find out that the page cannot be written before it is made, which takes a while."""
-    if path.is_dir():
-        raise EyelineError(f"{path} is a folder; give --out a file")
-    if path.exists() and not overwrite:
-        raise EyelineError(f"{path} exists already; choose another --out, or give --overwrite")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EyelineError(
-            f"{path.parent}: cannot be made a folder ({error.strerror}); choose another --out"
-        ) from None
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise EyelineError(f"{path}: you may not write there; choose another --out")
 
 
 def _contents(annotated: AnnotatedPicture) -> str:

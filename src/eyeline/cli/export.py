@@ -30,6 +30,7 @@ def export(
     One graph from pictures of any size, uint8, to boxes in their pixels. Once written, it is run
     beside the model, and the largest differences are printed.
     """
+    from eyeline.cli.output import make_room
     from eyeline.data.images import read_image
     from eyeline.export.files import FORMATS, check_format, export_model
     from eyeline.inference.options import set_suppression
@@ -44,6 +45,7 @@ def export(
     set_suppression(model, chosen)
     folder = Path(run) if Path(run).is_dir() else Path()
     path = out or folder / f"model{FORMATS[format].suffix}"
+    make_room(path)
     channels = getattr(model, "channels", 3)
     image = None if picture is None else read_image(picture, channels=channels)
     compared = export_model(model, path, format, image, force)

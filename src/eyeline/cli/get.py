@@ -51,6 +51,8 @@ def get(
         raise
     named = f"; its name, {public.name}, stands for this path" if folder is None else ""
     print(f"{path}: ready{named}")
+    if public.opens:
+        print(public.opens)
 
 
 def _list() -> None:

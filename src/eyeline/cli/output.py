@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import count
 from pathlib import Path
 
@@ -29,6 +30,23 @@ def new_folder(out: Path | None, default: Path) -> Path:
     folder = free_path(out, default)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def make_room(file: Path, option: str = "--out") -> None:
+    """Make the folder in which a command is to write a file.
+
+    Raises EyelineError where that cannot be: before the work, which may take long, and not after.
+    """
+    if file.is_dir():
+        raise EyelineError(f"{file} is a folder; give {option} a file")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EyelineError(
+            f"{file.parent}: cannot be made a folder ({error.strerror}); choose another {option}"
+        ) from None
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise EyelineError(f"{file}: you may not write there; choose another {option}")
 
 
 def _free(path: Path) -> bool:

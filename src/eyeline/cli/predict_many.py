@@ -36,9 +36,8 @@ def predict_many(
     from rich.console import Console
 
     from eyeline.inference import Predictor
-    from eyeline.inference.parts import Counts, read_counts
     from eyeline.inference.plan import begin_or_resume
-    from eyeline.inference.ray_engine import import_ray, predict_parts, quiet, started
+    from eyeline.inference.ray_engine import import_ray
 
     import_ray()
     folder = out or Path("predictions")
@@ -48,33 +47,47 @@ def predict_many(
     settings = options | {"weights": _fingerprint(run)}
     with Console(stderr=True).status("listing the pictures"):
         plan = begin_or_resume(folder, source, column, settings, part_size)
+    with plan.alone():
+        counts = _predict_rest(plan, options, device, workers, batch_size)
+    print(f"{counts}: {folder}")
+    if counts.unread:
+        _tell_unread(plan, counts)
+
+
+def _predict_rest(
+    plan: Plan, options: dict[str, Any], device: str | None, workers: int | None, batch_size: int
+) -> Counts:
+    """Predict the parts that are not done yet; what all of them hold."""
+    from eyeline.inference.parts import Counts, read_counts
+    from eyeline.inference.ray_engine import predict_parts, quiet, started
+
     plan.clear()
     done = plan.done()
     counts = sum((read_counts(plan.result(part)) for part in done), Counts())
     if done:
-        print(f"{folder}: {counts.pictures} of {plan.pictures} pictures are done", file=sys.stderr)
+        told = f"{counts.pictures} of {plan.pictures} pictures are done"
+        print(f"{plan.folder}: {told}", file=sys.stderr)
     left = sorted(set(range(plan.parts)) - set(done))
+    if not left:
+        return counts
     try:
-        if left:
-            with (
-                quiet(),
-                Line(counts.pictures, plan.pictures) as line,
-                started(workers, device) as ray,
-            ):
-                for part in predict_parts(plan, left, options, *ray, batch_size):
-                    counts += part
-                    line.show(counts.pictures)
+        with (
+            quiet(),
+            Line(counts.pictures, plan.pictures) as line,
+            started(workers, device) as ray,
+        ):
+            for part in predict_parts(plan, left, options, *ray, batch_size):
+                counts += part
+                line.show(counts.pictures)
     except KeyboardInterrupt:
         print(
-            f"stopped: {counts.pictures} of {plan.pictures} pictures are in {folder}; "
+            f"stopped: {counts.pictures} of {plan.pictures} pictures are in {plan.folder}; "
             "the same command goes on",
             file=sys.stderr,
         )
         raise
     plan.clear()
-    print(f"{counts}: {folder}")
-    if counts.unread:
-        _tell_unread(plan, counts)
+    return counts
 
 
 class Line:

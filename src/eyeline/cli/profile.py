@@ -78,13 +78,18 @@ def profile(
     import torch
     from rich.console import Console
 
+    from eyeline.cli.output import make_room
     from eyeline.device import find_device
     from eyeline.inspection import profile_inference, profile_training
     from eyeline.inspection.report import Subject, save_json, to_markdown, to_table
 
-    for path in (json, markdown):
-        if path is not None and path.exists():
+    for option, path in (("--json", json), ("--markdown", markdown), ("--limits", limits)):
+        if path is None:
+            continue
+        if path.exists() and path != limits:
             raise EyelineError(f"{path} exists already; name a new file")
+        if not path.exists():
+            make_room(path, option)
     where = find_device(device)
     threads_before = torch.get_num_threads()
     try:

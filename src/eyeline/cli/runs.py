@@ -33,7 +33,7 @@ def runs(
     """
     from rich.console import Console
 
-    from eyeline.cli.output import free_path
+    from eyeline.cli.output import free_path, make_room
     from eyeline.errors import EyelineError
     from eyeline.training.runs import (
         as_json,
@@ -69,6 +69,8 @@ def runs(
         print(as_json([read_run(folder) for folder in folders]))
         return
     path = None if out is None else free_path(out, out)
+    if path is not None:
+        make_room(path)
     names, keys = names_of(folders), differing_keys(folders)
     console.print(comparison_table(names, side_by_side(folders), "run"))
     if keys:
@@ -76,6 +78,5 @@ def runs(
     else:
         print("the recipes are the same")
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(comparison_page(folders), encoding="utf-8")
         print(f"page: {path}")

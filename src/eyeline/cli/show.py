@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eyeline.cli.output import free_path
+from eyeline.cli.output import free_path, make_room
 from eyeline.errors import EyelineError
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def show(
     count: Annotated[
         int | None, typer.Option(min=1, help="pictures of a sheet (24) or with --augmented (8)")
     ] = None,
-    columns: Annotated[int, typer.Option(min=1, max=12, help="of a sheet")] = 4,
+    columns: Annotated[
+        int | None, typer.Option(min=1, max=12, help="pictures in a row of a sheet (4)")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of the choice of pictures")] = 0,
     augmented: Annotated[
         str | None,
@@ -54,8 +56,12 @@ def show(
             metavar="MODEL|RECIPE|RUN", help="show what this is fed in training: several draws"
         ),
     ] = None,
-    draws: Annotated[int, typer.Option(min=1, help="with --augmented, of each picture")] = 3,
-    batches: Annotated[int, typer.Option(min=0, help="with --augmented, to be shown")] = 2,
+    draws: Annotated[
+        int | None, typer.Option(min=1, help="with --augmented, of each picture (3)")
+    ] = None,
+    batches: Annotated[
+        int | None, typer.Option(min=0, help="with --augmented, to be shown (2)")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -66,7 +72,9 @@ def show(
             "default PATH-show, by the number of pictures",
         ),
     ] = None,
-    format: Annotated[str | None, typer.Option(help="of PATH, where it looks like two")] = None,
+    format: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="of PATH, where it looks like two")
+    ] = None,
 ) -> None:
     """Write a page to browse annotated pictures by, or a contact sheet.
 
@@ -81,10 +89,17 @@ def show(
     if sheet is not None and (out is not None or limit is not None):
         other = "--out" if out is not None else "--limit"
         raise EyelineError(f"--sheet and {other} exclude each other; a sheet takes --count")
+    if sheet is None and augmented is None and count is not None:
+        raise EyelineError("--count is for --sheet and --augmented; a page takes --limit")
+    if (sheet is None or augmented is not None) and columns is not None:
+        raise EyelineError("--columns is for --sheet without --augmented, whose draws are a row")
+    if augmented is None and (draws is not None or batches is not None):
+        raise EyelineError(f"--{'batches' if draws is None else 'draws'} is for --augmented")
     if sheet is not None:
         from eyeline.inspection.browse.sheet import check_sheet
 
         check_sheet(sheet)
+        make_room(sheet, "--sheet")
     if augmented is not None:
         if split or classes or defects or limit:
             raise EyelineError(
@@ -93,7 +108,7 @@ def show(
             )
         feed = _feed(augmented, path, settings or [], format)
         _show_fed(feed, f"{path.resolve().name}, fed to {Path(augmented).name}", sheet, out, path,
-                  count or 8, draws, batches, seed)  # fmt: skip
+                  count or 8, draws or 3, 2 if batches is None else batches, seed)  # fmt: skip
         return
     from eyeline.data.checking.progress import track
     from eyeline.inspection.browse.gather import gather, narrowed
@@ -107,15 +122,16 @@ def show(
     elif sheet is None:
         _write_page(chosen, out, path)
     else:
-        _write_sheet(chosen, sheet, columns)
+        _write_sheet(chosen, sheet, columns or 4)
 
 
 def _write_page(collection: Collection, out: Path | None, path: Path) -> None:
     from eyeline.data.checking.progress import track
-    from eyeline.inspection.browse.page import ONE_FILE, write_page
+    from eyeline.inspection.browse.page import ONE_FILE, is_page, write_page
 
     total = len(collection.pictures)
     target = free_path(out, _default(path), ".html" if total <= ONE_FILE else "")
+    make_room(target if is_page(target) else target / "index.html")
     page = write_page(collection, target, track)
     _tell(collection)
     print(page)
@@ -188,7 +204,7 @@ def _show_fed(
         if out is not None and not is_page(out):
             raise EyelineError(f"{out}: with --augmented the page is one file; call it .html")
         target = free_path(out, _default(path), ".html")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_room(target)
         target.write_text(fed.page(feed, pictures, draws, batches, title), encoding="utf-8")
         written = [target]
     if len(pictures) < total:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -67,6 +68,7 @@ def sweep(
 
     eyeline sweep --resume sweeps/recipe
     """
+    from eyeline.evaluation.html import counted
     from eyeline.training.sweeps.plan import is_sweep_file, load_sweep, make_plan
     from eyeline.training.sweeps.study import Study, open_study
     from eyeline.training.sweeps.wandb import write_wandb
@@ -100,9 +102,10 @@ def sweep(
     if wandb is not None:
         config = write_wandb(folder, plan, wandb)
         print(f"{config} and the recipe beside it are written; start the sweep, then agents:")
-        print(f"  wandb sweep {config}\n  wandb agent SWEEP-ID")
+        print(f"  wandb sweep {quote(str(config))}\n  wandb agent SWEEP-ID")
         return
-    print(f"sweep {folder}: {plan.trials} trials of {plan.epochs} epochs, by {plan.metric}")
+    size = f"{counted(plan.trials, 'trial')} of {counted(plan.epochs, 'epoch')}"
+    print(f"sweep {folder}: {size}, by {plan.metric}")
     _run(Study(folder, plan))
 
 
@@ -110,16 +113,18 @@ def _run(study: Study) -> None:
     """Run the trials, and tell what they found."""
     from rich.console import Console
 
+    from eyeline.evaluation.html import counted
     from eyeline.training.sweeps.results import BEST, best_of, table
 
     results, plan, folder = study.run(), study.plan, study.folder
     Console().print(table(results, plan))
     running = sum(one.state == "running" for one in results)
     if running:
-        print(f"{running} trials are still trained by other processes")
+        print(f"{counted(running, 'trial')} still trained by other processes")
     best = best_of(results, plan.lower_is_better)
     if best is None:
         raise EyelineError(f"{folder}: no trial is complete, see {folder / 'sweep.html'}")
     print(f"page: {folder / 'sweep.html'}; numbers: sweep.json and sweep.csv beside it")
     print(f"best: trial {best.number}, its weights in {best.folder}; its values for a longer run:")
-    print(f"  eyeline train {folder / BEST} epochs={3 * plan.epochs} --out runs/{folder.name}")
+    recipe, run = quote(str(folder / BEST)), quote(f"runs/{folder.name}")
+    print(f"  eyeline train {recipe} epochs={3 * plan.epochs} --out {run}")

@@ -63,7 +63,7 @@ def trace(
 
     eyeline trace runs/cells --image street.jpg -o street.html
     """
-    from eyeline.cli.output import free_path
+    from eyeline.cli.output import free_path, make_room
     from eyeline.cli.profile import open_model, picture_size
     from eyeline.device import find_device
     from eyeline.inspection import trace as follow
@@ -73,6 +73,7 @@ def trace(
         raise EyelineError(f"{out} is a folder; give --out a file, such as {out}/trace.html")
     if out is not None or form == Form.html:
         out = free_path(out, Path("trace"), ".html")
+        make_room(out)
     where = find_device(device)
     model, _, trained = open_model(what, settings or [], None)
     pixels = None if size is None else picture_size(size, model)
@@ -80,7 +81,6 @@ def trace(
     if out is None:
         show(found, form, depth)
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(written(found, form, depth) + "\n", encoding="utf-8")
     print(f"trace: {out}")
 

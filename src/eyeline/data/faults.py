@@ -41,6 +41,7 @@ KINDS = {
     "empty": Kind("note", "classes without any object"),
     "numbers": Kind("note", "ids of classes with gaps, or that differ between splits"),
     "corner": Kind("note", "corners that seem to be counted from 1"),
+    "stray": Kind("note", "files beside the annotations that are not read"),
     "unlisted": Kind("note", "pictures without annotations"),
 }
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eyeline.data.datasets import DetectionDataset, without_bad_boxes
 from eyeline.data.formats import Annotations, Record, recognise, with_classes
-from eyeline.data.formats.voc import read_voc_file
+from eyeline.data.formats.voc import annotation_of, read_voc_file
 from eyeline.data.images import image_size, is_rotated
 from eyeline.errors import EyelineError
 from eyeline.structures import Target
@@ -92,7 +92,7 @@ def _read(
         return [read_voc_file(source, picture)]
     found, folder = recognise(source, format)
     if found.NAME == "voc":
-        return [_voc_file(folder, picture)]
+        return [read_voc_file(annotation_of(folder, picture), picture)]
     splits = found.splits(folder) or []
     if found.NAME == "coco":
         return [found.read(folder, split, picture=picture) for split in splits]
@@ -105,10 +105,3 @@ def _read(
     if faults and not any(r.path.name == picture.name for part in parts for r in part.records):
         raise faults[0]
     return parts
-
-
-def _voc_file(root: Path, picture: Path) -> Annotations:
-    path = root / "Annotations" / f"{picture.stem}.xml"
-    if not path.is_file():
-        raise EyelineError(f"{path}: no such file, the picture's annotation")
-    return read_voc_file(path, picture)

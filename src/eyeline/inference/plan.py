@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -24,6 +25,7 @@ from eyeline.files import write_whole
 from eyeline.inference.parts import import_parquet
 from eyeline.inference.sources import find, groups, is_url, listed, name_of
 from eyeline.inference.video import Video
+from eyeline.locking import FileLock
 
 PICTURES, SETTINGS = Path("_plan", "pictures.parquet"), Path("_plan", "settings.json")
 PARQUET = (".parquet", ".pq")
@@ -68,6 +70,14 @@ class Plan:
     def done(self) -> list[int]:
         return [part for part in range(self.parts) if self.result(part).is_file()]
 
+    def alone(self) -> FileLock:
+        """Within, no other command works on the plan; raises EyelineError: one does."""
+        return FileLock(
+            self.folder / PICTURES.parent / "lock",
+            f"{self.folder}: {{holder}} is at work on it; wait until it is done",
+            threads=True,
+        )
+
     def clear(self) -> None:
         """Delete what killed workers left half done. None may be at work."""
         for pattern in (".part-*.partial", f"{PICTURES.parent}/*.tries"):
@@ -94,7 +104,7 @@ def begin_or_resume(
     if (folder / SETTINGS).is_file():
         plan = Plan(folder)
         for key, value in settings.items():
-            if (begun := plan.settings[key]) != value:
+            if (begun := plan.settings.get(key)) != value:
                 raise EyelineError(
                     f"{folder}: begun with {key} {begun}, now it is {value}; "
                     "go on as it was begun, or choose another --out"
@@ -200,6 +210,8 @@ def _holds_files(kind: Any) -> bool:
 def read_rows(path: str, column: str | None, start: int, stop: int) -> Iterator[bytes | None]:
     """The pictures' files in those rows of a Parquet file; None where there is none."""
     with _parquet(Path(path)) as file:
+        if file.metadata.num_rows < stop:
+            raise EyelineError(f"{path}: has fewer rows now than when the prediction was begun")
         held, before, row = [], 0, 0  # groups with some of the rows; how many rows precede them
         for i in range(file.num_row_groups):
             count = file.metadata.row_group(i).num_rows
@@ -216,11 +228,14 @@ def read_rows(path: str, column: str | None, start: int, stop: int) -> Iterator[
             yield found["bytes"] if isinstance(found, dict) else found
 
 
-def _parquet(path: Path) -> Any:
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    """The file, opened; what is wrong with it, now or when it is read on, is an EyelineError."""
     import pyarrow
 
     try:
-        return import_parquet().ParquetFile(path)
+        with import_parquet().ParquetFile(path) as file:
+            yield file
     except FileNotFoundError:
         raise EyelineError(f"{path}: no such file") from None
     except (pyarrow.ArrowException, OSError) as error:

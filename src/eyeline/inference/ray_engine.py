@@ -132,16 +132,33 @@ def started(workers: int | None, device: str | None) -> Iterator[tuple[str, int,
     try:
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        has = ray.cluster_resources()
-        devices = int(has.get("GPU", 0)) if device == "cuda" else int(has["CPU"])
-        if workers is None:
-            workers = devices if device == "cuda" else len(ray.nodes())
-        if not 1 <= workers <= devices:
-            kind = "GPU(s)" if device == "cuda" else "CPU(s)"
-            raise EyelineError(f"{workers} workers, but Ray has {devices} {kind} here")
-        yield device, workers, max(1, int(has["CPU"]) // workers)
+        yield (
+            device,
+            *share_out([n["Resources"] for n in ray.nodes() if n["Alive"]], device, workers),
+        )
     finally:
         ray.shutdown()
+
+
+def share_out(
+    machines: list[dict[str, float]], device: str, workers: int | None
+) -> tuple[int, int]:
+    """The number of workers, and threads of each, which fit on machines with such resources.
+
+    Raises:
+        EyelineError: more workers than GPUs, or without them than CPUs.
+    """
+    cores = [int(one.get("CPU", 0)) for one in machines]  # 0: of a cluster's head, that has none
+    devices = sum(int(one.get("GPU", 0)) for one in machines) if device == "cuda" else sum(cores)
+    if workers is None:
+        workers = devices if device == "cuda" else sum(count > 0 for count in cores)
+    if not 1 <= workers <= devices:
+        kind = "GPU(s)" if device == "cuda" else "CPU(s)"
+        raise EyelineError(f"{workers} workers, but Ray has {devices} {kind} here")
+    threads = max(1, sum(cores) // workers)
+    while threads > 1 and sum(count // threads for count in cores) < workers:
+        threads -= 1
+    return workers, threads
 
 
 @contextmanager

@@ -44,9 +44,11 @@ class Interrupt:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within, a signal does not wait."""
-        before, self.wanted = self.wanted, True
+        """Within, a signal does not wait; nor does one that came since the last step."""
+        if self.wanted:
+            self.stop()
+        self.wanted = True
         try:
             yield
         finally:
-            self.wanted = before
+            self.wanted = False

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eyeline.files import Lines, write_whole
+from eyeline.files import Lines, json_lines, write_whole
 from eyeline.training.page import RunPage
 from eyeline.training.recipe import Recipe
 from eyeline.training.resuming import flat
@@ -46,7 +46,8 @@ class Log:
     """
 
     def __init__(self, folder: RunFolder, recipe: Recipe, total: int, at: Position) -> None:
-        self.run, self.folder = folder, folder.path if folder.writes else None
+        self.run = folder
+        self.folder: Path | None = None  # until it is there
         self.recipe, self.total, self.at = recipe, total, at
         self.bar: Progress | None = None
         self.writers: list[Writer] = []
@@ -55,8 +56,9 @@ class Log:
 
     def __enter__(self) -> Log:
         self.stack = ExitStack()
-        if self.folder is None:
+        if not self.run.writes:
             return self
+        self.folder = self.run.path
         path = self.folder / "metrics.jsonl"
         kept = _lines_until(path, self.at)
         write_whole(path, lambda part: part.write_text("".join(kept), encoding="utf-8"))
@@ -215,18 +217,14 @@ def _text(values: Numbers) -> str:
 
 
 def _lines_until(path: Path, at: Position) -> list[str]:
-    """The whole lines of an earlier part of the run, up to where it is resumed from. (The record
-    of an epoch is written before the epoch is saved as done.)"""
-    if not path.exists():
-        return []
+    """The records of an earlier part of the run, up to where it is resumed from. (That of an epoch
+    is written before the epoch is saved as done.) What a power cut made unreadable is left out."""
 
-    def counts(line: str) -> bool:
-        record = json.loads(line)
+    def counts(record: Mapping[str, Any]) -> bool:
         is_later = record["event"] == "epoch" and record["epoch"] > at.epoch
         return record["step"] <= at.step and not is_later
 
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if line.endswith("\n") and counts(line)]
+    return [f"{json.dumps(record)}\n" for record in json_lines(path) if counts(record)]
 
 
 def _finite(value: Any) -> Any:

@@ -107,9 +107,9 @@ def train(
         fields: of the recipe, over `recipe`: epochs=10, optimizer={"lr": 1e-3}, out="runs/a" ...
 
     Raises:
-        EyelineError: model, data and recipe disagree; the run folder exists; a loss that is not
-            finite (of fp16: for so long that a smaller scale cannot mend it); a step that does
-            not fit into memory; the disk was full to the end.
+        EyelineError: model, data and recipe disagree; the run folder exists, or another process
+            trains in it; a loss that is not finite (of fp16: for so long that a smaller scale
+            cannot mend it); a step that does not fit into memory; the disk was full to the end.
         KeyboardInterrupt: Ctrl-C, after the step is finished and the state saved.
         SystemExit: SIGTERM, likewise; its status is 143.
     """

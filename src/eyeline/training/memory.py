@@ -37,11 +37,13 @@ def out_of_memory(
     once = recipe.batch_size
     if once > 1:
         less = f"batch_size={-(-once // 2)} accumulate={2 * recipe.accumulate}"
+    elif recipe.optimizer.name != "sgd":
+        less = "optimizer.name=sgd, which keeps less"
     else:
-        less = "another optimizer, as sgd keeps less"
-    other = "float32" if recipe.precision != "float32" else "bf16"
-    lighter = [] if recipe.checkpoint_activations else ["checkpoint_activations=true"]
-    lighter += ["precision=bf16"] if other == "bf16" else ["freeze=[backbone]"]
+        less = "a smaller model.backbone"
+    recomputes = recipe.checkpoint_activations or recipe.compile  # which exclude each other
+    lighter = [] if recomputes else ["checkpoint_activations=true"]
+    lighter += ["precision=bf16"] if recipe.precision == "float32" else ["freeze=[backbone]"]
     return OutOfMemory(
         f"{where}: out of memory on {device}, of which {_in_use(device)}, with batch_size={once}, "
         f"pictures of {', '.join(sizes)} ({pictures}); try {less}, smaller pictures (model.size, "

@@ -36,14 +36,15 @@ METRICS = ("AP", "AP50", "AP75", "mask_AP")  # the curves, besides the one that 
 
 Record = Mapping[str, Any]
 
-# While the run goes on the page asks for itself again, and says how old it is.
+# While the run goes on the page asks for itself again, and says how old it is: after a kill -9 the
+# last one says "Running" for ever.
 SCRIPT = """<script>
 const age = document.getElementById("age");
-const tell = () => {
-  const minutes = Math.floor(Date.now() / 60000 - Number(age.dataset.written) / 60);
-  if (minutes > 0) age.textContent = `Written ${minutes} min ago.`;
-};
-tell();
+const minutes = Math.floor(Date.now() / 60000 - Number(age.dataset.written) / 60);
+if (minutes > 0) age.textContent += ` That was ${minutes} min ago.`;
+if (minutes > LATE) age.textContent +=
+  " The next is late: unless an evaluation takes so long, the run has ended without a word. " +
+  "To be sure: eyeline runs.";
 setTimeout(() => location.reload(), RELOAD * 1000);
 </script>
 """
@@ -76,20 +77,25 @@ class RunPage:
 
     def write(self) -> None:
         """In one go: who reads it sees the page before, or this one."""
-        if self.recipe.log.report is None:
+        minutes = self.recipe.log.report
+        if minutes is None:
             return
-        text = self._text()
+        text = self._text(late=2 * minutes + 5)
         write = partial(Path.write_text, data=text, encoding="utf-8")
         write_whole(self.path / PAGE, write)
         self.last = time.monotonic()
 
-    def _text(self) -> str:
+    def _text(self, late: float) -> str:
+        """The page; after so many minutes it says that the next one is late."""
         records = list(json_lines(self.path / "metrics.jsonl"))
         steps = [record for record in records if record["event"] == "step"]
         epochs = [record for record in records if record["event"] == "epoch"]
         status = read_status(self.path)
         running = status.get("state") == "running"
-        age = f'<p id="age" data-written="{time.time():.0f}"></p>' if running else ""
+        now, age, script = time.time(), "", ""
+        if running:
+            age = f'<p id="age" data-written="{now:.0f}">Written {_minute(now)}.</p>'
+            script = SCRIPT.replace("RELOAD", str(RELOAD)).replace("LATE", f"{late:.0f}")
         title = self.path.resolve().name
         body = f"""<header>
 <h1>{escape(title)}</h1>
@@ -109,17 +115,16 @@ class RunPage:
 {facts({key: str(value) for key, value in changed_keys(self.recipe).items()})}
 </section>
 </main>
-{SCRIPT.replace("RELOAD", str(RELOAD)) if running else ""}"""
+{script}"""
         return document(f"{title}, {status.get('state', 'a run')}", body)
 
     def _state(self, status: Record, steps: Sequence[Record], epochs: Sequence[Record]) -> str:
         last = max((r["step"] for r in (*steps, *epochs)), default=0)
-        begun = datetime.fromtimestamp(status.get("begun", time.time()), UTC)
         parts = [
             status.get("state", "running").capitalize(),
             f"{len(epochs)} of {counted(self.recipe.epochs, 'epoch')} done",
             f"step {last:,} of {self.total:,}",
-            f"begun {begun:%Y-%m-%d %H:%M} UTC",
+            f"begun {_minute(status.get('begun', time.time()))}",
             f"{duration(seconds_of(dict(status)))} so far",
         ]
         if status.get("state") == "running" and steps and self.total > last:
@@ -164,6 +169,11 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min {left:02} s" if minutes else f"{left} s"
+
+
+def _minute(seconds: float) -> str:
+    """A moment, in seconds since 1970, as "2026-11-22 03:10 UTC"."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def points_of(records: Iterable[Record], x: str, *keys: str) -> list[tuple[float, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -36,6 +37,7 @@ class RunFacts:
     data: str | None
     begun: float | None  # seconds since 1970
     state: str  # of `read_status`; "unknown" of a folder without one
+    ended: float | None  # seconds since 1970; of one that crashed its last sign of life
     epoch: int  # finished so far
     epochs: int
     metric: str  # that decides which weights are best
@@ -67,6 +69,7 @@ def read_run(folder: Path) -> RunFacts:
         data=recipe.data.path,
         begun=status.get("begun", first.stat().st_mtime),
         state=status.get("state", "unknown"),
+        ended=status.get("ended"),
         epoch=max((record["epoch"] for record in epochs), default=0),
         epochs=recipe.epochs,
         metric=metric,
@@ -74,7 +77,7 @@ def read_run(folder: Path) -> RunFacts:
         best_epoch=int(best[0]) if best else None,
         loss=losses[-1][1] if losses else None,
         duration=seconds_of(status) if status else None,
-        size=sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()),
+        size=_size_of(folder),
     )
 
 
@@ -129,7 +132,7 @@ def runs_table(runs: Sequence[RunFacts]) -> Table:
     for name in ("best", "loss", "time", "size"):
         table.add_column(name, justify="right")
     for run in runs:
-        begun = f"{datetime.fromtimestamp(run.begun, UTC):%m-%d %H:%M}" if run.begun else "-"
+        begun = _minute(run.begun) if run.begun else "-"
         best = "-" if run.best is None else f"{run.metric} {show(run.best)} @{run.best_epoch}"
         cells = (
             run.name, run.model or "-", Path(run.data).name if run.data else "-", begun,
@@ -141,13 +144,16 @@ def runs_table(runs: Sequence[RunFacts]) -> Table:
 
 
 def state_in_words(run: RunFacts) -> str:
-    """As "finished", or "crashed, epoch 3/25"."""
-    done = f"{run.epoch}/{run.epochs}"
-    return (
-        run.state
-        if run.state == "finished" and run.epoch == run.epochs
-        else (f"{run.state}, epoch {done}")
-    )
+    """As "finished", or "crashed, epoch 3/25, no sign since 11-22 03:10" (UTC)."""
+    if run.state == "finished" and run.epoch == run.epochs:
+        return run.state
+    since = f", no sign since {_minute(run.ended)}" if run.state == "crashed" and run.ended else ""
+    return f"{run.state}, epoch {run.epoch}/{run.epochs}{since}"
+
+
+def _minute(seconds: float) -> str:
+    """As "11-22 03:10", UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%m-%d %H:%M}"
 
 
 def as_json(runs: Sequence[RunFacts]) -> str:
@@ -231,7 +237,9 @@ def comparison_page(folders: Sequence[Path]) -> str:
     same = "<p>The recipes are the same.</p>"
     body = f"""<header><h1>{escape(" and ".join(names))}</h1></header>
 <main>
-<section><h2>How they stand</h2>{_html_table(names, side_by_side(folders))}</section>
+<section><h2>How they stand</h2>
+<p>Behind the @ stands the epoch.</p>
+{_html_table(names, side_by_side(folders))}</section>
 <section><h2>Keys that differ</h2>{_html_table(names, recipes) if recipes else same}</section>
 <section><h2>Curves</h2><div class="halves">{charts}</div></section>
 </main>
@@ -255,6 +263,15 @@ def _html_table(names: Sequence[str], rows: dict[str, list[Any]]) -> str:
 
 def _value(value: Any) -> str:
     return "-" if value is None else str(value)
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes on the disk, while a run may be writing there."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # it has its own name by now, or is gone
+            size += path.lstat().st_size if path.is_file() else 0
+    return size
 
 
 def _size(count: int) -> str:

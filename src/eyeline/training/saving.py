@@ -10,7 +10,6 @@ import math
 import os
 import shutil
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,6 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -29,13 +27,14 @@ from eyeline.data.faults import Fault
 from eyeline.data.loader import Loader
 from eyeline.errors import EyelineError
 from eyeline.files import PARTIAL, write_whole
+from eyeline.locking import FileLock
 from eyeline.processes import of_first
 from eyeline.training.recipe import Recipe, load_recipe, save_recipe
 from eyeline.training.resuming import changes, check_same, values_of
+from eyeline.training.states import PREVIOUS, STATE, read_state, write_state
 
-STATE = "state.pt"
-PREVIOUS = "state-previous.pt"  # taken where the newest was damaged
 BAD_BATCHES = "bad_batches"
+LOCK = ".lock"  # tells who writes the folder
 RETRY = 60.0  # seconds after a state could not be saved
 LEFT_OUT = "left_out.json"
 # What a run writes into its folder before it has saved a state.
@@ -96,7 +95,7 @@ class Position:
 
 class RunFolder:
     """A run's folder; as a context it appears, and goes again if the run fails before it has
-    saved anything.
+    saved anything. Within, no other process can write to it.
 
     A disk that is full does not end the run: what could not be saved is said, the last good state
     stays, and it is tried again. (But where there is none yet, nothing would come of the run.)
@@ -117,62 +116,109 @@ class RunFolder:
         around: Mapping[str, Any] | None = None,
     ) -> None:
         self.recipe, self.resume, self.writes, self.around = recipe, resume, writes, around or {}
+        self.name = name
         if recipe.out is not None:
             self.path = Path(recipe.out)
         elif resume:
             raise EyelineError("which run is to be resumed? name its folder with out=")
         else:
-            paths = (Path("runs", name if i == 1 else f"{name}-{i}") for i in count(1))
-            self.path = of_first(next(path for path in paths if not path.exists()))
+            self.path = of_first(self._free())
         if resume and not any((self.path / name).is_file() for name in (STATE, "recipe.yaml")):
             raise EyelineError(f"{self.path}: nothing to resume, there is no {STATE} in it")
         if writes and not resume and self._is_taken():
-            raise EyelineError(
-                f"{self.path} exists already: choose another out=, or --resume {self.path}"
-            )
+            raise self._exists()
+        self.lock = folder_lock(self.path)
         self.before_saving: Callable[[], None] = lambda: None  # raises OSError: nothing is saved
         self.waiting: dict[str, Callable[[Path], None]] = {}  # weights, until the next state
         self.failure = ""  # why the last state could not be saved
         self.saved_step: int | None = None  # of the last good state
+        self.found = self._states()  # on the disk
         self.used: Path | None = None  # the state that was loaded
         self.rate: float | None = None  # the next step's, as it says
+
+    def _free(self) -> Path:
+        """The first free of runs/NAME, runs/NAME-2 ..."""
+        paths = (Path("runs", self.name if i == 1 else f"{self.name}-{i}") for i in count(1))
+        return next(path for path in paths if not path.exists())
+
+    def _make(self) -> None:
+        if self.recipe.out is not None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            return
+        while True:
+            try:
+                self.path.mkdir(parents=True)
+                return
+            except FileExistsError:  # of another run that has begun meanwhile
+                self.path = self._free()
 
     def _is_taken(self) -> bool:
         """Is there anything but what a run that came to nothing leaves behind?"""
         if not self.path.is_dir():
             return self.path.exists()
-        return any(
-            path.name != BAD_BATCHES and not path.match(PARTIAL) for path in self.path.iterdir()
+        left = (BAD_BATCHES, LOCK, PARTIAL)
+        return any(not any(map(path.match, left)) for path in self.path.iterdir())
+
+    def _exists(self) -> EyelineError:
+        return EyelineError(
+            f"{self.path} exists already: choose another out=, or --resume {self.path}"
         )
+
+    def _states(self) -> list[tuple[int, int]]:
+        """What tells one state from another, of those that are there."""
+        found = []
+        for name in (STATE, PREVIOUS):
+            with suppress(FileNotFoundError):
+                state = (self.path / name).stat()
+                found.append((state.st_ino, state.st_mtime_ns))
+        return found
 
     def __enter__(self) -> RunFolder:
         if self.writes:
-            self.made = not self.path.exists()
-            self.path.mkdir(parents=True, exist_ok=True)
-            for file in self.path.glob(PARTIAL):  # of a process that was killed
-                file.unlink()
-            if self.used is not None and self.used.name != STATE:
-                os.replace(self.used, self.path / STATE)  # which was damaged, or is missing
-            write_whole(self.path / "recipe.yaml", partial(save_recipe, self.recipe))
+            self.made = self.recipe.out is None or not self.path.exists()
+            self._make()
+            self.lock = folder_lock(self.path)
+            self.lock.acquire()
+            try:
+                self._begin()
+            except BaseException:
+                self.lock.release()
+                raise
+        self.path = of_first(self.path)
         self._next_in(self._pause())
         return self
 
+    def _begin(self) -> None:
+        # Another process may have come and gone while this one made ready.
+        if not self.resume and self._is_taken():
+            raise self._exists()
+        if self.resume and self._states() != self.found:
+            raise EyelineError(f"{self.path}: another process has gone on with it; resume it again")
+        for file in self.path.glob(PARTIAL):  # of a process that was killed
+            file.unlink()
+        if self.used is not None and self.used.name != STATE:
+            os.replace(self.used, self.path / STATE)  # which was damaged, or is missing
+        write_whole(self.path / "recipe.yaml", partial(save_recipe, self.recipe))
+
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if not self.writes or kind is None:
+        if not self.writes:
             return
-        if (self.path / STATE).exists():
+        saved = (self.path / STATE).exists()
+        if kind is not None and saved:
             step = "" if self.saved_step is None else f" (step {self.saved_step})"
             print(
                 f"stopped; to go on from what is saved{step}: eyeline train --resume {self.path}",
                 flush=True,
             )
-            return
-        for file in chain.from_iterable(map(self.path.glob, EARLY)):
-            file.unlink()
-        shutil.rmtree(self.path / "wandb", ignore_errors=True)
-        for folder, made in ((self.path / "tensorboard", True), (self.path, self.made)):
-            if made and folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+        elif kind is not None:
+            for file in chain.from_iterable(map(self.path.glob, EARLY)):
+                file.unlink()
+            shutil.rmtree(self.path / "wandb", ignore_errors=True)
+        self.lock.release()
+        if kind is not None and not saved:
+            for folder, made in ((self.path / "tensorboard", True), (self.path, self.made)):
+                if made and folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
 
     def save_model_file(self, model: nn.Module) -> None:
         """model.py, where the model comes from a file of the user's: the run needs no other."""
@@ -207,7 +253,7 @@ class RunFolder:
             for name, write in list(self.waiting.items()):
                 write(self.path / name)
                 del self.waiting[name]
-            write_whole(self.path / STATE, partial(_save, state), former=PREVIOUS)
+            write_whole(self.path / STATE, partial(write_state, state), former=PREVIOUS)
         except OSError as error:
             self.failure = " ".join(str(error).split())[:200]
             free = f"{shutil.disk_usage(self.path).free / 1e6:.0f} MB are free"
@@ -308,7 +354,7 @@ class RunFolder:
             if not path.exists():
                 continue
             try:
-                state = _load(path)
+                state = read_state(path)
             except Exception as error:  # whatever a flipped bit makes a reader stumble over
                 broken.append(f"{path} cannot be read ({' '.join(str(error).split())[:200]})")
                 continue
@@ -342,30 +388,20 @@ class RunFolder:
             print(text, flush=True)
 
 
-def _save(state: Mapping[str, Any], path: Path) -> None:
-    with path.open("wb") as file:
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:  # of torch's writer, on the way out of the system's own
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-
-
-def _load(path: Path) -> dict[str, Any]:
-    """A state, if each of its bytes is as it was written; torch does not look at the checksums."""
-    with zipfile.ZipFile(path) as file:
-        if damaged := file.testzip():
-            raise ValueError(f"{damaged} is not as it was written")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+def folder_lock(folder: Path) -> FileLock:
+    """Of a run's folder; the workers of its holder, which may outlive it, hold nothing."""
+    return FileLock(
+        folder / LOCK,
+        f"{folder}: {{holder}} is training in this folder; wait for its end, stop it, or choose "
+        f"another out= (if its machine is lost, delete {folder / LOCK})",
+    )
 
 
 def last_position(folder: Path) -> Position | None:
     """Where the newest state of a run that can be read stands; None: there is none."""
     for path in (folder / STATE, folder / PREVIOUS):
         with suppress(Exception):  # whatever a flipped bit makes a reader stumble over
-            return Position(**_load(path)["position"])
+            return Position(**read_state(path)["position"])
     return None
 
 

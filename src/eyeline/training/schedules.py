@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -39,15 +40,24 @@ def onecycle(step: int, total: int, rise: int, start: float = 1 / 25, end: float
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+class Rates(LambdaLR):
+    """Goes on after a step that the optimizer did not take: such a step is skipped, not late."""
+
+    def step(self) -> None:  # type: ignore[override]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            super().step()
+
+
 def build_schedule(
     optimizer: Optimizer, options: Schedule, epochs: int, steps_per_epoch: int, done: int = 0
-) -> LambdaLR:
+) -> Rates:
     """The schedule of a recipe; call its `step()` after each step of the optimizer.
 
     `done`: steps that lie behind it, of a run that is resumed.
     """
     factor = _factor(options, epochs, steps_per_epoch)
-    return LambdaLR(optimizer, lambda step: factor(done + step))
+    return Rates(optimizer, lambda step: factor(done + step))
 
 
 def _factor(options: Schedule, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:

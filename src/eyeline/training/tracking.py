@@ -25,7 +25,8 @@ Say = Callable[[str], None]
 
 class WandB:
     """A run of Weights & Biases, named like its folder. Where the service cannot be reached the
-    run is written down in the folder, for `wandb sync`.
+    run is written down in the folder, for `wandb sync`. Under an agent of W&B's sweeps it is the
+    agent's run.
 
     Numbers are drawn over "step", the optimizer's: a resumed run goes back to its last state,
     which W&B's own count of calls cannot.
@@ -38,8 +39,9 @@ class WandB:
         import wandb
 
         entity, _, name = project.rpartition("/")
-        # The id is made here, and kept before the service knows of it.
-        known = _tracked(folder).get("wandb", {}).get("id") or uuid.uuid4().hex[:12]
+        # The id is made here, or by an agent, and kept before the service knows of it.
+        given = os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:12]
+        known = _tracked(folder).get("wandb", {}).get("id") or given
         _track(folder, "wandb", {"id": known, "project": project})
         start = partial(
             wandb.init, project=name, entity=entity or None, id=known, resume="allow",
@@ -58,13 +60,16 @@ class WandB:
         self.run.define_metric("*", step_metric="step")
 
     def config(self, values: Mapping[str, Any]) -> None:
-        self.run.config.update(dict(values), allow_val_change=True)  # type: ignore[no-untyped-call]
+        by_agent = "WANDB_SWEEP_ID" in os.environ  # what it has chosen is there, and locked
+        own = {k: v for k, v in values.items() if not (by_agent and k in self.run.config)}
+        self.run.config.update(own, allow_val_change=True)  # type: ignore[no-untyped-call]
 
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
         self.run.log({"step": step, **numbers})
 
     def close(self, state: str) -> None:
-        self.run.finish(exit_code=int(state != "finished"))
+        ended = {"finished": 0, "interrupted": 255}  # as W&B has it for Ctrl-C
+        self.run.finish(exit_code=ended.get(state, 1))
 
 
 class MLflow:

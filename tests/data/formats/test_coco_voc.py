@@ -176,7 +176,7 @@ def test_what_is_not_there_is_explained(tmp_path: Path) -> None:
     with fails(str(tmp_path), "looked for COCO", "Pascal VOC"):
         open_annotations(tmp_path, "train")
     (tmp_path / "x.csv").touch()
-    with fails("x.csv", ".json"):
+    with fails("x.csv", "not a file of a known format; looked for COCO, Pascal VOC"):
         open_annotations(tmp_path / "x.csv", "train")
     for year in (2014, 2017):
         write_coco(tmp_path / f"annotations/instances_train{year}.json", tmp_path / f"train{year}")

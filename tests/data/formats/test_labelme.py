@@ -171,7 +171,8 @@ def test_a_json_of_another_kind_beside_them(tmp_path: Path) -> None:
     root = data_set(tmp_path / "x", a=content())
     (root / "notes.json").write_text('{"by": "me"}')
     data = open_annotations(root, "train")
-    assert len(data.records) == 1 and "1 JSON file(s) of another kind" in data.unread
+    assert len(data.records) == 1
+    assert "1 JSON file(s) of another kind, the first notes.json" in data.unread
     (root / "a.json").write_text('{"by": "me"}')  # its picture is there, so it should be one
     (root / "b.json").write_text(json.dumps(content(name="a.jpg")))
     with pytest.raises(Fault, match=r"a.json: not LabelMe's JSON: it has no list 'shapes'"):
@@ -185,7 +186,7 @@ def test_a_json_of_another_kind_beside_them(tmp_path: Path) -> None:
         ({"points": [[1, 2], [3, 4]]}, "at least 3 corners, not 2 and 2"),
         ({"points": [[1, 2], [3, "x"], [4, 5]]}, "points should be numbers"),
         ({"points": [1, 2, 3]}, r"should be a list of \[x, y\], not \[1, 2, 3\]"),
-        ({"shape_type": "rectangle"}, "a rectangle has 2 points, not 3"),
+        ({"shape_type": "rectangle"}, "a rectangle has 2 or 4 points, not 3"),
         ({"shape_type": "blob"}, "there is no shape_type 'blob'"),
         ({"group_id": [1]}, r"group_id should be a number, not \[1\]"),
         ({"flags": [1]}, r"flags should be an object in braces, not \[1\]"),
@@ -242,3 +243,20 @@ def test_what_is_written_is_as_the_tool_reads_it(tmp_path: Path) -> None:
     data.classes[0] = "__ignore__"
     with pytest.raises(EyelineError, match="a class is called __ignore__"):
         write(plan({"train": data}, format_named("labelme")), tmp_path / "other")
+
+
+def test_rectangles_of_four_corners(tmp_path: Path) -> None:
+    """X-AnyLabeling's: a box where it stands upright, an outline where it is turned."""
+    upright = [[9, 2], [9, 8], [1, 8], [1, 2]]
+    turned = [[10, 2], [18, 10], [14, 14], [6, 6]]
+    shapes = [
+        shape("cat", upright, "rectangle"),
+        shape("cat", turned, "rectangle"),
+        {**shape("cat", turned, "rotation"), "difficult": True},
+    ]
+    [record] = open_annotations(data_set(tmp_path / "x", a=content(shapes)), "train").records
+    assert record.boxes.tolist() == [[1, 2, 9, 8], [6, 2, 18, 14], [6, 2, 18, 14]]
+    flat = [value for point in turned for value in point]
+    assert record.segmentations == [[], [flat], [flat]]
+    assert record.attribute("difficult").tolist() == [0, 0, 1]
+    assert record.iscrowd.tolist() == [False, False, True]

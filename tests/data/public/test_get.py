@@ -79,7 +79,10 @@ def test_get(cli: Run, files: Server, tmp_path: Path, name: str) -> None:
     assert (status, err) == (0, "")
     public = SETS[name]
     assert f"licence: {public.licence}" in out
-    assert out.splitlines()[-1].startswith(f"{tmp_path / 'all' / name / public.home}: ready")
+    last = (
+        f"{tmp_path / 'all' / name / public.home}: ready; its name, {name}, stands for this path\n"
+    )
+    assert out.endswith(last + (f"{public.opens}\n" if public.opens else ""))
     folder = tmp_path / "all" / name
     for archive in public.archives:
         assert all(list(folder.glob(pattern)) for pattern in archive.holds)
@@ -236,3 +239,16 @@ def test_lost_files_come_back(cli: Run, files: Server, tmp_path: Path) -> None:
         path.unlink()
     assert cli("data", "get", "kitti", "--from", files.url("ok"))[0] == 0
     assert below(folder) == before
+
+
+def test_pets_are_opened(cli: Run, files: Server) -> None:
+    """What of them can be, as the command says; the pictures without boxes are counted."""
+    status, out, _ = cli("data", "get", "pets", "--from", files.url("ok"))
+    assert status == 0 and "opened as Pascal VOC: split trainval" in out.splitlines()[-1]
+    status, out, _ = cli("data", "check", "pets")
+    lines = out.splitlines()
+    assert status == 0 and lines[0] == "pets: Pascal VOC, pictures all decoded"
+    assert lines[1] == "not used: trainval: 1 listed picture(s) without an XML file"
+    assert [r.path.name for r in open_annotations("pets", "trainval").records] == [
+        "Abyssinian_1.jpg"
+    ]

@@ -20,6 +20,7 @@ import pytest
 from layouts import archives, below, tarred, voc, zipped
 
 from eyeline.data.labelled import open_cifar10
+from eyeline.data.public.get import folder_lock
 from eyeline.data.public.sets import SETS
 
 if TYPE_CHECKING:
@@ -188,3 +189,43 @@ def test_ctrl_c_and_again(files: Server, tmp_path: Path) -> None:
     assert files.asked[1][1:] == (f"bytes={received}-", len(FILES[name]) - received)
     assert len(open_cifar10(tmp_path / "here/cifar-10-batches-bin")) == 20
     assert not partial.exists()
+
+
+# -- two at once
+
+
+def test_two_at_once(files: Server, tmp_path: Path) -> None:
+    """The second is told so in one line and touches nothing; after a kill there is no lock left."""
+    name = "cifar-10-binary.tar.gz"
+    files.delay = 0.2
+    command = [sys.executable, "-c", DRIVER, "data", "get", "cifar10", "--folder", "here"]
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parents[2] / "src")])
+    settings = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": path}, "text": True}
+    command += ["--from", files.url("slow")]
+    with subprocess.Popen(command, **settings) as first:
+        partial = tmp_path / f"here/.eyeline/{name}.partial"
+        deadline = time.monotonic() + 30
+        while not (partial.is_file() and partial.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        second = subprocess.run(command, stderr=subprocess.PIPE, timeout=60, **settings)
+        assert second.returncode == 1 and second.stderr.count("\n") == 1
+        assert f"here: process {first.pid} on " in second.stderr
+        assert "is fetching into it; wait until it is done" in second.stderr
+        assert first.poll() is None and len(files.asked) == 1
+        first.kill()
+    files.delay = 0.0
+    third = subprocess.run(command, timeout=60, **settings)
+    assert third.returncode == 0
+    assert len(open_cifar10(tmp_path / "here/cifar-10-batches-bin")) == 20
+
+
+def test_a_set_that_is_there_needs_no_lock(cli: Run, files: Server, tmp_path: Path) -> None:
+    """It may lie where one cannot write, or another may be fetching another part."""
+    arguments = ("mnist", "--from", files.url("ok"), "--folder", "here")
+    assert cli("data", "get", *arguments, "--part", "test")[0] == 0
+    with folder_lock(tmp_path / "here"):
+        assert cli("data", "get", *arguments, "--part", "test")[0] == 0
+        status, _, err = cli("data", "get", *arguments)
+        assert status == 1 and "is fetching into it" in err
+    assert cli("data", "get", *arguments)[0] == 0

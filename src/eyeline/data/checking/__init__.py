@@ -11,7 +11,7 @@ import numpy as np
 from eyeline.data.arrange import Splits
 from eyeline.data.checking.boxes import check_boxes, check_corners
 from eyeline.data.checking.classes import check_classes
-from eyeline.data.checking.files import check_files
+from eyeline.data.checking.files import check_files, file_of
 from eyeline.data.checking.pictures import Track, check_copies, check_pictures, look_at_all
 from eyeline.data.checking.reading import (
     Reading,
@@ -24,6 +24,7 @@ from eyeline.data.checking.reading import (
 from eyeline.data.checking.report import Report
 from eyeline.data.checking.statistics import Statistics
 from eyeline.data.faults import KINDS, Fault, Faults
+from eyeline.data.formats import strays
 
 __all__ = ["Report", "Statistics", "check"]
 
@@ -74,6 +75,8 @@ def check(
             found += check_copies(unified, seen)
     if reading.whole:
         found += check_files(unified, found)
+        told = {file_of(fault.where) for fault in found}
+        found += [f for f in strays(reading.format, reading.folder) if f.where not in told]
     return Report(
         path=Path(path),
         format=reading.format.NAME,

@@ -6,7 +6,9 @@ A format is a module of this package that stands in FORMATS and has the names th
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -26,6 +28,7 @@ from eyeline.data.formats import (
 )
 from eyeline.data.formats.annotations import REGION, Annotations, Record, with_classes
 from eyeline.data.formats.coco import read_coco
+from eyeline.data.formats.strays import broken, strays
 from eyeline.data.formats.voc import read_voc
 from eyeline.data.public.sets import path_of
 from eyeline.errors import EyelineError
@@ -46,6 +49,7 @@ __all__ = [
     "read_voc",
     "recognise",
     "split_of",
+    "strays",
     "with_classes",
 ]
 
@@ -56,6 +60,7 @@ class Format(Protocol):
     NAME: str  # of the option --format: "coco"
     TITLE: str  # in messages: "COCO"
     LAYOUT: str  # what it is recognised by, for messages: "annotations/instances_*.json"
+    FILES: tuple[str, ...]  # patterns of files that may be a split each; none where one is many
     HOLDS: frozenset[str]  # what it can keep, of `eyeline.data.formats.fitting.FEATURES`
 
     def splits(self, path: Path) -> list[str] | None:
@@ -98,6 +103,9 @@ FORMATS = cast(
         coco, voc, yolo, kitti, via, labelme, cvat, csv_boxes, open_images, semantic, instances,
     ),
 )  # fmt: skip
+LOOKED = 10_000  # files by whose kinds is told what may be meant
+KINDS = (".json", ".xml", ".csv", ".txt")  # of files in which most formats keep annotations
+NAMED = 3  # spoilt files; there may be more
 LISTS = (".yaml", ".yml")  # files that name their splits; any other, if it has but one, is that
 
 
@@ -163,9 +171,23 @@ def recognise(path: str | Path, format: str | None = None) -> tuple[Format, Path
             )
         if found:
             return found[0]
+    raise EyelineError(_not_known(path, formats))
+
+
+def _not_known(path: Path, formats: Sequence[Format]) -> str:
+    """In one line: what was looked for, of formats whose files are of the kind that is there."""
     kind = "annotations" if path.is_dir() else "a file"
-    looked = "; ".join(f"{f.TITLE} ({f.LAYOUT})" for f in formats)
-    raise EyelineError(f"{path}: not {kind} of a known format; looked for {looked}")
+    patterns = dict.fromkeys(pattern for f in formats for pattern in f.FILES if path.is_dir())
+    files = dict.fromkeys(file for pattern in patterns for file in sorted(path.glob(pattern)))
+    spoilt = [f"; {file}: {reason}" for file in files if (reason := broken(file))]
+    suffixes = Counter(file.suffix.lower() for file in islice(path.rglob("*"), LOOKED))
+    there = [suffix for suffix, _ in suffixes.most_common() if suffix in KINDS]
+    near = [
+        f for f in formats if len(formats) == 1 or any(suffix in f.LAYOUT for suffix in there[:1])
+    ]
+    looked = "; ".join(f"{f.TITLE} ({f.LAYOUT})" for f in near)
+    looked = looked or ", ".join(f.TITLE for f in formats)
+    return f"{path}: not {kind} of a known format; looked for {looked}{''.join(spoilt[:NAMED])}"
 
 
 def format_named(name: str) -> Format:
@@ -197,6 +219,8 @@ def split_of(path: Path, split: str, found: Format) -> str:
     if len(dated) == 1:
         return dated[0]
     there = f"there are: {', '.join(names)}" if names else f"there is none: {found.LAYOUT}"
+    spoilt = [fault for fault in strays(found, path) if fault.severity == "error"]
+    there += "".join(f"; {fault}" for fault in spoilt[:NAMED])
     raise EyelineError(
         f"{path}: no split {split!r}; " + (f"which of {', '.join(dated)}?" if dated else there)
     )

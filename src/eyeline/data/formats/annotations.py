@@ -230,9 +230,21 @@ def write_class_list(folder: Path, classes: Sequence[str]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises Fault where it is none."""
+    """The content of a JSON file. Raises Fault where it is none, or where a key is twice in an
+    object: of the two only the last would be seen."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            raise Fault("file", path, f"the key {twice!r} is twice in one object")
+        return found
+
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), object_pairs_hook=unique)
+    except Fault:  # which is a ValueError
+        raise
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}:{error.colno}"
         raise Fault("file", where, f"not valid JSON: {error.msg}") from None

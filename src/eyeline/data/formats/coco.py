@@ -29,6 +29,7 @@ from eyeline.ops.segmentations import check_segmentation, decode_masks
 NAME = "coco"
 TITLE = "COCO"
 LAYOUT = "annotations/instances_*.json, *.json or */_annotations.coco.json"
+FILES: tuple[str, ...] = ("*.json", "annotations/*.json", "*/_annotations.coco.json")
 HOLDS = frozenset(
     (
         "boxes",

@@ -44,6 +44,7 @@ from eyeline.data.images import SUFFIXES
 NAME = "csv"
 TITLE = "CSV"
 LAYOUT = "*.csv or */_annotations.csv with columns filename, class, xmin, ymin, xmax, ymax"
+FILES: tuple[str, ...] = ("*.csv", "*.tsv", "*/_annotations.csv")
 FLAGS = ("iscrowd", "difficult", "truncated", "occluded")
 HOLDS = frozenset(
     ("boxes", "crowd", "degrees", "sizes", "empty", "blanks", "folders", *SEPARATE, *FLAGS[1:])

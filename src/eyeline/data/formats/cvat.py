@@ -57,6 +57,7 @@ from eyeline.ops.segmentations import Segmentation, decode_masks
 NAME = "cvat"
 TITLE = "CVAT"
 LAYOUT = "annotations.xml and images/, there or in a folder for each split"
+FILES: tuple[str, ...] = ("*.xml", "*/*.xml")
 HOLDS = frozenset(
     (
         "polygons",
@@ -117,8 +118,10 @@ def read(
                     if element.tag in SHAPES:
                         shapes.append(_shape(element, f"{file}:{lines[element]}", size))
                         _count_attributes(element, unread)
-                    else:
+                    elif element.tag in UNREAD:
                         unread[f"{element.tag}(s)"] += 1
+                    else:
+                        raise Fault("field", where, f"there is no shape {short(element.tag)}")
                 if len(faults.found) > before:
                     broken.append(element.get("group_id"))
             objects = objects_of(whole(shapes, broken), labels, size)

@@ -63,6 +63,10 @@ def fitted(annotations: Annotations, holds: Collection[str]) -> tuple[Annotation
     lost: Counter[str] = Counter()
     records: list[Record] = []
     for record in annotations.records:
+        if record.keypoints is not None and "keypoints" not in holds:
+            # Before objects are left out, or become one with others.
+            lost["keypoints of {} object(s)"] += int(record.keypoints.any((1, 2)).sum())
+            record = replace(record, keypoints=None)
         record = _ignored(record, len(annotations.classes), holds, lost)
         record = _with_attributes(record, holds, lost)
         record = _outlined(record, holds, lost)
@@ -73,9 +77,6 @@ def fitted(annotations: Annotations, holds: Collection[str]) -> tuple[Annotation
             other = ~np.isclose(record.areas, of_boxes, rtol=1e-4, atol=1e-2)
             lost["{} annotated area(s), other than the box's"] += int(other.sum())
             record = replace(record, areas=None)
-        if record.keypoints is not None and "keypoints" not in holds:
-            lost["keypoints of {} object(s)"] += int(record.keypoints.any((1, 2)).sum())
-            record = replace(record, keypoints=None)
         if "sizes" not in holds:
             height, width = image_size(record.path)
             other = (height, width) != (record.height, record.width)

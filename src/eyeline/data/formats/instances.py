@@ -43,6 +43,7 @@ from eyeline.ops.segmentations import decode_masks, encode_rle
 NAME = "instances"
 TITLE = "instance masks"
 LAYOUT = "PNGImages/ and PedMasks/*_mask.png, or images/ and instances/*.png"
+FILES: tuple[str, ...] = ()
 HOLDS = frozenset(("masks", "objects", "sizes", "empty", "blanks"))
 FOLDERS = (("PNGImages", "PedMasks"), ("images", "instances"))
 TEXTS, LISTS = "Annotation", "ImageSets"

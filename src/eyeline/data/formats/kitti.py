@@ -37,6 +37,7 @@ from eyeline.errors import EyelineError
 NAME = "kitti"
 TITLE = "KITTI"
 LAYOUT = "image_2/ and label_2/*.txt, there or in training/"
+FILES: tuple[str, ...] = ()
 SOLID = ("height", "width", "length", "x", "y", "z", "rotation")  # fields 9-15
 ATTRIBUTES = ("alpha", *(f"3-D {name}" for name in SOLID))
 HOLDS = frozenset(

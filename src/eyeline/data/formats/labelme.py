@@ -3,9 +3,10 @@
 {"imagePath": "a.jpg", "imageHeight": 480, "imageWidth": 640, "imageData": null, "shapes": [
   {"label": "cat", "points": [[x, y], ...], "shape_type": "polygon", "group_id": null, ...}, ...]}
 
-Shapes of one label and one group_id are one object. A "rectangle" has two opposite corners, a
-"circle" its centre and a point on it, a "mask" the corners of its box, both within it, and a PNG
-of the pixels there, base64. The label "__ignore__" is no class.
+Shapes of one label and one group_id are one object. A "rectangle" has two opposite corners, or, as
+X-AnyLabeling writes them, all four, which may be turned; a "circle" its centre and a point on it, a
+"mask" the corners of its box, both within it, and a PNG of the pixels there, base64. The label
+"__ignore__" is no class.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from eyeline.data.formats.outlines import (
     whole,
 )
 from eyeline.data.formats.pictures import place_picture
+from eyeline.data.formats.strays import broken
 from eyeline.data.images import DAMAGED, SUFFIXES
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import Segmentation, decode_masks
@@ -55,6 +57,7 @@ from eyeline.ops.segmentations import Segmentation, decode_masks
 NAME = "labelme"
 TITLE = "LabelMe"
 LAYOUT = "a .json beside each picture, there or in the folders train, val ..."
+FILES: tuple[str, ...] = ("*.json", "*/*.json")
 HOLDS = frozenset(
     (
         "polygons",
@@ -72,6 +75,7 @@ HOLDS = frozenset(
 )
 KEYS = {"shapes", "imagePath", "imageData", "imageHeight", "imageWidth"}
 IGNORE = "__ignore__"
+OUTLINES = ("polygon", "rectangle", "oriented_rectangle", "rotation")  # the last X-AnyLabeling's
 UNREAD = ("point", "points", "line", "linestrip")
 FIRST = 20  # JSON files of a folder by which it is told
 
@@ -176,6 +180,12 @@ def _encoded(bitmap: np.ndarray) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
+def _is_upright(corners: list[list[float]]) -> bool:
+    """Two opposite corners, or four one after the other, no edge of which is turned."""
+    edges = zip(corners, [*corners[1:], corners[0]], strict=True)
+    return len(corners) == 2 or all((x1 == x2) != (y1 == y2) for (x1, y1), (x2, y2) in edges)
+
+
 def _decoded(text: Any, where: str, span: tuple[int, int]) -> np.ndarray:
     """The pixels (height, width), nearly as many as the mask's points span."""
     if not isinstance(text, str):
@@ -218,16 +228,17 @@ def _is_labelme(path: Path) -> bool:
 
 def _files(place: Path, unread: Counter[str]) -> list[Path]:
     """The JSON files of a folder but those that are another's: they have no picture of their name,
-    and do not look like LabelMe's."""
+    and do not look like LabelMe's. What is broken may be LabelMe's, and `read` will say so."""
     if place.is_file():
         return [place]
     there = {file.stem for file in place.iterdir() if file.suffix.lower() in SUFFIXES}
-    files = []
+    files: list[Path] = []
+    others: list[Path] = []
     for file in sorted(place.glob("*.json")):
-        if file.stem in there or _is_labelme(file):
-            files.append(file)
-        else:
-            unread["JSON file(s) of another kind"] += 1
+        own = file.stem in there or _is_labelme(file) or broken(file)
+        (files if own else others).append(file)
+    if others:
+        unread[f"JSON file(s) of another kind, the first {others[0].name}"] = len(others)
     return files
 
 
@@ -270,18 +281,20 @@ def _shape(shape: dict[str, Any], where: str, size: tuple[int, int]) -> Shape:
     if not isinstance(group, int | str | None):
         raise Fault("field", where, f"group_id should be a number, not {short(group)}")
     on = dict_of(flags, where, "flags")
-    attributes = {flag: float(bool(on.get(flag))) for flag in FLAGS}
+    # X-AnyLabeling has "difficult" beside the flags.
+    attributes = {flag: float(bool(on.get(flag)) or shape.get(flag) is True) for flag in FLAGS}
     kind = shape.get("shape_type") or "polygon"
-    needed = {"rectangle": 2, "circle": 2, "mask": 2}.get(str(kind))
+    needed = {"rectangle": (2, 4), "circle": (2,), "mask": (2,)}.get(str(kind))
     points = shape.get("points")
     if not isinstance(points, list) or not all(isinstance(p, list) and len(p) == 2 for p in points):
         raise Fault("field", where, f"points should be a list of [x, y], not {short(points)}")
-    if needed not in (None, len(points)):
-        raise Fault("field", where, f"a {kind} has {needed} points, not {len(points)}")
+    if needed and len(points) not in needed:
+        told = " or ".join(map(str, needed))
+        raise Fault("field", where, f"a {kind} has {told} points, not {len(points)}")
     values = numbers_of([value for point in points for value in point], where, "points")
     xs, ys = values[::2], values[1::2]
     segmentation: Segmentation = []
-    if kind == "rectangle":
+    if kind == "rectangle" and _is_upright(points):
         box = np.array([min(xs), min(ys), max(xs), max(ys)])
     elif kind == "mask":
         left, top, right, bottom = (round(value) for value in values)
@@ -291,7 +304,7 @@ def _shape(shape: dict[str, Any], where: str, size: tuple[int, int]) -> Shape:
         if kind == "circle":
             radius = math.dist(*zip(xs, ys, strict=True))
             segmentation = [ellipse(xs[0], ys[0], radius, radius)]
-        elif kind in ("polygon", "oriented_rectangle"):
+        elif kind in OUTLINES:
             segmentation = [polygon(xs, ys, where)]
         else:
             raise Fault("field", where, f"there is no shape_type {short(kind)}")

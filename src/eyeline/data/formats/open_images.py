@@ -40,6 +40,7 @@ from eyeline.data.images import SUFFIXES
 NAME = "openimages"
 TITLE = "Open Images"
 LAYOUT = "*-annotations-bbox.csv with ImageID, LabelName, XMin ..., and pictures in SPLIT/"
+FILES: tuple[str, ...] = ("*-annotations-bbox.csv", "annotations/*-annotations-bbox.csv")
 ENDING = "-annotations-bbox"
 SIDES = ("XMin", "YMin", "XMax", "YMax")
 COLUMNS = ("ImageID", "Source", "LabelName", "Confidence", "XMin", "XMax", "YMin", "YMax")

@@ -57,6 +57,7 @@ from eyeline.ops.segmentations import decode_masks, encode_rle
 NAME = "semantic"
 TITLE = "semantic masks"
 LAYOUT = "images/ and masks/*.png, or SPLIT/ and SPLITannot/*.png"
+FILES: tuple[str, ...] = ()
 HOLDS = frozenset(("masks", "regions", "sizes", "empty", "blanks", "folders"))
 FOLDERS = ("masks", "annotations", "labels")
 BEHIND = ("annot", "_labels", "_masks")  # CamVid's, and others' names of a split's masks

@@ -43,6 +43,7 @@ from eyeline.errors import EyelineError
 NAME = "via"
 TITLE = "VIA"
 LAYOUT = "via_*.json beside the pictures, there or in a folder for each split"
+FILES: tuple[str, ...] = ("*.json", "*/*.json")
 HOLDS = frozenset(("polygons", "digits", "empty", "blanks", "folders", *SEPARATE, *FLAGS))
 PREFERRED = ("class", "label", "category", "type", "name")  # of the region attributes
 ALONE = "object"  # the class where regions have no attributes

@@ -1,14 +1,23 @@
-"""Pascal VOC: Everingham et al., "The PASCAL Visual Object Classes Challenge", IJCV 2010."""
+"""Pascal VOC: Everingham et al., "The PASCAL Visual Object Classes Challenge", IJCV 2010.
+
+Annotations/*.xml, JPEGImages/ and ImageSets/Main/SPLIT.txt; or
+SPLIT/a.xml beside SPLIT/a.jpg, as Roboflow writes them, or both in the folder itself; or
+annotations/xmls/*.xml, images/ and annotations/SPLIT.txt, as in the Oxford-IIIT Pet Dataset (Parkhi
+et al., "Cats and Dogs", CVPR 2012), whose lists name pictures that have no XML: they are left out.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from os.path import isfile  # False for names that no file can have, where Path raises
 from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from eyeline.data.faults import STRICT, Fault, Faults
 from eyeline.data.formats.annotations import (
+    CLASS_LIST,
     Annotations,
     Object,
     Record,
@@ -19,19 +28,32 @@ from eyeline.data.formats.annotations import (
     with_classes,
     write_class_list,
 )
-from eyeline.data.formats.fields import FLAGS
+from eyeline.data.formats.fields import FLAGS, beginning
 from eyeline.data.formats.fitting import SEPARATE
 from eyeline.data.formats.markup import parse_xml, text_of
+from eyeline.data.formats.naming import USUAL
 from eyeline.data.formats.pictures import place_records
+from eyeline.data.formats.strays import broken
 from eyeline.data.images import SUFFIXES
 from eyeline.errors import EyelineError
 
 NAME = "voc"
 TITLE = "Pascal VOC"
-LAYOUT = "Annotations/*.xml, JPEGImages/, and ImageSets/Main/*.txt for its splits"
+LAYOUT = "Annotations/*.xml, JPEGImages/, ImageSets/Main/*.txt; or a .xml beside each picture"
+FILES: tuple[str, ...] = ()
 Parsed = tuple[Path, Element, dict[Element, int]]  # a file, its tree, its objects' lines
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 HOLDS = frozenset(("boxes", "sizes", "empty", "blanks", *SEPARATE, *FLAGS))
+FIRST = 20  # XML files of a folder by which it is told
+
+
+class Place(NamedTuple):
+    """Where a split lies."""
+
+    pictures: Path
+    files: Path  # the folder of the XML files
+    listed: Path | None = None  # a file with a stem a line; None: all
+    partial: bool = False  # are there listed pictures without an XML file?
 
 
 def read_voc(
@@ -40,7 +62,7 @@ def read_voc(
     """Read one split; objects marked difficult become iscrowd.
 
     Args:
-        root: the folder of Annotations/, JPEGImages/ and ImageSets/.
+        root: the folder of Annotations/, JPEGImages/ and ImageSets/, or of one of the other forms.
         split: a file of ImageSets/Main, without ".txt"; "train" for all where there is none.
         classes: names of the labels 0 .. K-1. By default those of classes.txt in `root`, which
             VOC itself does not have, or the sorted names found in a split that is for training
@@ -64,29 +86,33 @@ def read(
     one_based: bool = False,
 ) -> Annotations:
     """As `Format.read` says: the classes are those that `read_voc` takes by default."""
-    parsed = _parsed(path, split, faults)
+    places = _places(path)
+    if split not in places:
+        raise Fault("file", path, f"no split {split!r}; there are: {', '.join(places)}")
+    files, unread = _files(places[split])
+    parsed = _parsed(files, faults)
     found = _names(parsed)
     records = []
     for i, (file, tree, lines) in parsed.items():
         with faults:
-            picture = _picture(path, file, tree)
+            picture = _picture(places[split].pictures, file, tree)
             records.append(_record(picture, file, tree, lines, found, i, one_based, faults))
-    annotations = Annotations(found, records, f"{path}, {split}", unread=_unread(parsed))
+    annotations = Annotations(found, records, f"{path}, {split}", unread=unread + _unread(parsed))
     if classes is not None:
         return annotations
     if (listed := read_class_list(path)) is not None:
         return with_classes(annotations, listed, faults=faults)
-    if not split.startswith("train") and _split_path(path, "train").is_file():
+    if not split.startswith("train") and "train" in places:
         # What is wrong there is told when that split is read.
-        names = _names(_parsed(path, "train", Faults(faults.gather)))
+        names = _names(_parsed(_files(places["train"])[0], Faults(faults.gather)))
         return with_classes(annotations, names, faults=faults)
     return annotations
 
 
-def _parsed(path: Path, split: str, faults: Faults) -> dict[int, Parsed]:
-    """The XML files of a split, by their place in its list."""
+def _parsed(files: Sequence[tuple[str, Path]], faults: Faults) -> dict[int, Parsed]:
+    """The XML files, each with the place that names it, by their place in the list."""
     parsed = {}
-    for i, (where, file) in enumerate(_split_files(path, split)):
+    for i, (where, file) in enumerate(files):
         with faults:
             if not isfile(file):
                 raise Fault("file", where, f"{file} is not there")
@@ -96,7 +122,7 @@ def _parsed(path: Path, split: str, faults: Faults) -> dict[int, Parsed]:
 
 def _names(parsed: Mapping[int, Parsed]) -> list[str]:
     """Of all objects, sorted; an object without a name is told by `_record`."""
-    objects = [element for _, tree, _ in parsed.values() for element in tree.findall("object")]
+    objects = [element for _, tree, _ in parsed.values() for element in tree.iter("object")]
     return sorted({text_of(element, "name") for element in objects} - {""})
 
 
@@ -120,11 +146,18 @@ def read_voc_file(path: str | Path, picture: str | Path) -> Annotations:
 
 
 def splits(path: Path) -> list[str] | None:
-    if not ((path / "Annotations").is_dir() and (path / "JPEGImages").is_dir()):
-        return None
-    stems = _listed(path) or ["train"]
-    # Beside "train" stand VOC's lists for one class each, "cat_train".
-    return [stem for stem in stems if stem.rpartition("_")[2] not in stems or "_" not in stem]
+    return list(_places(path)) or None
+
+
+def annotation_of(root: Path, picture: Path) -> Path:
+    """The XML file of a picture. Raises EyelineError where there is none."""
+    folders = dict.fromkeys(place.files for place in _places(root).values())
+    files = [folder / f"{picture.stem}.xml" for folder in folders]
+    near = [file for file in files if file.is_file()]
+    beside = [file for file in near if file.parent.resolve() == picture.parent.resolve()]
+    for file in (*beside, *near):
+        return file
+    raise EyelineError(f"{files[0]}: no such file, the picture's annotation")
 
 
 def write(
@@ -164,34 +197,83 @@ def _xml(record: Record, name: str, classes: Sequence[str]) -> bytes:
 
 def _unread(parsed: Mapping[int, Parsed]) -> list[str]:
     """What only some people want of VOC."""
-    objects = [o for _, tree, _ in parsed.values() for o in tree.findall("object")]
+    objects = [o for _, tree, _ in parsed.values() for o in tree.iter("object")]
     parts = sum(len(o.findall("part")) for o in objects)
     poses = sum(text_of(o, "pose") not in ("", "Unspecified") for o in objects)
     found = {"parts of objects": parts, "poses": poses}
     return [f"{number} {what}" for what, number in found.items() if number]
 
 
-def _listed(root: Path) -> list[str]:
-    """The lists of ImageSets/Main; some tools write none, then all is "train"."""
-    return sorted(file.stem for file in _split_path(root, "").parent.glob("*.txt"))
+def _places(path: Path) -> dict[str, Place]:
+    """Where the splits lie; {} of other folders, and of files."""
+    if _is_voc_folder(path):
+        pictures, files = path / "JPEGImages", path / "Annotations"
+        lists = {file.stem: file for file in sorted(_split_path(path, "").parent.glob("*.txt"))}
+        # Beside "train" stand VOC's lists for one class each, "cat_train".
+        own = {s: f for s, f in lists.items() if s.rpartition("_")[2] not in lists or "_" not in s}
+        places = {stem: Place(pictures, files, listed) for stem, listed in own.items()}
+        return places or {"train": Place(pictures, files)}
+    pictures, files = path / "images", path / "annotations" / "xmls"
+    if pictures.is_dir() and files.is_dir():
+        lists = {split: files.parent / f"{split}.txt" for split in ("trainval", "test")}
+        places = {s: Place(pictures, files, f, True) for s, f in lists.items() if f.is_file()}
+        return {split: place for split, place in places.items() if _has_any(place)}
+    if _is_flat(path):
+        return {"train": Place(path, path)}
+    inside = {folder.name: Place(folder, folder) for folder in path.glob("*/") if _is_flat(folder)}
+    listed = (path / CLASS_LIST).is_file()
+    return inside if listed or any(name.startswith(USUAL) for name in inside) else {}
+
+
+def _has_any(place: Place) -> bool:
+    """Has a listed picture an XML file?"""
+    try:
+        return bool(_files(place)[0])
+    except Fault:  # which `read` will tell
+        return True
+
+
+def _is_voc_folder(path: Path) -> bool:
+    return (path / "Annotations").is_dir() and (path / "JPEGImages").is_dir()
+
+
+def _is_flat(folder: Path) -> bool:
+    """Are there XML files of this format beside pictures of their names?"""
+    files = [file for file in sorted(folder.glob("*.xml"))[:FIRST] if _is_annotation(file)]
+    return any(isfile(file.with_suffix(suffix)) for file in files for suffix in SUFFIXES)
+
+
+def _is_annotation(file: Path) -> bool:
+    """By the root element; CVAT's is <annotations>."""
+    return re.search(rb"<annotation[\s>]", beginning(file)) is not None
 
 
 def _split_path(root: Path, split: str) -> Path:
     return root / "ImageSets" / "Main" / f"{split}.txt"
 
 
-def _split_files(root: Path, split: str) -> list[tuple[str, Path]]:
-    """The XML files of a split, each with the place where it is listed."""
-    path = _split_path(root, split)
-    if split == "train" and not _listed(root):
-        return [(str(file), file) for file in sorted((root / "Annotations").glob("*.xml"))]
-    if not path.is_file():
-        raise Fault("file", root, f"no split {split!r}; there is no {path}")
-    files = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if name := line.strip():
-            files.append((f"{path}:{number}", root / "Annotations" / f"{name}.xml"))
-    return files
+def _files(place: Place) -> tuple[list[tuple[str, Path]], list[str]]:
+    """The XML files of a split, each with the place that names it; and in words what is left."""
+    if place.listed is None:
+        files = sorted(place.files.glob("*.xml"))
+        own = files
+        if place.files == place.pictures:  # where something else may lie, too
+            there = {p.stem for p in place.pictures.iterdir() if p.suffix.lower() in SUFFIXES}
+            own = [f for f in files if f.stem in there or _is_annotation(f) or broken(f)]
+        other = sorted({file.name for file in files} - {file.name for file in own})
+        words = [f"{len(other)} XML file(s) of another kind, the first {other[0]}"] if other else []
+        return [(str(file), file) for file in own], words
+    found, lacking = [], 0
+    for number, line in enumerate(read_text(place.listed).splitlines(), 1):
+        name = line.split(" ")[0] if place.partial else line.strip()
+        if not name:
+            continue
+        file = place.files / f"{name}.xml"
+        if place.partial and not isfile(file):
+            lacking += 1
+        else:
+            found.append((f"{place.listed}:{number}", file))
+    return found, [f"{lacking} listed picture(s) without an XML file"] if lacking else []
 
 
 def _record(
@@ -205,7 +287,7 @@ def _record(
     faults: Faults,
 ) -> Record:
     objects = []
-    for element in tree.findall("object"):
+    for element in tree.iter("object"):
         with faults:
             objects.append(_object(element, f"{path}:{lines[element]}", classes, one_based))
     height, width = (_integer(text_of(tree, f"size/{side}")) for side in ("height", "width"))
@@ -227,9 +309,9 @@ def _object(element: Element, where: str, classes: list[str], one_based: bool) -
     return Object(where, classes.index(name), box, iscrowd=flags["difficult"] > 0, attributes=flags)
 
 
-def _picture(root: Path, file: Path, tree: Element) -> Path:
+def _picture(folder: Path, file: Path, tree: Element) -> Path:
     """The picture of the XML's name; only where there is none, the one that the XML names."""
-    folder, stem, filename = root / "JPEGImages", file.stem, text_of(tree, "filename")
+    stem, filename = file.stem, text_of(tree, "filename")
     for name in (*(stem + s for s in (".jpg", *sorted(SUFFIXES))), f"{stem}.JPG", filename):
         if name and isfile(folder / name):
             return folder / name

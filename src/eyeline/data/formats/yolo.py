@@ -42,6 +42,7 @@ from eyeline.ops.segmentations import Segmentation
 NAME = "yolo"
 TITLE = "YOLO"
 LAYOUT = "data.yaml with names and train, or images/ and labels/*.txt"
+FILES: tuple[str, ...] = ()
 HOLDS = frozenset(("polygons", "empty", "blanks", "folders", *SEPARATE))
 
 FARTHEST = 10.0  # a coordinate beyond it is in pixels, not relative

@@ -1,6 +1,7 @@
 """Fetch a public data set: download, compare with its checksum, unpack, move into place whole.
 
-All of it goes on in FOLDER/.eyeline, where record.json lists what has been fetched.
+All of it goes on in FOLDER/.eyeline, where record.json lists what has been fetched, and where one
+process at a time is at work.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from eyeline.data.public.archives import SUFFIXES, unpack
 from eyeline.data.public.sets import Archive, PublicSet
 from eyeline.errors import EyelineError
 from eyeline.files import write_whole
+from eyeline.locking import FileLock
 
 WORK = ".eyeline"
 Record = dict[str, dict[str, Any]]  # archive's name -> size, sha256, source
@@ -44,7 +46,8 @@ def get(
 
     Raises:
         EyelineError: a part is not known, the disk too small, no mirror has the file, it is not
-            the one that it should be, or a file in the way is another.
+            the one that it should be, a file in the way is another, or another process fetches
+            into the same folder.
     """
     for part in parts:
         if part not in public.parts:
@@ -54,25 +57,38 @@ def get(
     folder = public.folder if folder is None else folder.expanduser()
     if folder.exists() and not folder.is_dir():
         raise EyelineError(f"{folder} is no folder; choose another with --folder")
+    wanted = [archive for archive in public.archives if not parts or archive.part in parts]
+    missing = [archive for archive in wanted if _lacking(archive, folder)]
     record = read_record(folder)
-    missing = []
-    for archive in public.archives:
-        if parts and archive.part not in parts:
-            continue
-        if _lacking(archive, folder):
-            missing.append(archive)
-        elif archive.name in record:
-            say(f"{archive.name}: there already")
-        else:
-            say(f"{archive.name}: there already by the number of its files; not compared")
+    for archive in wanted:
+        if archive not in missing:
+            known = "" if archive.name in record else " by the number of its files; not compared"
+            say(f"{archive.name}: there already{known}")
     local = source is not None and "://" not in source
     _check_space(missing, folder, beside=not local)
-    for archive in missing:
-        _get_archive(archive, folder, source, local, record, say)
+    for archive in missing if local else []:
+        if not (Path(source or "").expanduser() / archive.name).is_file():
+            raise EyelineError(f"no {archive.name} in {source}")
+    if missing:
+        with folder_lock(folder):
+            record = read_record(folder)  # of what another has fetched in between, too
+            for archive in missing:
+                if _lacking(archive, folder):
+                    _get_archive(archive, folder, source, local, record, say)
     home = folder / public.home
     if public.classes and home.is_dir() and not (home / CLASS_LIST).exists():
         write_class_list(home, public.classes)
     return home
+
+
+def folder_lock(folder: Path) -> FileLock:
+    """Of a folder into which a set is fetched."""
+    return FileLock(
+        folder / WORK / "lock",
+        f"{folder}: {{holder}} is fetching into it; wait until it is done, then the same command "
+        "goes on from there",
+        threads=True,
+    )
 
 
 def read_record(folder: Path) -> Record:
@@ -106,8 +122,6 @@ def _get_archive(
     file = work / archive.name
     if local:
         file = Path(source or "").expanduser() / archive.name
-        if not file.is_file():
-            raise EyelineError(f"no {archive.name} in {source}")
         check(file)
     elif file.is_file():  # stopped after the download
         check(file)

@@ -44,6 +44,7 @@ class PublicSet:
     archives: tuple[Archive, ...]
     home: str = "."  # what `eyeline data check` opens, below that folder
     classes: tuple[str, ...] = ()  # names that its archives lack: they go to classes.txt there
+    opens: str = ""  # what of it is opened, and how, where that is not all
 
     @property
     def parts(self) -> list[str]:
@@ -227,6 +228,8 @@ _ALL = (
                   "67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d",
                   {"images/*.jpg": 7349}),
         ),
+        opens="it is opened as Pascal VOC: split trainval, boxes of the heads of cats and dogs; of "
+              "the masks in annotations/trimaps see Public data sets in the documentation",
     ),
     PublicSet(
         "mnist", "MNIST", "70,000 handwritten digits, 28x28", "CC BY-SA 3.0", "MNIST_ROOT",

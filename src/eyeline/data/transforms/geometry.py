@@ -225,7 +225,11 @@ def resized_target(target: Target, old: tuple[int, int], new: tuple[int, int]) -
     before, after = (target["boxes"].new_tensor([w, h] * 2) for h, w in (old, new))
     target = target | {"boxes": target["boxes"] * after / before}  # so borders stay exact
     if "masks" in target:
-        target["masks"] = resize_masks(target["masks"], new)
+        # Enlarged as the picture is; where it shrinks, thin objects would vanish so.
+        larger = new[0] >= old[0] and new[1] >= old[1]
+        target["masks"] = resize_masks(
+            target["masks"], new, "bilinear" if larger else "nearest-exact"
+        )
     if "keypoints" in target:
         points = target["keypoints"]
         target["keypoints"] = moved(points, points[..., :2] * after[:2] / before[:2])

@@ -66,7 +66,11 @@ function buildRegions(view, cuts, maps) {
 
   function show() {
     const region = cuts[cut].regions[chosen];
-    if (!region) return;
+    if (!region) {
+      for (const scene of [...tiles, ...scenes]) scene.redraw();
+      replace(said, el("p", { className: "note", textContent: "No region was cut out for this." }));
+      return;
+    }
     const { cell, box, top, bottom, left: lefts, right: rights } = region;
     const outer = [Math.min(box[0], lefts[0] * cell), Math.min(box[1], top[0] * cell),
       Math.max(box[2], rights.at(-1) * cell), Math.max(box[3], bottom.at(-1) * cell)];
@@ -99,6 +103,7 @@ function buildRegions(view, cuts, maps) {
 
   function drawMap(context) {
     const region = cuts[cut].regions[chosen];
+    if (!region) return;
     const map = DATA.features.findIndex((f) => f.group === cuts[cut].group
       && f.name === cuts[cut].levels[region.level]);
     const [, high, wide] = DATA.features[map].shape;

@@ -23,6 +23,7 @@ STYLE = """
 .paths path.run.first { stroke: var(--c1); stroke-width: 3; }
 .paths path.run.pruned { stroke-dasharray: 3 4; }
 .paths text, .dots text { fill: var(--soft); font-size: 13px; }
+.paths text { paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }
 .paths .head, .dots .head { fill: var(--ink); font-weight: 600; }
 .paths .mid, .dots .mid { text-anchor: middle; }
 .paths .end, .dots .end { text-anchor: end; }
@@ -30,6 +31,7 @@ STYLE = """
 .dots circle { fill: var(--c0); stroke: var(--paper); stroke-width: 1.5; }
 .dots circle.first { fill: var(--c1); }
 .dots circle.pruned { fill: var(--paper); stroke: var(--c0); }
+.classes td { white-space: nowrap; }
 .state { color: var(--soft); }
 .values { overflow-wrap: anywhere; margin-top: 1rem; }
 """
@@ -202,7 +204,7 @@ def _paths(plan: Plan, drawn: Sequence[Result]) -> str:
             parts.append(f'<text x="{side}" y="{at_y + 4:.1f}"{anchor}>{escape(mark)}</text>')
     return (
         f'<svg viewBox="0 0 {width} {height}" role="img" '
-        f'style="min-width:{width * 0.72:.0f}px;max-width:{width * 1.2:.0f}px" '
+        f'style="min-width:{width * 0.9:.0f}px;max-width:{width * 1.2:.0f}px" '
         f'aria-label="Values and {escape(plan.metric)} of each trial">{"".join(parts)}</svg>'
     )
 
@@ -217,9 +219,10 @@ def _dots(plan: Plan, drawn: Sequence[Result], key: Range) -> str:
         parts.append(f'<path class="grid" d="M{left} {at:.1f}H{right}"/>')
         parts.append(f'<text class="end" x="{left - 6}" y="{at + 4:.1f}">{mark}</text>')
     shown = across.marks if len(across.marks) < 6 else across.marks[:: len(across.marks) // 4]
+    letters = (right - left) // (7 * len(shown))  # that have room; a letter is 7 wide
     for x, mark in shown:
-        at = left + x * (right - left)
-        parts.append(f'<text class="mid" x="{at:.1f}" y="{bottom + 18}">{escape(mark)}</text>')
+        at, mark = left + x * (right - left), escape(_cut(mark, max(letters, 5)))
+        parts.append(f'<text class="mid" x="{at:.1f}" y="{bottom + 18}">{mark}</text>')
     for i, one in reversed(list(enumerate(drawn))):
         x = left + across(one.values[key.key]) * (right - left)
         y = bottom - up(one.value) * (bottom - top)

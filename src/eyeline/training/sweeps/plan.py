@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import islice, product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from torch import nn
 
 from eyeline.errors import EyelineError
 from eyeline.metrics.detection import COCO_NUMBERS
-from eyeline.registry import create_model
+from eyeline.registry import create_model, find_entry
 from eyeline.training.loop import MASK_NUMBERS
 from eyeline.training.recipe import (
     Count,
@@ -29,7 +28,8 @@ from eyeline.training.recipe import (
     save_yaml,
     set_key,
 )
-from eyeline.training.sweeps.ranges import Range, flat_ranges, is_range, read_range
+from eyeline.training.resuming import flat
+from eyeline.training.sweeps.ranges import Range, is_range, read_range
 
 TRIALS = 20
 METRICS = (*COCO_NUMBERS, "AP_11point", "AP_every_point", "loss", *MASK_NUMBERS)
@@ -82,6 +82,11 @@ class Plan:
         ends = [max(r.ends()) for r in self.ranges if r.key == "epochs"]
         return int(*ends) if ends else self.recipe.epochs
 
+    @property
+    def warmup(self) -> int:
+        """Epochs in which no trial is ended."""
+        return self.epochs // 5 if self.sweep.warmup is None else self.sweep.warmup
+
     def grid_size(self) -> int | None:
         """Of a grid."""
         if self.sweep.sampler != "grid":
@@ -90,9 +95,12 @@ class Plan:
 
     def grid(self, number: int) -> dict[str, Any]:
         """The values of a grid's trial, in order; the last key changes first."""
-        every = product(*(r.values() or () for r in self.ranges))
-        values = next(islice(every, number, None))
-        return {r.key: value for r, value in zip(self.ranges, values, strict=True)}
+        values = {}
+        for one in reversed(self.ranges):
+            every = one.values() or ()
+            number, i = divmod(number, len(every))
+            values[one.key] = every[i]
+        return {r.key: values[r.key] for r in self.ranges}
 
     def recipe_of(self, values: Mapping[str, Any], out: Path | None = None) -> Recipe:
         """The recipe with values of the ranges' keys. Raises EyelineError: they do not fit."""
@@ -135,33 +143,34 @@ def load_sweep(source: str | Path | Mapping[str, Any], **options: Any) -> Sweep:
         raise EyelineError(where + explain(path, first, Sweep)) from error
 
 
-def make_plan(sweep: Sweep, settings: Sequence[str] = (), default: Path | None = None) -> Plan:
+def make_plan(sweep: Sweep, settings: Sequence[str] = ()) -> Plan:
     """Check a sweep against its recipe, the values of its ranges and its metric.
 
     Args:
-        settings: "key=value" of the command line: a range is searched too, anything else is fixed.
+        settings: "key=value" of the command line, over the sweep's own keys: a range is searched,
+            anything else is the same in all trials.
 
     Raises:
         EyelineError: an unknown key, with the nearest; an empty range; a value that the recipe or
             the model does not take; a metric that is never measured; no validation data.
     """
-    searched = [s for s in settings if is_range(s.partition("=")[2])]
-    written = flat_ranges(sweep.search) | {
-        key: text for key, _, text in (s.partition("=") for s in searched)
-    }
+    fixed = [s for s in settings if not is_range(s.partition("=")[2])]
+    said = {s.partition("=")[0] for s in fixed}
+    written = {key: text for key, text in flat(sweep.search).items() if key not in said}
+    written |= dict(s.split("=", 1) for s in settings if s not in fixed)
     if not written:
         raise EyelineError("nothing to search: give search: a key, such as optimizer.lr")
-    recipe = load_recipe(sweep.recipe, [s for s in settings if s not in searched])
+    recipe = load_recipe(sweep.recipe, fixed)
     whole = recipe.model_dump()
-    for key, value in sweep.fixed.items():
+    for key, value in flat(sweep.fixed).items():
         set_key(whole, key, value, "fixed: ")
-    for setting in settings:  # which win
-        key, _, text = setting.partition("=")
-        if setting not in searched and key in sweep.fixed:
-            set_key(whole, key, parse_yaml(text, key))
+    for key, _, text in (s.partition("=") for s in fixed):  # once more, over those of the file
+        set_key(whole, key, parse_yaml(text, key))
     if sweep.metric is not None:
         set_key(whole, "eval.metric", sweep.metric)
     recipe = _said("fixed: ", whole)
+    if recipe.model:
+        find_entry(recipe.model.name)  # raises EyelineError
     ranges = tuple(read_range(key, text, "search: ") for key, text in written.items())
     plan = Plan(sweep, recipe, ranges)
     _check_measured(plan)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -40,12 +40,12 @@ class Range:
         """The choices by their text: a sampler knows texts alone."""
         return {label(choice): choice for choice in self.choices}
 
-    def values(self) -> list[Any] | None:
+    def values(self) -> Sequence[Any] | None:
         """All of them, where they can be counted."""
         if self.kind == "choice":
-            return list(self.choices)
+            return self.choices
         if self.kind == "int":
-            return list(range(int(self.low), int(self.high) + 1, int(self.step or 1)))
+            return range(int(self.low), int(self.high) + 1, int(self.step or 1))
         if self.step is None:
             return None
         count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
@@ -53,8 +53,10 @@ class Range:
 
     def ends(self) -> list[Any]:
         """Values that stand for all when they are checked: every choice, or both ends."""
-        whole = int if self.kind == "int" else float
-        return list(self.choices) or [whole(self.low), whole(self.high)]
+        if self.choices:
+            return list(self.choices)
+        every = self.values() or [self.low, self.high]
+        return [every[0], every[-1]]
 
     def suggest(self, trial: Any) -> Any:
         """The value that a trial of Optuna's has here."""
@@ -152,14 +154,3 @@ def _numbers(key: str, kind: str, values: list[Any], where: str) -> Range:
     if kind == "int":
         return Range(key, kind, low, high, step)
     return Range(key, kind, float(low), float(high), None if step is None else float(step))
-
-
-def flat_ranges(search: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """What is written for each dotted key; sections may be nested."""
-    found: dict[str, Any] = {}
-    for key, written in search.items():
-        if isinstance(written, Mapping):
-            found |= flat_ranges(written, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = written
-    return found

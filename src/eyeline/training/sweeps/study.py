@@ -29,7 +29,8 @@ from eyeline.evaluation.html import counted
 from eyeline.files import write_whole
 from eyeline.training.loop import Metrics, train_recipe
 from eyeline.training.recipe import Recipe
-from eyeline.training.saving import PREVIOUS, STATE, last_position
+from eyeline.training.saving import Position, last_position
+from eyeline.training.states import PREVIOUS, STATE
 from eyeline.training.sweeps.plan import Plan, load_sweep, make_plan
 from eyeline.training.sweeps.ranges import label
 from eyeline.training.sweeps.results import Result, best_of, save_results, text
@@ -48,6 +49,7 @@ class Claimed:
     lock: Any
     values: dict[str, Any]  # by the recipe's keys
     broken: bool  # begun by a process that has ended since
+    at: Position | None  # of one that is broken: what it had saved
 
     @property
     def number(self) -> int:
@@ -109,12 +111,15 @@ class Study:
                 self._run(claimed)
             finally:
                 claimed.lock.release()
-            with self.lock:
-                results = self.results()
-                save_results(self.folder, self.plan, results, self.importance())
-                self._drop_weights(results)
-            self._check_some_succeed(results)
-        return self.results()
+            self._check_some_succeed(self._save())
+        return self._save()  # of trials that were given up, too
+
+    def _save(self) -> list[Result]:
+        with self.lock:
+            results = self.results()
+            save_results(self.folder, self.plan, results, self.importance())
+            self._drop_weights(results)
+        return results
 
     def results(self) -> list[Result]:
         """Of all trials so far, by their numbers."""
@@ -142,26 +147,28 @@ class Study:
             running = self.optuna.trial.TrialState.RUNNING
             for frozen in (t for t in trials if t.state == running):
                 lock = self._lock_of(frozen.number)
-                if lock is not None and not self._gave_up(frozen):
-                    self.study.sampler = self._sampler(frozen.number)
-                    return self._claimed(self._again(frozen), lock, broken=True)
+                if lock is None:  # another process trains it
+                    continue
+                at = last_position(self._out(frozen.number))
+                if self._gave_up(frozen, at):
+                    lock.release()
+                    continue
+                self.study.sampler = self._sampler(frozen.number)
+                trial = self._again(frozen)
+                return Claimed(trial, lock, self._values(trial), broken=True, at=at)
             number = len(trials)
             if number >= self.plan.trials:
                 return None
             self.study.sampler = self._sampler(number)
-            if self.plan.sweep.sampler == "grid":
-                values = self.plan.grid(number)
-                chosen = {r.key for r in self.plan.ranges if r.choices}
-                self.study.enqueue_trial(
-                    {key: label(v) if key in chosen else v for key, v in values.items()}
-                )
             lock = self._lock_of(number)
             trial = self.study.ask()
-            return self._claimed(trial, lock, broken=False)
+            return Claimed(trial, lock, self._values(trial), broken=False, at=None)
 
-    def _claimed(self, trial: Any, lock: Any, broken: bool) -> Claimed:
-        values = {r.key: r.suggest(trial) for r in self.plan.ranges}
-        return Claimed(trial, lock, values, broken)
+    def _values(self, trial: Any) -> dict[str, Any]:
+        return {r.key: r.suggest(trial) for r in self.plan.ranges}
+
+    def _out(self, number: int) -> Path:
+        return self.folder / TRIALS / str(number)
 
     def _again(self, frozen: Any) -> Any:
         """A trial of a process that has ended, as Optuna gave it out."""
@@ -176,10 +183,10 @@ class Study:
             return None
         return lock
 
-    def _gave_up(self, frozen: Any) -> bool:
+    def _gave_up(self, frozen: Any, at: Position | None) -> bool:
         """Counts a trial as failed that has ended its process twice in the same epoch."""
         begun = frozen.user_attrs.get("begun", [])
-        if begun[-2:] != [len(frozen.intermediate_values)] * 2:
+        if begun[-2:] != [_epochs_done(at)] * 2:
             return False
         error = "has ended its process twice in the same epoch (no memory left?)"
         self._again(frozen).set_user_attr("error", error)
@@ -194,37 +201,43 @@ class Study:
         if self.plan.sweep.sampler == "tpe":  # which draws at random at first
             startup = max(2, min(10, self.plan.trials // 3))
             return samplers.TPESampler(seed=seed % 2**32, n_startup_trials=startup)
-        return samplers.RandomSampler(seed=seed % 2**32)
+        drawn = samplers.RandomSampler(seed=seed % 2**32)
+        if self.plan.sweep.sampler == "random":
+            return drawn
+        values = self.plan.grid(number)
+        fixed = {
+            r.key: label(values[r.key]) if r.choices else values[r.key] for r in self.plan.ranges
+        }
+        return samplers.PartialFixedSampler(fixed, drawn)
 
     def _pruner(self) -> Any:
-        pruners, epochs, sweep = self.optuna.pruners, self.plan.epochs, self.plan.sweep
-        warmup = epochs // 5 if sweep.warmup is None else sweep.warmup
-        if sweep.pruner == "median":
-            startup = max(3, min(5, self.plan.trials // 4))
-            return pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup + 1)
-        if sweep.pruner == "hyperband":
-            return pruners.HyperbandPruner(min(warmup + 1, epochs), max_resource=epochs)
+        pruners, plan = self.optuna.pruners, self.plan
+        if plan.sweep.pruner == "median":
+            startup = max(3, min(5, plan.trials // 4))
+            return pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=plan.warmup + 1)
+        if plan.sweep.pruner == "hyperband":
+            first = min(plan.warmup + 1, plan.epochs)
+            return pruners.HyperbandPruner(first, max_resource=plan.epochs)
         return pruners.NopPruner()
 
     # One trial
 
     def _run(self, claimed: Claimed) -> None:
         trial, number = claimed.trial, claimed.number
-        out = self.folder / TRIALS / str(number)
+        out = self._out(number)
         resume = claimed.broken and (out / "recipe.yaml").is_file()
         told = "  ".join(f"{key}={text(value)}" for key, value in claimed.values.items())
         again = " goes on" if resume else " begins anew" if claimed.broken else ""
         print(f"trial {number}{again}, {number + 1} of {self.plan.trials}: {told}", flush=True)
         begun = trial.user_attrs.get("begun", [])
         before = trial.user_attrs.get("seconds", 0.0)
-        reported = len(self.study.get_trials(deepcopy=False)[number].intermediate_values)
-        trial.set_user_attr("begun", [*begun, reported])
+        trial.set_user_attr("begun", [*begun, _epochs_done(claimed.at)])
         started, error = time.monotonic(), ""
         state = self.optuna.trial.TrialState
         best: float | None = None
         try:
             best = self._best(claimed, self.plan.recipe_of(claimed.values, out), resume)
-            if best is None and not _is_pruned(trial):
+            if not (_is_pruned(trial) or _is_number(best)):
                 error = f"{self.plan.metric} was never a number"
         except (KeyboardInterrupt, SystemExit):
             trial.set_user_attr("begun", begun)  # it was asked to stop
@@ -254,8 +267,7 @@ class Study:
 
     def _best(self, claimed: Claimed, recipe: Recipe, resume: bool) -> float | None:
         """Train the trial, or what is left of it; the best value of the metric."""
-        folder = Path(str(recipe.out))
-        at = last_position(folder) if resume else None
+        folder, at = Path(str(recipe.out)), claimed.at
         if at is not None and (at.stopped or at.epoch >= recipe.epochs):
             return at.best  # it had ended, only nobody was told
         if recipe.model and (folder / MODEL_FILE).is_file():  # the file may be another by now
@@ -268,7 +280,7 @@ class Study:
     def _on_epoch(self, trial: Any, epochs: int, epoch: int, metrics: Metrics) -> bool:
         """Tell the value of an epoch; True: the trial is not worth going on with."""
         value = metrics.get(self.plan.metric)
-        if value is None or math.isnan(value):
+        if not _is_number(value):
             return False
         now = self.study.get_trials(deepcopy=False)[trial.number]
         if epoch not in now.intermediate_values:  # as it is where the epoch is done once more
@@ -293,7 +305,7 @@ class Study:
             number=trial.number, state=trial.state.name.lower().replace("fail", "failed"),
             value=value, values=values, per_epoch=per_epoch,
             seconds=float(trial.user_attrs.get("seconds", 0.0)),
-            folder=str(self.folder / TRIALS / str(trial.number)),
+            folder=str(self._out(trial.number)),
             error=trial.user_attrs.get("error", ""),
         )  # fmt: skip
 
@@ -366,6 +378,14 @@ def _mend(journal: Path) -> None:
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content:
         write_whole(journal, partial(Path.write_bytes, data=whole))
+
+
+def _epochs_done(at: Position | None) -> int:
+    return 0 if at is None else at.epoch
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _is_pruned(trial: Any) -> bool:

@@ -1,5 +1,5 @@
 """The same sweep for Weights & Biases: its server chooses the values, its agents start
-`eyeline train RECIPE key=value ...`."""
+`eyeline train RECIPE log.wandb=PROJECT key=value ...`."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ def wandb_config(plan: Plan, recipe: str, project: str) -> dict[str, Any]:
     config: dict[str, Any] = {"project": name, **({"entity": entity} if entity else {})}
     goal = "minimize" if plan.lower_is_better else "maximize"
     config |= {
+        "program": "eyeline",
         "method": METHODS[plan.sweep.sampler],
         "metric": {"name": LOGGED + plan.metric, "goal": goal},
         "run_cap": plan.trials,
         "parameters": {r.key: _parameter(r) for r in plan.ranges},
         "command": [
-            "${env}", "eyeline", "train", recipe, f"log.wandb={label(project)}",
+            "${env}", "${program}", "train", recipe, f"log.wandb={label(project)}",
             "${args_no_hyphens}",
         ],
     }  # fmt: skip
     if plan.sweep.pruner != "none":  # which is Hyperband there, counted in evaluations
-        warmup = plan.epochs // 5 if plan.sweep.warmup is None else plan.sweep.warmup
-        config["early_terminate"] = {"type": "hyperband", "min_iter": max(1, warmup), "eta": 3}
+        first = plan.warmup // plan.recipe.eval.every
+        config["early_terminate"] = {"type": "hyperband", "min_iter": max(1, first), "eta": 3}
     return config
 
 
