@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from eyeline.checkpoints import load_weights, read
-from eyeline.checkpoints.torchvision import COCO_SLOTS, RESNETS
+from eyeline.checkpoints.renaming import RESNETS
+from eyeline.checkpoints.torchvision import COCO_SLOTS
 from eyeline.errors import EyelineError
 from eyeline.nn.backbones.resnet import VARIANTS, ResNet
 from eyeline.registry import create_model

@@ -28,6 +28,7 @@ SECTIONS = (
     "attention",
 )  # fmt: skip
 DETECTORS = list_models("detection")
+MASKED = ("mask_rcnn", "cascade_mask_rcnn")
 PICTURE = "000000087038.jpg"  # has a crowd
 
 
@@ -73,8 +74,8 @@ def test_every_section_is_there_or_says_why_not(pages: dict[str, str], name: str
             assert '<div class="view"></div>' in part[0], section
     one_stage = name.startswith(("refinedet", "retinanet", "ssd", "yolo"))
     assert ("regions" in reasons) == one_stage
-    assert ("steps" in reasons) == (not name.startswith("refinedet"))
-    assert ("masks" in reasons) == (name != "mask_rcnn")
+    assert ("steps" in reasons) == (not name.startswith(("cascade", "refinedet")))
+    assert ("masks" in reasons) == (name not in MASKED)
     assert ("mining" in reasons) == (not name.startswith(("refinedet", "ssd")))
     assert all(len(reason.split()) > 5 for reason in reasons.values())
 
@@ -160,13 +161,32 @@ def test_masks_are_those_of_the_network(xrays: dict[str, XRay], pages: dict[str,
     assert [mask.get("pixels", 0) for mask in masks["masks"]] == pixels
 
 
+def test_a_cascade_s_boxes_stage_by_stage(xrays: dict[str, XRay], pages: dict[str, str]) -> None:
+    """From the proposal to the detection; every box is what its stage made of the one before."""
+    x, data = xrays["cascade_rcnn"], data_of(pages["cascade_rcnn"])["stages"]
+    assert data["titles"] == ["proposal", "after stage 1", "after stage 2", "after stage 3"]
+    assert len(data["detections"]) == len(x.prediction["boxes"]) > 0
+    names = [stage.name for stage in x.stages]
+    second = names.index("boxes after stage 2, sec. 4.1")
+    for d, one in enumerate(data["detections"]):
+        rows = x.rows(d)
+        expected = x.stages[second].boxes[rows[second]].tolist()
+        assert one["boxes"][2] == pytest.approx(expected, abs=0.01)
+        final = x.to_network(x.prediction["boxes"][d][None])[0].tolist()
+        assert one["boxes"][3] == pytest.approx(final, abs=0.02)
+        assert one["scores"][0] is None and 0 <= one["scores"][1] <= 1
+        assert one["scores"][3] == pytest.approx(float(x.prediction["scores"][d]), abs=1e-3)
+        assert len(one["iou"]) == 4 and all(0 <= iou <= 1 for iou in one["iou"])
+    assert 'id="stages"' not in pages["faster_rcnn"]
+
+
 @pytest.mark.parametrize("name", DETECTORS)
 def test_maps_of_attention(xrays: dict[str, XRay], pages: dict[str, str], name: str) -> None:
     """Of two detections, of each one's mask, and of all detected classes, by every method at two
     layers."""
     x, maps = xrays[name], data_of(pages[name])["attention"]
     classes = len(set(x.prediction["labels"].tolist()))
-    masks = 2 * (name == "mask_rcnn")
+    masks = 2 * (name in MASKED)
     assert set(Counter(one["title"] for one in maps).values()) == {2 * len(METHODS)}
     assert len(maps) == (2 + masks + classes) * len(METHODS) * 2
     assert {one["layer"] for one in maps} == {"C4", "C5"}

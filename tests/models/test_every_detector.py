@@ -425,11 +425,13 @@ class TestDetector:
             build(name, bakbone="resnet18")
 
 
-# A second version is torchvision's; where there is one, it stands for that convention.
+# A second version is torchvision's; where there is one, it stands for that convention. As many
+# samples of a bin as a region has cells, detectron2's way, have no fixed shapes.
 COMPILED = [
     (f"{name} v2" if second(name) and convention == "torchvision" else name, convention)
     for name in NAMES
-    for convention in sys.modules[find(name).build.__module__].CONVENTIONS
+    for convention, options in sys.modules[find(name).build.__module__].CONVENTIONS.items()
+    if options.get("sampling_ratio") != 0
 ]
 
 

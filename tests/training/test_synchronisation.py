@@ -40,8 +40,12 @@ TRAINING = {
     **{name: {LOOK} for name in ONE_STAGE},
     "faster_rcnn": {LOOK, NMS},
     "mask_rcnn": {LOOK, NMS, POSITIVE, OF_EACH},
+    "cascade_rcnn": {LOOK, NMS},
+    "cascade_mask_rcnn": {LOOK, NMS, POSITIVE, OF_EACH},
 }
-COMPUTE = {name: set() for name in ONE_STAGE} | {"faster_rcnn": {NMS}, "mask_rcnn": {NMS}}
+COMPUTE = {name: set() for name in ONE_STAGE} | {
+    name: {NMS} for name in ("faster_rcnn", "mask_rcnn", "cascade_rcnn", "cascade_mask_rcnn")
+}
 SOURCE = Path(eyeline.__file__).parent
 
 aten = torch.ops.aten

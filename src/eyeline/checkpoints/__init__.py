@@ -14,9 +14,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from eyeline import registry
-from eyeline.checkpoints import darknet, eyeline, lufficc, luuuyi, torchvision
+from eyeline.checkpoints import darknet, detectron2, eyeline, lufficc, luuuyi, torchvision
 from eyeline.checkpoints.channels import for_channels
 from eyeline.checkpoints.eyeline import run_model, run_weights, save_weights
+from eyeline.checkpoints.families import looks_like
 from eyeline.checkpoints.source import (
     COUNTER,
     Checkpoint,
@@ -41,7 +42,7 @@ MEANING = (
     "anchor_sizes", "anchor_scales", "anchor_ratios", "anchor_offset", "anchor_rounded",
     "anchor_fitted", "anchor_clipped", "box_scales", "box_ratios", "box_strides", "box_clipped",
     "centres_clipped", "box_variances", "priors", "offsets", "tower_depths", "passthrough", "grid",
-    "boxes", "head", "pooling", "sampling_ratio", "roi_aligned",
+    "boxes", "head", "pooling", "sampling_ratio", "roi_aligned", "stride_in_1x1", "stage_scales",
 )  # fmt: skip
 
 Source = str | Path | Mapping[str, Tensor] | Checkpoint
@@ -141,20 +142,25 @@ def _open(source: str | Path | Mapping[str, Tensor]) -> tuple[State, dict[str, s
 def _identify(
     state: State, metadata: dict[str, str], where: str, num_classes: int | None, skip: Sequence[str]
 ) -> Checkpoint | None:
-    """By the first family that knows it. The order matters only for what a header names."""
+    """By the first family that knows it; detectron2's, whose box heads have torchvision's names,
+    stands before that."""
+    how = (state, where, num_classes, tuple(skip))
     return (
         eyeline.read(state, metadata, where)
         or lufficc.read(state, where, tuple(skip))
         or luuuyi.read(state, where, tuple(skip))
-        or torchvision.read(state, where, num_classes, tuple(skip))
+        or detectron2.read(*how)
+        or torchvision.read(*how)
     )
 
 
 def _unknown(state: State, where: str) -> EyelineError:
+    family = looks_like(state)
+    like = f"it looks like {family}, which is not read" if family else f"with {some(state)}"
     return EyelineError(
-        f"{where} is a checkpoint of an unknown kind, with {some(state)}; "
-        "known are eyeline's own, torchvision's ResNets, Faster R-CNN, Mask R-CNN, RetinaNet and "
-        "SSD, lufficc/SSD's with VGG16, luuuyi/RefineDet.PyTorch's, and darknet's .weights"
+        f"{where} is a checkpoint of an unknown kind, {like}; known are eyeline's own, "
+        "torchvision's ResNets, Faster R-CNN, Mask R-CNN, RetinaNet and SSD, detectron2's "
+        "detectors, lufficc/SSD's with VGG16, luuuyi/RefineDet.PyTorch's, and darknet's .weights"
     )
 
 

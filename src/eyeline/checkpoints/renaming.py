@@ -1,4 +1,5 @@
-"""What readers share: keys under our names, by a table of patterns; the class layers of SSD.
+"""What readers of other libraries' checkpoints share: names by a table, what shapes tell, and the
+class layers of SSD.
 
 Letters   S slots of the file's class layers (its background is slot 0), A default boxes of a cell.
 """
@@ -10,6 +11,53 @@ from itertools import count as integers
 
 from eyeline.checkpoints.source import COUNTER, State, begins, some
 from eyeline.errors import EyelineError
+
+# (blocks of each stage, bottleneck, width of the first 3x3, its groups) -> name
+RESNETS: dict[tuple[tuple[int, ...], bool, int, int], str] = {
+    ((2, 2, 2, 2), False, 64, 1): "resnet18",
+    ((3, 4, 6, 3), False, 64, 1): "resnet34",
+    ((3, 4, 6, 3), True, 64, 1): "resnet50",
+    ((3, 4, 23, 3), True, 64, 1): "resnet101",
+    ((3, 8, 36, 3), True, 64, 1): "resnet152",
+    ((3, 4, 6, 3), True, 128, 32): "resnext50_32x4d",
+    ((3, 4, 23, 3), True, 256, 32): "resnext101_32x8d",
+    ((3, 4, 23, 3), True, 256, 64): "resnext101_64x4d",
+    ((3, 4, 6, 3), True, 128, 1): "wide_resnet50_2",
+    ((3, 4, 23, 3), True, 128, 1): "wide_resnet101_2",
+}
+
+
+def count(state: State, prefix: str, end: str = ".weight") -> int:
+    """How many of "prefix.0.weight", "prefix.1.weight", ... there are."""
+    return next(i for i in integers() if f"{prefix}.{i}{end}" not in state)
+
+
+def norm_of(ours: State, layer: str) -> str:
+    """The kind of the norm behind one of our convolutions."""
+    if f"{layer}.norm.weight" not in ours:
+        return "none"
+    return "batch" if f"{layer}.norm.running_var" in ours else "group"
+
+
+def resnet_of(state: State, prefix: str, where: str) -> str:
+    """Which ResNet lies below `prefix`, by its shapes."""
+
+    def depth(stage: int) -> int:
+        return sum(f"{prefix}layer{stage}.{i}.conv1.weight" in state for i in range(100))
+
+    depths = tuple(depth(stage) for stage in (1, 2, 3, 4))
+    bottleneck = f"{prefix}layer1.0.conv3.weight" in state
+    second = state.get(f"{prefix}layer1.0.conv2.weight")  # (width, width / groups, 3, 3)
+    if second is None:
+        raise EyelineError(f"{where} lacks {prefix}layer1.0.conv2.weight")
+    width, groups = second.shape[0], second.shape[0] // second.shape[1]
+    name = RESNETS.get((depths, bottleneck, width, groups))
+    if name is None:
+        raise EyelineError(
+            f"{where} holds a ResNet that none of ours is: {depths} blocks, {width} wide, "
+            f"{groups} groups"
+        )
+    return name
 
 
 def rename(
@@ -51,11 +99,6 @@ def rename(
     if lacking:
         raise EyelineError(f"{where} lacks our {some(lacking)}")
     return ours, renamed, dropped
-
-
-def count(state: State, prefix: str, end: str = ".weight") -> int:
-    """How many of "prefix.0.weight", "prefix.1.weight", ... there are."""
-    return next(i for i in integers() if f"{prefix}.{i}{end}" not in state)
 
 
 def ssd_slots(ours: State, where: str) -> int:

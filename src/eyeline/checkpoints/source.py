@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import torch
 from torch import Tensor
 
+from eyeline.checkpoints.pickles import read_pickle
 from eyeline.data.download import copy, digest_of
 from eyeline.data.urls import opened
 from eyeline.errors import EyelineError
@@ -31,7 +32,7 @@ COUNTER = "num_batches_tracked"
 class Checkpoint:
     """What a file holds, told in our terms."""
 
-    origin: str  # whose file: "eyeline", "torchvision"
+    origin: str  # whose file: "eyeline", "torchvision" ...
     name: str  # the model of ours that it fits
     where: str  # the file, for messages
     options: dict[str, Any]  # what the file says of that model's config
@@ -116,6 +117,8 @@ def _download(url: str) -> Path:
 
 # -- from a file to tensors
 
+# How a pickle of torch's own begins, as versions before 1.6 wrote them: with a magic number.
+_TORCH_PICKLE = b"\x80\x02\x8a\x0a"
 # What training scripts wrap their tensors in.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 
@@ -131,6 +134,9 @@ def read_file(path: str | Path) -> State:
             return load_file(path)
         except SafetensorError as error:
             raise EyelineError(f"{path} is not a readable safetensors file: {error}") from error
+    start = _start(path)
+    if path.suffix == ".pkl" and start[:1] == b"\x80" and not start.startswith(_TORCH_PICKLE):
+        return unwrap(read_pickle(path), str(path))  # numpy's arrays: detectron2's files
     # argparse.Namespace holds torchvision's training arguments; it is inert.
     with torch.serialization.safe_globals([argparse.Namespace]):
         try:

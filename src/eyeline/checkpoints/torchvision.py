@@ -24,25 +24,18 @@ import re
 from typing import Any
 
 from eyeline.checkpoints.names import COCO_SLOTS
-from eyeline.checkpoints.renaming import count, rename, ssd_slots, take_slots
+from eyeline.checkpoints.renaming import (
+    count,
+    norm_of,
+    rename,
+    resnet_of,
+    ssd_slots,
+    take_slots,
+)
 from eyeline.checkpoints.source import COUNTER, Checkpoint, State
 from eyeline.errors import EyelineError
 
 IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
-
-# (blocks of each stage, bottleneck, width of the first 3x3, its groups) -> name
-RESNETS: dict[tuple[tuple[int, ...], bool, int, int], str] = {
-    ((2, 2, 2, 2), False, 64, 1): "resnet18",
-    ((3, 4, 6, 3), False, 64, 1): "resnet34",
-    ((3, 4, 6, 3), True, 64, 1): "resnet50",
-    ((3, 4, 23, 3), True, 64, 1): "resnet101",
-    ((3, 8, 36, 3), True, 64, 1): "resnet152",
-    ((3, 4, 6, 3), True, 128, 32): "resnext50_32x4d",
-    ((3, 4, 23, 3), True, 256, 32): "resnext101_32x8d",
-    ((3, 4, 23, 3), True, 256, 64): "resnext101_64x4d",
-    ((3, 4, 6, 3), True, 128, 1): "wide_resnet50_2",
-    ((3, 4, 23, 3), True, 128, 1): "wide_resnet101_2",
-}
 
 # Their names -> ours. Two namings of the pyramid, the RPN, the towers and the mask head exist:
 # files from before torchvision 0.13 (the mask head's: 0.14), and those written since.
@@ -162,7 +155,7 @@ def _classifier(state: State, where: str, skip: tuple[str, ...]) -> Checkpoint:
     options: dict[str, Any] = {"in_channels": ours["conv1.weight"].shape[1]}
     if "fc.weight" in ours:
         options["num_classes"] = len(ours["fc.weight"])
-    name = _resnet(state, "", where)
+    name = resnet_of(state, "", where)
     return Checkpoint("torchvision", name, where, options, None, ours, renamed, dropped)
 
 
@@ -198,7 +191,7 @@ def _faster_rcnn(
         options |= {
             "mask_width": ours["mask_head.up.weight"].shape[1],
             "mask_depth": count(ours, "mask_head.convs"),
-            "mask_norm": _norm(ours, "mask_head.convs.0"),
+            "mask_norm": norm_of(ours, "mask_head.convs.0"),
         }
     return Checkpoint("torchvision", name, where, options, classes, ours, renamed, dropped)
 
@@ -214,7 +207,7 @@ def _retinanet(
         rows = ours[f"class_head.output.{kind}"].unflatten(0, (anchors, -1))  # (A, S, ...)
         ours[f"class_head.output.{kind}"] = rows[:, slots].flatten(0, 1)  # (A K, ...)
     options = _options(state, ours, where, len(slots)) | {
-        "head_norm": _norm(ours, "class_head.tower.0"),
+        "head_norm": norm_of(ours, "class_head.tower.0"),
         "tower_depth": count(ours, "class_head.tower"),
     }
     # P6 is made of P5 where the widths allow it, as torchvision does.
@@ -263,12 +256,12 @@ def _options(state: State, ours: State, where: str, num_classes: int) -> dict[st
     frozen = not second and not any(key.endswith(COUNTER) for key in state)
     return {
         "num_classes": num_classes,
-        "backbone": _resnet(state, "backbone.body.", where),
+        "backbone": resnet_of(state, "backbone.body.", where),
         "convention": "torchvision",
         "norm": "frozen" if frozen else "batch",
         "norm_epsilon": 0.0 if frozen else 1e-5,
         "fpn_channels": len(ours["fpn.output.0.weight"]),
-        "fpn_norm": _norm(ours, "fpn.output.0"),
+        "fpn_norm": norm_of(ours, "fpn.output.0"),
         "min_size": 800,
         "max_size": 1333,
         **IMAGENET,
@@ -281,7 +274,7 @@ def _box_head(ours: State) -> dict[str, Any]:
         "rpn_depth": 1 + count(ours, "rpn.deeper"),
         "head_convs": count(ours, "head.convs"),
         "head_layers": 2 if "head.fc2.weight" in ours else 1,
-        "head_norm": _norm(ours, "head.convs.0"),
+        "head_norm": norm_of(ours, "head.convs.0"),
         "head_width": len(ours["head.fc1.weight"]),
     }
 
@@ -294,31 +287,3 @@ def _after_convolutions(state: State) -> list[tuple[str, str]]:
         (rf"roi_heads\.box_head\.{convolutions + place}\.(weight|bias)", rf"head.{name}.\1")
         for place, name in ((1, "fc1"), (3, "fc2"))
     ]
-
-
-def _norm(ours: State, layer: str) -> str:
-    """The kind of the norm behind one of our convolutions."""
-    if f"{layer}.norm.weight" not in ours:
-        return "none"
-    return "batch" if f"{layer}.norm.running_var" in ours else "group"
-
-
-def _resnet(state: State, prefix: str, where: str) -> str:
-    """Which ResNet lies below `prefix`, by its shapes."""
-
-    def depth(stage: int) -> int:
-        return sum(f"{prefix}layer{stage}.{i}.conv1.weight" in state for i in range(100))
-
-    depths = tuple(depth(stage) for stage in (1, 2, 3, 4))
-    bottleneck = f"{prefix}layer1.0.conv3.weight" in state
-    second = state.get(f"{prefix}layer1.0.conv2.weight")  # (width, width / groups, 3, 3)
-    if second is None:
-        raise EyelineError(f"{where} lacks {prefix}layer1.0.conv2.weight")
-    width, groups = second.shape[0], second.shape[0] // second.shape[1]
-    name = RESNETS.get((depths, bottleneck, width, groups))
-    if name is None:
-        raise EyelineError(
-            f"{where} holds a ResNet that none of ours is: {depths} blocks, {width} wide, "
-            f"{groups} groups"
-        )
-    return name

@@ -22,6 +22,7 @@ from eyeline.cli import (
     predict,
     profile,
     runs,
+    stages,
     sweep,
     trace,
     train,
@@ -37,6 +38,7 @@ app.command("sweep")(sweep.sweep)
 app.command("lr-find")(lr_find.lr_find)
 app.command("batch-find")(batch_find.batch_find)
 app.command("eval")(eval.evaluate)
+app.command("stages")(stages.stages)
 app.command("compare")(compare.compare)
 app.command("runs")(runs.runs)
 app.command("predict")(predict.predict)

@@ -1,5 +1,6 @@
 """Detectors: one paper, one file. Importing this package registers them."""
 
+from eyeline.detectors.cascade_rcnn import CascadeRCNN
 from eyeline.detectors.faster_rcnn import FasterRCNN
 from eyeline.detectors.mask_rcnn import MaskRCNN
 from eyeline.detectors.refinedet import RefineDet
@@ -11,6 +12,7 @@ from eyeline.detectors.yolov3 import YOLOv3
 
 __all__ = [
     "SSD",
+    "CascadeRCNN",
     "FasterRCNN",
     "MaskRCNN",
     "RefineDet",

@@ -20,6 +20,9 @@ Departs   Both stages train together, as in the authors' code (sec. 3.1 is silen
           their pixels' corners; pasting into boxes cut to whole pixels, as the authors' first code.
           Its second version also has `rpn_depth=2, fpn_norm="batch", head_convs=4, head_layers=1,
           head_norm="batch", mask_norm="batch"` (after Li et al., arXiv:2111.11429).
+          `convention="detectron2"` is that library's: one score an anchor, anchors about the
+          corner of a cell, RoIAlign with as many samples as a region has cells, L1 for the boxes,
+          Caffe's ResNet, whose stride lies in the 1x1.
 """
 
 from __future__ import annotations
@@ -63,6 +66,7 @@ class Config:
     backbone: str = "resnet50"
     norm: str = "batch"  # "frozen" with pretrained weights (P 5.1), "batch", "group"
     norm_epsilon: float = 1e-5
+    stride_in_1x1: bool = False  # of the backbone's bottlenecks
     in_channels: int = 3
     fpn_channels: int = 256  # P 3
     fpn_norm: str = "none"  # or "batch", "frozen", "group", after each convolution
@@ -136,6 +140,15 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
         mask_resize="nearest",
         mask_rounded=True,
     ),
+    "detectron2": dict(
+        stride_in_1x1=True,
+        anchor_offset=0.0,
+        objectness="sigmoid",
+        rpn_beta=0.0,
+        proposals=(1000, 1000),
+        sampling_ratio=0,
+        head_beta=0.0,
+    ),
 }
 STRIDES = (4, 8, 16, 32, 64)  # P2 .. P6; the heads read the first four
 
@@ -154,8 +167,9 @@ class MaskRCNN(Detector):
             c.num_classes, c.min_size, c.max_size, c.image_mean, c.image_std, masks=c.mask_resize
         )
         self.backbone = build_backbone(
-            c.backbone, norm=c.norm, norm_epsilon=c.norm_epsilon, in_channels=c.in_channels
-        )
+            c.backbone, norm=c.norm, norm_epsilon=c.norm_epsilon, in_channels=c.in_channels,
+            stride_in_1x1=c.stride_in_1x1,
+        )  # fmt: skip
         self.fpn = FPN(self.backbone.channels, c.fpn_channels, extra="pool", norm=c.fpn_norm)
         anchors = AnchorPyramid(
             [[size] for size in c.anchor_sizes], c.anchor_ratios, STRIDES,

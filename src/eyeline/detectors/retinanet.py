@@ -12,6 +12,10 @@ Departs   smooth L1 bends at 1/9 as in the authors' code; the text says only "st
           from P5, each object's best anchors matched at any IoU, an L1 loss, 300 detections. Its
           second version also has `head_norm="group", box_loss="giou", fpn_extra_from="backbone"`
           (after Zhang et al., CVPR 2020, arXiv:1912.02424).
+          `convention="detectron2"` is that library's: anchors about the corner of a cell, each
+          object's best anchors matched at any IoU, an L1 loss, boxes cut to the picture after NMS,
+          Caffe's ResNet, whose stride lies in the 1x1. (It divides its losses by a running mean of
+          the number of matched anchors.)
 """
 
 from __future__ import annotations
@@ -53,6 +57,7 @@ class Config:
     backbone: str = "resnet50"
     norm: str = "batch"  # "frozen" with pretrained weights, "batch", "group"
     norm_epsilon: float = 1e-5
+    stride_in_1x1: bool = False  # of the backbone's bottlenecks
     in_channels: int = 3
     fpn_channels: int = 256  # sec. 4, footnote 2
     fpn_extra_from: str = "backbone"  # sec. 4, footnote 2: P6 from C5; "level": from P5
@@ -84,6 +89,7 @@ class Config:
     score_threshold: float = 0.05  # sec. 4.1
     candidates: int = 1000  # sec. 4.1, a level
     nms_iou: float = 0.5  # sec. 4.1
+    clip_last: bool = False  # boxes are cut to the picture after NMS, not before it
     max_detections: int = 100
     nms: str = "hard"  # or "soft_linear", "soft_gaussian"; see eyeline.ops.suppression
     nms_sigma: float = 0.5
@@ -102,6 +108,13 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
         force_match=True,
         box_beta=0.0,
         max_detections=300,
+    ),
+    "detectron2": dict(
+        stride_in_1x1=True,
+        anchor_offset=0.0,
+        force_match=True,
+        box_beta=0.0,
+        clip_last=True,
     ),
 }
 STRIDES = (8, 16, 32, 64, 128)  # P3 .. P7
@@ -141,8 +154,9 @@ class RetinaNet(Detector):
             c.num_classes, c.min_size, c.max_size, c.image_mean, c.image_std
         )
         self.backbone = build_backbone(
-            c.backbone, norm=c.norm, norm_epsilon=c.norm_epsilon, in_channels=c.in_channels
-        )
+            c.backbone, norm=c.norm, norm_epsilon=c.norm_epsilon, in_channels=c.in_channels,
+            stride_in_1x1=c.stride_in_1x1,
+        )  # fmt: skip
         self.fpn = FPN(
             self.backbone.channels[1:], c.fpn_channels, "conv", c.fpn_extra_from, c.fpn_norm
         )
@@ -204,7 +218,8 @@ class RetinaNet(Detector):
             top, index = highest(pairs, slots(pairs > threshold, c.candidates))  # (B, C)
             chosen = best.gather(1, index // c.num_classes)  # (B, C), anchors of the level
             boxes = decode(take(deltas, chosen), anchors[chosen])
-            parts.append((clip(boxes, batch.sizes[:, None]), top, index % c.num_classes))
+            boxes = boxes if c.clip_last else clip(boxes, batch.sizes[:, None])
+            parts.append((boxes, top, index % c.num_classes))
             rows.append(chosen)
         boxes, top, labels = (torch.cat(part, 1) for part in zip(*parts, strict=True))
         scores = top.sigmoid()
@@ -215,8 +230,16 @@ class RetinaNet(Detector):
         )  # fmt: skip
         thin_out = suppression(c)
         found = thin_out(boxes, scores, labels, valid, c.nms_iou, c.max_detections)  # (B, D)
+
+        def within(found: Any) -> Any:
+            """Cut to the picture, and dropped where nothing is left."""
+            inside = clip(found.boxes, batch.sizes[:, None])
+            there = (inside[..., 2:] > inside[..., :2]).all(-1)
+            return found._replace(boxes=inside, valid=found.valid & there)
+
+        last = within if c.clip_last else lambda found: found
         return note(
-            "detections, sec. 4.1", found, thin_out.shown,
+            "detections, sec. 4.1", last(found), lambda *given: last(thin_out.shown(*given)),
             boxes, scores, labels, valid, c.nms_iou, c.max_detections,
         )  # fmt: skip
 

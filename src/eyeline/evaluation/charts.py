@@ -157,6 +157,7 @@ def lines_svg(
     *,
     merit: bool = True,
     y_range: tuple[float, float] | None = None,
+    x_from: float = 0.0,
     log_x: bool = False,
     pale: Collection[str] = (),
     marks: Sequence[tuple[float, str]] = (),
@@ -166,6 +167,7 @@ def lines_svg(
     Args:
         merit: y are numbers of merit: 0 to 1, high is good, and a dot lies on the best.
         y_range: what the y axis reaches over, where not over the points; beyond is cut off.
+        x_from: where the x axis begins.
         pale: names of lines in the background, thin and grey.
         marks: upright lines at some x, with a word each.
     """
@@ -178,7 +180,7 @@ def lines_svg(
     if log_x:
         x_ticks = [float(k) for k in range(floor(min(xs) + 1e-9), ceil(max(xs) - 1e-9) + 1)]
     else:
-        x_ticks = ticks(0.0, max(xs), whole=True)
+        x_ticks = ticks(x_from, max(xs), whole=not x_from)
     y_ticks = _unit_ticks(ys) if merit else ticks(min(ys), max(ys))
     left, top, right, bottom = FIELD
     parts = [_axes(x_ticks, y_ticks, x_name, y_name, log_x)]
@@ -213,6 +215,37 @@ def lines_svg(
         drawn = [f'<svg {size} viewBox="{box}">', *drawn, "</svg>"]  # cuts off what lies beyond
     best = ", one line a run, a dot on the best" if merit else ""
     return _svg([*parts, *drawn, *words], f"{y_name} against {x_name}{best}")
+
+
+def moves_svg(
+    points: Mapping[str, Points], lines: Mapping[str, Points], x_name: str, y_name: str, low: float
+) -> str:
+    """Shares (x, y) before and after something, from `low` to 1: a faint dot each, lines over them,
+    and the diagonal, on which nothing has changed."""
+    if not any(lines.values()):
+        return "<p>No numbers to draw.</p>"
+    left, top, right, bottom = FIELD
+    unit = ticks(low, 1)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return _place(x, unit, left, right), _place(max(y, low), unit, bottom, top)
+
+    parts = [_axes(unit, unit, x_name, y_name)]
+    for i, name in enumerate(points):
+        dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in (at(*p) for p in points[name]))
+        if dots:
+            style = f"stroke:{colour(i)};stroke-width:3;stroke-linecap:round;opacity:.22"
+            parts.append(f'<path style="{style}" d="{dots}"/>')
+    (x1, y1), (x2, y2) = at(low, low), at(1, 1)
+    parts.append(f'<path class="mark" d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}"/>')
+    for name, style in reversed(list(line_styles(lines).items())):
+        if lines[name]:
+            path = "L".join(f"{x:.1f} {y:.1f}" for x, y in (at(*p) for p in lines[name]))
+            parts.append(
+                f'<path class="curve" style="{style}" d="M{path}"><title>{escape(name)}</title>'
+                "</path>"
+            )
+    return _svg(parts, f"{y_name} against {x_name}")
 
 
 def line_styles(names: Iterable[str], pale: Collection[str] = ()) -> dict[str, str]:

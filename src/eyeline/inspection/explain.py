@@ -22,7 +22,7 @@ from eyeline.nn.detector import Preprocess
 HERE = Path(__file__).parent / "page"
 SCRIPTS = (
     "common.js", "base.js", "controls.js", "scene.js", "features.js", "anchors.js", "mining.js",
-    "proposals.js", "regions.js", "boxes.js", "attention.js", "main.js",
+    "proposals.js", "regions.js", "stages.js", "boxes.js", "attention.js", "main.js",
 )  # fmt: skip
 
 PREPARED = {"the picture, prepared": beginning_of(Preprocess.pixels)}
@@ -109,6 +109,7 @@ def _sections(
     )
     mined = tuple(name for name in x.lines if name.startswith("learning: positives and hardest"))
     moved = steps.tables(x, names)
+    staged_boxes = found.stages(x, names)
     boxes_of = "proposals" if seen.two_stages(x) else "candidates"
     return [
         Section("picture", "The picture", _about_picture(x), seen.picture(x), tuple(PREPARED),
@@ -154,6 +155,13 @@ def _sections(
             "neighbouring bins share some.",
             found.regions(x, names), cut,
         ),
+        *([] if staged_boxes is None else [Section(
+            "stages", "Stages",
+            "The way of a box through the cascade: the proposal, and what each head makes of the "
+            "box that the head before it left. A score is what the stage's classifier gave to the "
+            "detection's class where it looked, the last one that of the detection.",
+            staged_boxes, tuple(name for name in staged if name.startswith(found.AFTER)),
+        )]),
         Section(
             "masks", "Masks",
             "The mask of a detection as the network gives it, a probability for each of its "

@@ -86,7 +86,9 @@ class CocoMetric:
             )  # fmt: skip
 
     def compute(self) -> dict[str, Any]:
-        """The twelve numbers, in [0, 1], and `per_class`.
+        """The twelve numbers, in [0, 1], `by_iou` and `per_class`.
+
+        `by_iou` has AP at each overlap 0.50, 0.55 ... 0.95, None where nothing speaks for it.
 
         `per_class` maps a name to AP, AP50, AP75, APs, APm, APl, AR100 and `objects`, their count
         without crowds.
@@ -131,6 +133,7 @@ class CocoMetric:
             [o["category_id"] for o in self._objects if not o["iscrowd"]],
             minlength=len(self.classes),
         )
+        result["by_iou"] = [_mean(at) for at in precision]
         result["per_class"] = {
             name: {
                 "AP": _mean(precision[:, :, k]),

@@ -48,6 +48,8 @@ CHOICES = {
     "head": ("connected", "local"),
     "claims": CLAIMS,
     "discarded": ("all", "negatives", "positives"),
+    "method": ("cascade", "iterative_bbox", "integral"),
+    "scored_at": ("last", "own"),
 }
 # Within which bounds an option has to lie, wherever a Config has it.
 BOUNDS = {

@@ -19,6 +19,7 @@ from eyeline.inspection.page.packing import numbers, packed
 from eyeline.inspection.page.pictures import components
 from eyeline.inspection.page.seen import level_names, ranked
 from eyeline.inspection.xray import XRay
+from eyeline.ops.iou import box_iou
 from eyeline.ops.roi_align import pool_edges, roi_align, roi_pool, sample_positions
 from eyeline.structures import Cut
 
@@ -111,6 +112,40 @@ def _detections(x: XRay) -> list[tuple[int, float]]:
     """Label and score of each."""
     labels, scores = x.prediction["labels"].tolist(), x.prediction["scores"].tolist()
     return list(zip(labels, scores, strict=True))
+
+
+AFTER = "boxes after stage"  # how a cascade calls the boxes that one head hands to the next
+
+
+def stages(x: XRay, names: list[str]) -> dict[str, Any] | str | None:
+    """Of each detection its box at every stage of a cascade; None where the model is none."""
+    between = [i for i, stage in enumerate(x.stages) if stage.name.startswith(AFTER)]
+    if not between:
+        return None
+    if not x.linked:
+        return f"Not shown: {UNLINKED}."
+    if not len(x.prediction["boxes"]):
+        return "Nothing was found in this picture."
+    first, last = between[0] - 1, len(x.stages) - 1
+    shown = [first, *between, last]
+    titles = ["proposal", *(f"after stage {t + 1}" for t in range(len(between) + 1))]
+    own = torch.zeros(0, 4) if x.target is None else x.to_network(x.target["boxes"])[~x.crowd]
+    found = []
+    for d, (label, _) in enumerate(_detections(x)):
+        rows = x.rows(d)
+        boxes = torch.stack([x.stages[i].boxes[rows[i]] for i in shown])
+        scores = [scores_of(x.stages[i], label)[rows[i]] for i in shown]
+        entry: dict[str, Any] = {
+            "boxes": numbers(boxes),
+            # a proposal has no class, and its score another meaning
+            "scores": [None, *(round(float(score), 4) for score in scores[1:])],
+        }
+        if len(own):
+            overlap = box_iou(own, boxes)  # (G, stages)
+            nearest = int(overlap[:, -1].argmax())
+            entry |= {"iou": numbers(overlap[nearest], 3), "object": numbers(own[nearest])}
+        found.append(entry)
+    return {"titles": titles, "detections": found}
 
 
 def masks(x: XRay) -> dict[str, Any] | str:

@@ -18,6 +18,7 @@ async function main() {
     mining: buildMining,
     proposals: buildProposals,
     regions: (view, data) => buildRegions(view, data, maps),
+    stages: buildStages,
     masks: (view, data) => buildMasks(view, data, pasted),
     boxes: buildBoxes,
     attention: buildAttention,

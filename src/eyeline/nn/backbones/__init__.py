@@ -33,6 +33,8 @@ def build_backbone(name: str, **options: Any) -> Any:
         return VGG16(**options)
     if name.startswith(PREFIX):
         options.pop("norm_epsilon", None)
+        if options.pop("stride_in_1x1", False):
+            raise EyelineError(f"stride_in_1x1 is for our own ResNets, not for {name}")
         return TimmBackbone(name.removeprefix(PREFIX), **options)
     if name not in VARIANTS:
         known = [*VARIANTS, VGG]

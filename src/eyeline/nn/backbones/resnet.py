@@ -5,9 +5,10 @@ Xie et al., "Aggregated Residual Transformations", CVPR 2017, arXiv:1611.05431 (
 Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016, arXiv:1605.07146 (twice the width).
 
 Letters   B pictures, H and W of the input; C2..C5 the outputs of the four stages.
-Departs   the stride of a bottleneck lies in its 3x3 convolution, as in all published weights
-          since 2016; the paper has it in the first 1x1. Parameter names are those under which
-          the published classification weights are stored.
+Departs   the stride of a bottleneck lies in its 3x3 convolution, as in most published weights
+          since 2016; the paper has it in the first 1x1, and so have Caffe's weights
+          (`stride_in_1x1`). Parameter names are those under which the published classification
+          weights are stored.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ class BasicBlock(nn.Module):
     fusable: ClassVar = [("conv1", "bn1"), ("conv2", "bn2")]
 
     def __init__(
-        self, inputs: int, planes: int, stride: int, norm: str, eps: float, groups: int, width: int
-    ) -> None:
+        self, inputs: int, planes: int, stride: int, norm: str, eps: float, groups: int, width: int,
+        stride_in_1x1: bool,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, planes, 3, stride, padding=1, bias=False)
         self.bn1 = make_norm(norm, planes, eps)
@@ -50,13 +52,15 @@ class Bottleneck(nn.Module):
     fusable: ClassVar = [("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")]
 
     def __init__(
-        self, inputs: int, planes: int, stride: int, norm: str, eps: float, groups: int, width: int
-    ) -> None:
+        self, inputs: int, planes: int, stride: int, norm: str, eps: float, groups: int, width: int,
+        stride_in_1x1: bool,
+    ) -> None:  # fmt: skip
         super().__init__()
         inner = planes * width // 64 * groups
-        self.conv1 = nn.Conv2d(inputs, inner, 1, bias=False)
+        first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = nn.Conv2d(inputs, inner, 1, first, bias=False)
         self.bn1 = make_norm(norm, inner, eps)
-        self.conv2 = nn.Conv2d(inner, inner, 3, stride, padding=1, groups=groups, bias=False)
+        self.conv2 = nn.Conv2d(inner, inner, 3, second, padding=1, groups=groups, bias=False)
         self.bn2 = make_norm(norm, inner, eps)
         self.conv3 = nn.Conv2d(inner, planes * 4, 1, bias=False)
         self.bn3 = make_norm(norm, planes * 4, eps)
@@ -84,6 +88,7 @@ class ResNet(nn.Module):
         block, depths: kind of block, and how many in each of the four stages.
         groups, width: ResNeXt's cardinality and the width of a group, at 64 planes.
         norm: "batch", "frozen" or "group"; `norm_epsilon` is what it adds to the variance.
+        stride_in_1x1: a bottleneck's stride lies in its first convolution, not in its second.
     """
 
     fusable: ClassVar = [("conv1", "bn1")]
@@ -97,6 +102,7 @@ class ResNet(nn.Module):
         norm: str = "batch",
         norm_epsilon: float = 1e-5,
         in_channels: int = 3,
+        stride_in_1x1: bool = False,
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, padding=3, bias=False)
@@ -106,7 +112,8 @@ class ResNet(nn.Module):
             blocks = []
             for i in range(depth):
                 stride = 2 if stage > 0 and i == 0 else 1
-                blocks.append(block(inputs, planes, stride, norm, norm_epsilon, groups, width))
+                how = (stride, norm, norm_epsilon, groups, width, stride_in_1x1)
+                blocks.append(block(inputs, planes, *how))
                 inputs = planes * block.expansion
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
         self.channels = [planes * block.expansion for planes in (64, 128, 256, 512)]

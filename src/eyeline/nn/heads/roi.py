@@ -76,6 +76,9 @@ class BoxHead(nn.Module):
     (Wu and He, "Group Normalization", ECCV 2018, arXiv:1803.08494, have four of them on COCO, and
     then one fully connected layer: `layers` 1).
 
+    `boxes` is how many deltas a region gets: one a class where it is None, 1 for all classes
+    alike, 0 for none.
+
     `fc1` reads a region cell by cell, all channels of a cell together: the order in which RoIAlign
     leaves it, so nothing is copied.
     """
@@ -89,6 +92,7 @@ class BoxHead(nn.Module):
         convs: int = 0,
         layers: int = 2,
         norm: str = "none",
+        boxes: int | None = None,
     ) -> None:
         super().__init__()
         if layers not in (1, 2):
@@ -97,7 +101,8 @@ class BoxHead(nn.Module):
         self.fc1 = nn.Linear(channels * size * size, width)
         self.fc2 = nn.Linear(width, width) if layers == 2 else None
         self.classes = nn.Linear(width, num_classes + 1)
-        self.deltas = nn.Linear(width, num_classes * 4)
+        boxes = num_classes if boxes is None else boxes
+        self.deltas = nn.Linear(width, boxes * 4) if boxes else None
         hidden = [self.fc1] if self.fc2 is None else [self.fc1, self.fc2]
         for conv in self.convs:
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
@@ -106,19 +111,26 @@ class BoxHead(nn.Module):
         for layer in hidden:
             nn.init.kaiming_uniform_(layer.weight, a=1)
         nn.init.normal_(self.classes.weight, std=0.01)  # sec. 2.3
-        nn.init.normal_(self.deltas.weight, std=0.001)
-        for layer in (*hidden, self.classes, self.deltas):
+        outputs = [self.classes]
+        if self.deltas is not None:
+            nn.init.normal_(self.deltas.weight, std=0.001)
+            outputs.append(self.deltas)
+        for layer in (*hidden, *outputs):
             nn.init.zeros_(layer.bias)
 
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """Regions (R, C, S, S) to logits (R, K + 1) and deltas (R, K, 4), float32."""
+        """Regions (R, C, S, S) to logits (R, K + 1) and deltas (R, K, 4), float32; of `boxes` rows
+        instead of K where it is given."""
         for conv in self.convs:
             regions = fused(regions, conv, relu=True)
         cells = regions.permute(0, 2, 3, 1).flatten(1)  # (R, S S C)
         hidden = fused(cells, self.fc1, relu=True)
         if self.fc2 is not None:
             hidden = fused(hidden, self.fc2, relu=True)
-        return self.classes(hidden).float(), self.deltas(hidden).float().unflatten(1, (-1, 4))
+        logits = self.classes(hidden).float()
+        if self.deltas is None:
+            return logits, logits.new_zeros(len(logits), 0, 4)
+        return logits, self.deltas(hidden).float().unflatten(1, (-1, 4))
 
 
 def picture_index(boxes: Tensor) -> Tensor:
@@ -127,7 +139,10 @@ def picture_index(boxes: Tensor) -> Tensor:
 
 
 class Sampled(NamedTuple):
-    """The regions of a batch that the heads' losses see; of each picture positive ones first."""
+    """The regions of a batch that the heads' losses see; of each picture positive ones first.
+
+    In rows of the pictures each field begins with (B, S) instead of (R,): see `flat`.
+    """
 
     regions: Tensor  # (R, 4)
     picture: Tensor  # (R,) of each region
@@ -135,6 +150,19 @@ class Sampled(NamedTuple):
     index: Tensor  # (R,) the region's object, its row in the picture's target; -1 for background
     objects: Tensor  # (R, 4) that object's box; for background it means nothing
     counts: Tensor  # (R,) bool; False where a picture had too few regions, and this is none
+
+    def flat(self) -> Sampled:
+        """Rows of the pictures (B, S, ...) one after another: (R, ...), without those that do not
+        count where that costs nothing."""
+        chosen = counting(self.counts.flatten())
+        return Sampled(*(part.flatten(0, 1)[chosen] for part in self))
+
+    def rows_of(self, values: Tensor) -> Tensor:
+        """What was made of each of `flat`'s regions (R, ...), back in rows of the pictures
+        (B, S, ...); 0 for those left out."""
+        chosen = counting(self.counts.flatten())
+        rows = values.new_zeros(self.counts.numel(), *values.shape[1:])
+        return rows.index_copy(0, chosen, values).unflatten(0, self.counts.shape)
 
     def positive(self) -> Sampled:
         """Those that are an object. Their number is read from the device: an empty slot would cost
@@ -150,6 +178,53 @@ class Sampled(NamedTuple):
         return [Sampled(*part) for part in parts]
 
 
+def label_regions(
+    regions: Tensor,
+    there: Tensor,
+    objects: Objects,
+    num_classes: int,
+    foreground_iou: float,
+    background_iou: float,
+) -> Sampled:
+    """What each of the regions (B, S, 4) that are `there` (B, S) is, in rows of the pictures.
+
+    A region whose best IoU is `foreground_iou` or more is that object, below `background_iou`
+    background; what lies between, or in a crowd, does not count.
+    """
+    matches = assign(regions, objects, foreground_iou, background_iou).where(there, IGNORED)
+    boxes, labels = objects.of(matches)
+    labels = labels.where(matches >= 0, num_classes)
+    picture = torch.arange(len(regions), device=regions.device)[:, None].expand_as(matches)
+    return Sampled(regions, picture, labels, matches, boxes, matches != IGNORED)
+
+
+def sample_rows(
+    proposals: Tensor,
+    valid: Tensor,
+    objects: Objects,
+    order: Tensor,
+    num_classes: int,
+    samples: int,
+    positive_fraction: float,
+    foreground_iou: float,
+    background_iou: float,
+) -> Sampled:
+    """The regions that the head's loss sees, `samples` of each picture (Fast R-CNN, sec. 2.3), in
+    rows of the pictures (B, S).
+
+    The objects themselves join the proposals (B, P, 4), of which those count that are `valid`
+    (B, P); see `label_regions` for what they are. `order` (B, P + G or more) is random, see
+    `balanced_sample`; its last columns are the objects'.
+    """
+    regions = torch.cat([proposals, objects.boxes], 1)  # (B, P + G, 4)
+    there = torch.cat([valid, objects.own], 1)
+    every = label_regions(regions, there, objects, num_classes, foreground_iou, background_iou)
+    (_, first), (_, last) = proposals.shape[:2], objects.own.shape
+    order = torch.cat([order[:, :first], order[:, order.shape[1] - last :]], 1)
+    index, filled = balanced_sample(every.index, order, samples, positive_fraction)  # (B, S)
+    return Sampled(*(take(part, index) for part in every))._replace(counts=filled)
+
+
 def sample_batch(
     proposals: Tensor,
     valid: Tensor,
@@ -161,29 +236,12 @@ def sample_batch(
     foreground_iou: float,
     background_iou: float,
 ) -> Sampled:
-    """The regions that the head's loss sees, `samples` of each picture (Fast R-CNN, sec. 2.3).
-
-    The objects themselves join the proposals (B, P, 4), of which those count that are `valid`
-    (B, P). A region whose best IoU is `foreground_iou` or more is that object, below
-    `background_iou` background; regions in a crowd are left out. `order` (B, P + G or more) is
-    random, see `balanced_sample`; its last columns are the objects'. Where nobody may look (a GPU),
-    slots that no region fills pass through the head with no weight, and only a batch norm in it
-    would notice them.
-    """
-    regions = torch.cat([proposals, objects.boxes], 1)  # (B, P + G, 4)
-    there = torch.cat([valid, objects.own], 1)
-    matches = assign(regions, objects, foreground_iou, background_iou)
-    matches = matches.where(there, IGNORED)
-    (_, first), (_, last) = proposals.shape[:2], objects.own.shape
-    order = torch.cat([order[:, :first], order[:, order.shape[1] - last :]], 1)
-    index, filled = balanced_sample(matches, order, samples, positive_fraction)  # (B, S)
-    matches = matches.gather(1, index)
-    boxes, labels = objects.of(matches)
-    labels = labels.where(matches >= 0, num_classes)
-    picture = torch.arange(len(index), device=index.device)[:, None].expand_as(index)
-    sampled = Sampled(take(regions, index), picture, labels, matches, boxes, filled)
-    chosen = counting(filled.flatten())
-    return Sampled(*(part.flatten(0, 1)[chosen] for part in sampled))
+    """`sample_rows`, one after another. Where nobody may look (a GPU), slots that no region fills
+    pass through the head with no weight, and only a batch norm in it would notice them."""
+    return sample_rows(
+        proposals, valid, objects, order, num_classes, samples, positive_fraction, foreground_iou,
+        background_iou,
+    ).flat()  # fmt: skip
 
 
 def region_losses(
@@ -196,19 +254,23 @@ def region_losses(
 ) -> dict[str, Tensor]:
     """Fast R-CNN's multi-task loss (eq. 1 to 3) over the sampled regions of a batch of `pictures`.
 
-    Logits (R, K + 1), deltas (R, K, 4). Cross-entropy is a mean; smooth L1 sees the deltas of the
-    true class only, and its sum is divided by R as well.
+    Logits (R, K + 1), deltas (R, K, 4), or (R, 1, 4) for all classes alike; of (R, 0, 4) there is
+    no loss of boxes. Cross-entropy is a mean; smooth L1 sees the deltas of the true class only, and
+    its sum is divided by R as well.
     """
     regions, _, labels, _, objects, counts = sampled
     background = logits.shape[1] - 1
-    positive = counts & (labels < background)
-    own = take(deltas, labels.clamp(max=background - 1)[:, None])[:, 0]  # (R, 4)
-    # What is no object wants no other box than the one it has.
-    wanted = encode(objects, regions, weights).where(positive[:, None], own.detach())
-    box = smooth_l1(own, wanted, beta, reduction="sum")
     cross_entropy = F.cross_entropy(logits, labels, reduction="none") * counts
     total = batch_total(counts.sum(), pictures)
-    return {"classification": cross_entropy.sum() / total, "box": box / total}
+    losses = {"classification": cross_entropy.sum() / total}
+    if not deltas.shape[1]:
+        return losses
+    positive = counts & (labels < background)
+    column = labels.clamp(max=min(background, deltas.shape[1]) - 1)
+    own = take(deltas, column[:, None])[:, 0]  # (R, 4)
+    # What is no object wants no other box than the one it has.
+    wanted = encode(objects, regions, weights).where(positive[:, None], own.detach())
+    return losses | {"box": smooth_l1(own, wanted, beta, reduction="sum") / total}
 
 
 def detect(
@@ -226,7 +288,8 @@ def detect(
 ) -> Padded:
     """Regions with class probabilities to detections: threshold, decode, NMS class by class.
 
-    Scores (B, P, K), deltas (B, P, K, 4), proposals (B, P, 4), valid (B, P), sizes (B, 2).
+    Scores (B, P, K), deltas (B, P, K, 4) or, for all classes alike, (B, P, 1, 4), proposals
+    (B, P, 4), valid (B, P), sizes (B, 2).
     """
     classes = scores.shape[2]
     flat = scores.masked_fill(~valid[..., None], 0).flatten(1)  # (B, P K)
@@ -237,7 +300,9 @@ def detect(
     count = slots(flat > score_threshold, scores.shape[1] * most)
     best, index = flat.topk(count)  # (B, C)
     labels = index % classes
-    boxes = decode(take(deltas.flatten(1, 2), index), take(proposals, index // classes), weights)
+    region = index // classes
+    column = region if deltas.shape[2] == 1 else index
+    boxes = decode(take(deltas.flatten(1, 2), column), take(proposals, region), weights)
     boxes = clip(boxes, sizes[:, None])  # (B, C, 4)
     sides = boxes[..., 2:] - boxes[..., :2]
     over, large = best > score_threshold, (sides >= min_size).all(-1)
