@@ -229,7 +229,8 @@ def test_shipped_recipes():
             assert f"# {word}" in header, path
     assert {path.stem for path in paths} == {
         "bccd_faster_rcnn", "bccd_faster_rcnn_quick", "bccd_retinanet", "bccd_transfer",
-        "bccd_ssd300", "bccd_ssd300_quick", "bccd_yolov1_quick", "bccd_yolov2_quick", "bccd_yolov3", "bccd_yolov3_quick",
+        "bccd_ssd300", "bccd_ssd300_quick", "bccd_yolov1_quick", "bccd_yolov2_quick",
+        "bccd_yolov3", "bccd_yolov3_quick",
         "bccd_yolov3_tiny_quick",
         "sample_faster_rcnn", "sample_mask_rcnn", "sample_retinanet",
     }  # fmt: skip
