@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from difflib import get_close_matches
-from functools import partial
 from typing import Any
 
 from eyeline.errors import EyelineError
@@ -16,10 +14,7 @@ from eyeline.nn.backbones.vgg import VGG16
 
 VGG = "vgg16"
 
-VARIANTS: dict[str, Callable[..., Any]] = {
-    **{name: partial(ResNet, **variant) for name, variant in RESNETS.items()},
-    **DARKNETS,
-}
+VARIANTS = (*RESNETS, *DARKNETS)
 
 
 def build_backbone(name: str, **options: Any) -> Any:
@@ -41,4 +36,6 @@ def build_backbone(name: str, **options: Any) -> Any:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
         raise EyelineError(f"no backbone is called {name!r}; {hint}")
-    return VARIANTS[name](**options)
+    if name in DARKNETS:
+        return DARKNETS[name](**options)
+    return ResNet(**RESNETS[name], **options)
