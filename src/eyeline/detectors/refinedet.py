@@ -42,11 +42,12 @@ import torch
 from torch import Tensor, nn
 
 from eyeline.losses.multibox import multibox
-from eyeline.nn.anchors import AnchorPyramid, flatten_cells
+from eyeline.nn.anchors import AnchorPyramid
 from eyeline.nn.backbones import VGG, build_backbone
 from eyeline.nn.backbones.vgg import L2Norm, ReducedVGG16, xavier
 from eyeline.nn.detector import Detector, Preprocess, make_config, suppression
 from eyeline.nn.fused import fused
+from eyeline.nn.heads.maps import MapHeads
 from eyeline.nn.layers import ConvNorm
 from eyeline.nn.lineage import anchors_as_they_stand, of_classes, of_regions, refined_anchors
 from eyeline.note import note
@@ -172,18 +173,6 @@ class Transfer(nn.ModuleList):
         return levels
 
 
-class Head(nn.ModuleList):
-    """A 3x3 convolution for each map; nothing is shared between them."""
-
-    def __init__(self, channels: Sequence[int], outputs: int, per_cell: int) -> None:
-        super().__init__(nn.Conv2d(c, per_cell * outputs, 3, padding=1) for c in channels)
-        self.outputs = outputs
-
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:  # -> (B, N, outputs), float32
-        said = (fused(level, conv) for level, conv in zip(maps, self, strict=True))
-        return torch.cat([flatten_cells(part, self.outputs).float() for part in said], 1)
-
-
 class RefineDet(Detector):
     """Anchors are refined, then detected from. See `forward` for what goes in and out."""
 
@@ -218,11 +207,11 @@ class RefineDet(Detector):
         if c.anchor_clipped:
             self.anchors.cells.clamp_(-c.min_size / 2, c.min_size / 2)
         self.transfer = Transfer(channels, c.tcb_channels, c.extra_norm)
-        per_cell, same = self.anchors.per_cell, [c.tcb_channels] * len(channels)
-        self.arm_class_head = Head(channels, 2, per_cell)  # object or background
-        self.arm_box_head = Head(channels, 4, per_cell)
-        self.odm_class_head = Head(same, c.num_classes + 1, per_cell)
-        self.odm_box_head = Head(same, 4, per_cell)
+        same, each = [c.tcb_channels] * len(channels), [self.anchors.per_cell] * len(channels)
+        self.arm_class_head = MapHeads(channels, each, 2)  # object or background
+        self.arm_box_head = MapHeads(channels, each, 4)
+        self.odm_class_head = MapHeads(same, each, c.num_classes + 1)
+        self.odm_box_head = MapHeads(same, each, 4)
         for name, part in self.named_children():
             if name != "backbone":
                 xavier(part)

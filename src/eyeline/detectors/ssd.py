@@ -32,22 +32,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
-from eyeline.losses.normaliser import batch_total
-from eyeline.losses.smooth_l1 import smooth_l1
-from eyeline.nn.anchors import flatten_cells
+from eyeline.losses.multibox import multibox
 from eyeline.nn.backbones import VGG, build_backbone
 from eyeline.nn.backbones.vgg import L2Norm, ReducedVGG16, xavier
 from eyeline.nn.detector import Detector, Preprocess, make_config, suppression
 from eyeline.nn.fused import fused
+from eyeline.nn.heads.maps import MapHeads
 from eyeline.nn.layers import ConvNorm
 from eyeline.nn.lineage import of_classes, scored
 from eyeline.note import note
 from eyeline.ops.anchors import anchor_grid
 from eyeline.ops.boxes import clip
-from eyeline.ops.deltas import decode, encode
+from eyeline.ops.deltas import decode
 from eyeline.ops.matching import BACKGROUND, assign, pad_objects
-from eyeline.ops.mining import hard_negatives, mined
-from eyeline.ops.select import highest, indices, slots, take
+from eyeline.ops.mining import mined
+from eyeline.ops.select import highest, slots, take
 from eyeline.registry import register
 from eyeline.structures import Assignment, Batch, Padded, Prediction, Target
 
@@ -165,22 +164,6 @@ class Extras(nn.ModuleList):
         return maps
 
 
-class Heads(nn.ModuleList):
-    """A 3x3 convolution for each map (sec. 2.1): maps of `channels` -> (B, N, outputs), float32,
-    where a cell of map l has `boxes[l]` default boxes."""
-
-    def __init__(self, channels: Sequence[int], boxes: Sequence[int], outputs: int) -> None:
-        super().__init__(
-            nn.Conv2d(inputs, count * outputs, 3, padding=1)
-            for inputs, count in zip(channels, boxes, strict=True)
-        )
-        self.outputs = outputs
-
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        found = (fused(level, layer) for level, layer in zip(maps, self, strict=True))
-        return torch.cat([flatten_cells(each, self.outputs).float() for each in found], 1)
-
-
 class SSD(Detector):
     """One stage on maps of many scales. See `forward` for what goes in and out."""
 
@@ -216,8 +199,8 @@ class SSD(Detector):
         for i, cell in enumerate(cells):
             self.register_buffer(f"cell_{i}", c.min_size * cell, persistent=False)  # (A_l, 4)
         counts = [len(cell) for cell in cells]
-        self.class_heads = Heads(channels, counts, c.num_classes + 1)
-        self.box_heads = Heads(channels, counts, 4)
+        self.class_heads = MapHeads(channels, counts, c.num_classes + 1)
+        self.box_heads = MapHeads(channels, counts, 4)
         for part in (self.extras, self.class_heads, self.box_heads):
             xavier(part)
 
@@ -322,25 +305,15 @@ class SSD(Detector):
         positive = matches >= 0
         boxes, labels = objects.of(matches)  # (B, N, 4), (B, N)
         truth = labels.where(positive, c.num_classes)
-        confidence = F.cross_entropy(logits.transpose(1, 2), truth, reduction="none")  # (B, N)
-        index, taken = hard_negatives(confidence, positive, matches == BACKGROUND, c.negatives)
-        note(
-            "positives and hardest negatives, sec. 2.2", index,
-            mined, positive, index, taken, confidence,
+        loss = multibox(
+            logits, deltas, anchors.expand_as(deltas), boxes, truth, positive,
+            matches == BACKGROUND, c.negatives, self.weights, c.box_beta,
         )  # fmt: skip
-        mistakes = confidence.gather(1, index).where(taken, 0).sum()  # of the negatives
-        # The positive ones; on a GPU all boxes, for its host must not look (ops/select.py), and
-        # `counts` says which are positive. What is no object wants no other box than it has.
-        picture, anchor = indices(positive)  # (P,) both
-        counts, moved = positive[picture, anchor], anchors[anchor]
-        found = boxes[picture, anchor].where(counts[:, None], moved)
-        moves, wanted = deltas[picture, anchor], encode(found, moved, self.weights)
-        box = smooth_l1(moves, wanted, c.box_beta).sum(1).where(counts, 0)
-        divisor = batch_total(positive.sum(), len(targets))
-        return {
-            "classification": (confidence.where(positive, 0).sum() + mistakes) / divisor,
-            "box": c.box_weight * box.sum() / divisor,
-        }
+        note(
+            "positives and hardest negatives, sec. 2.2", loss.mined,
+            mined, positive, loss.mined, loss.taken, loss.each,
+        )  # fmt: skip
+        return {"classification": loss.classification, "box": c.box_weight * loss.box}
 
 
 def default_boxes(
