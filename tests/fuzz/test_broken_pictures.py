@@ -19,7 +19,13 @@ from eyeline.data.images import image_size
 from eyeline.errors import EyelineError
 from eyeline.inference import Predictor
 
-TINY = {"backbone": "resnet18", "fpn_channels": 8, "tower_depth": 1, "size": 32}
+TINY = {
+    "backbone": "resnet18",
+    "norm": "group",
+    "fpn_channels": 8,
+    "tower_depth": 1,
+    "size": 32,
+}  # fmt: skip; group: of one picture that is left, the last map has a single cell
 PICTURES = 4
 TRAINED = 25  # every so manieth folder is trained on
 COMMANDS = 10  # and predicted on by the command, the others by the same model in this process

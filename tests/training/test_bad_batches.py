@@ -222,3 +222,20 @@ def test_a_bad_batch_that_cannot_be_saved_is_named_all_the_same(tmp_path, monkey
     monkeypatch.setattr("eyeline.training.guard.save_bad_batch", full)
     with pytest.raises(EyelineError, match=r"which could not be saved \(no space left on device\)"):
         train(Bad({6: math.nan}), ToyData(), out=str(tmp_path / "r"), **QUICK)
+
+
+def test_a_batch_norm_with_one_value_is_told(tmp_path):
+    """The last batch of an epoch, of one small picture."""
+    small = {"backbone": "resnet18", "fpn_channels": 8, "tower_depth": 1, "size": 32}
+    target = {
+        "boxes": torch.tensor([[2.0, 2.0, 20.0, 20.0]]), "labels": torch.tensor([0]),
+        "image_id": torch.tensor(7),
+    }  # fmt: skip
+    data = [(torch.rand(3, 32, 32), target)]
+    options = {"batch_size": 2, "epochs": 1, "data": {"workers": 0}, "log": {"tensorboard": False}}
+    model = create_model("retinanet", num_classes=1, **small)
+    told = r"step 1.*: batch norm cannot learn from one cell of one picture \(7, 32x32\); take"
+    with pytest.raises(EyelineError, match=told):
+        train(model, data, out=str(tmp_path / "r"), **options)
+    model = create_model("retinanet", num_classes=1, norm="group", **small)
+    train(model, data, out=str(tmp_path / "r"), **options)

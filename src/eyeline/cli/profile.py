@@ -83,13 +83,13 @@ def profile(
     from eyeline.inspection import profile_inference, profile_training
     from eyeline.inspection.report import Subject, save_json, to_markdown, to_table
 
-    for option, path in (("--json", json), ("--markdown", markdown), ("--limits", limits)):
-        if path is None:
-            continue
-        if path.exists() and path != limits:
+    for option, path in (("--json", json), ("--markdown", markdown)):
+        if path is not None and path.exists():
             raise EyelineError(f"{path} exists already; name a new file")
-        if not path.exists():
+        if path is not None:
             make_room(path, option)
+    if limits is not None and not limits.exists():
+        make_room(limits, "--limits")
     where = find_device(device)
     threads_before = torch.get_num_threads()
     try:

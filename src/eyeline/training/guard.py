@@ -21,6 +21,7 @@ from eyeline.training.step import Step, size
 
 NAMED = 8  # pictures in a message
 KEPT = 20  # bad batches of a run
+ONE_VALUE = "Expected more than 1 value per channel when training"  # so torch says it
 
 
 class Guard:
@@ -42,7 +43,8 @@ class Guard:
         """Take a step over a group of batches.
 
         Raises:
-            EyelineError: it is not finite, and the run is not to skip it; or memory ended.
+            EyelineError: it is not finite, and the run is not to skip it; memory ended; or a norm
+                had one value of each channel to learn from.
         """
         before = [buffer.clone() for buffer in self.buffers]
         try:
@@ -52,6 +54,15 @@ class Guard:
             for buffer, value in zip(self.buffers, before, strict=True):
                 buffer.copy_(value)
             return error.step  # type: ignore[no-any-return]
+        except ValueError as error:
+            if not str(error).startswith(ONE_VALUE):
+                raise
+            raise EyelineError(
+                f"{where}: batch norm cannot learn from one cell of one picture "
+                f"({self._names(group, group, at)}, {', '.join(_sizes(group))}); take a larger "
+                "batch_size, one that divides the number of pictures otherwise, larger pictures, "
+                "or model.norm=group"
+            ) from error
         except (MemoryError, RuntimeError) as error:
             if not is_lack_of_memory(error):
                 raise
