@@ -21,8 +21,8 @@ from torch import nn
 
 from eyeline import registry
 from eyeline.checkpoints.darknet_cfg import Layer, layers_of, model_of, parse
+from eyeline.checkpoints.names import COCO_SLOTS
 from eyeline.checkpoints.source import Checkpoint, State
-from eyeline.checkpoints.torchvision import COCO_SLOTS
 from eyeline.errors import EyelineError
 from eyeline.nn.backbones import build_backbone
 from eyeline.nn.backbones.darknet import LeakyConv
