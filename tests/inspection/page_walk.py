@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import html
 import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-from eyeline.registry import find
+from tests.training import toys
 
 # The threshold lies below what a fresh network says, so that there is something to look at.
 OPTIONS = {"backbone": "resnet18", "min_size": 128, "max_size": 192, "score_threshold": 0.005,
@@ -26,8 +23,7 @@ OPTIONS = {"backbone": "resnet18", "min_size": 128, "max_size": 192, "score_thre
 
 def known(name: str) -> dict[str, Any]:
     """Of `OPTIONS` those that the detector has."""
-    fields = {f.name for f in dataclasses.fields(sys.modules[find(name).build.__module__].Config)}
-    return {key: value for key, value in OPTIONS.items() if key in fields}
+    return toys.known(name, OPTIONS)
 
 
 def data_of(page: str) -> dict[str, Any]:

@@ -5,12 +5,12 @@ A new detector is covered as it stands. Targets always carry masks; who wants no
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from copy import deepcopy
 
 import pytest
 import torch
+from tests.training.toys import known
 from torch import nn
 
 from eyeline.errors import EyelineError
@@ -25,7 +25,7 @@ SMALL = dict(num_classes=3, backbone="resnet18", min_size=96, max_size=128, scor
 # These, and the second versions' options, go to the detectors that have them.
 NARROW = dict(
     fpn_channels=64, head_width=64, proposals=(200, 100), proposals_before_nms=(300, 200),
-    head_samples=64, tcb_channels=64, neck_width=256,
+    head_samples=64, mask_width=32, tcb_channels=64, neck_width=256,
 )  # fmt: skip
 SECOND = dict(
     rpn_depth=2, fpn_norm="batch", head_convs=4, head_layers=1, head_norm="batch",
@@ -36,13 +36,6 @@ OF_ITS_OWN = {
     name: dict(anchor_sizes=(12, 24, 48, 96)) for name in ("refinedet320", "refinedet512")
 }
 SECOND_OF = {"retinanet": dict(head_norm="group", box_loss="giou", fpn_extra_from="backbone")}
-
-
-def known(name, options):
-    """Of `options` those that the detector has."""
-    config = sys.modules[find(name).build.__module__].Config
-    fields = {field.name for field in dataclasses.fields(config)}
-    return {key: value for key, value in options.items() if key in fields}
 
 
 def second(name):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from toys import ToyData, ToyDetector
+from toys import ToyData, ToyDetector, known
 
 from eyeline import together
 from eyeline.errors import EyelineError
@@ -42,12 +42,15 @@ class Discs(ToyData):
 def tiny(name: str) -> nn.Module:
     """A detector in which everything that counts is another number in each picture."""
     torch.manual_seed(0)
-    options = {"backbone": "resnet18", "size": 64, "fpn_channels": 16, "norm": "frozen"}
+    options = {"backbone": "resnet18", "size": 64, "norm": "frozen"}
     options["score_threshold"] = 0.0  # what has learnt for four steps is sure of nothing
-    if name == "retinanet":
-        options["tower_depth"] = 1
-    else:
-        options |= {"head_width": 32, "proposals": [60, 60], "rpn_samples": 4000}
+    options |= known(
+        name,
+        {
+            "fpn_channels": 16, "tower_depth": 1, "head_width": 32, "proposals": [60, 60],
+            "rpn_samples": 4000, "dropout": 0.0,
+        },
+    )  # fmt: skip
     return create_model(name, classes=["a", "b"], **options)
 
 

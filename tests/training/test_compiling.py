@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
-from toys import ToyData, ToyDetector
+from toys import ToyData, ToyDetector, known
 
 import eyeline.training.loop
 from eyeline.errors import EyelineError
@@ -34,8 +34,8 @@ def small(name, **options):
     # stages move by up to a third, compiled or not.
     norm = "batch" if name == "retinanet" else "frozen"
     return create_model(
-        name, classes=["a", "b"], backbone="resnet18", size=64, fpn_channels=16, norm=norm,
-        **options,
+        name, classes=["a", "b"], backbone="resnet18", size=64, norm=norm,
+        **known(name, {"fpn_channels": 16}), **options,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from eyeline.errors import EyelineError
-from eyeline.registry import create_model
+from eyeline.registry import create_model, find
 from eyeline.training import train
 
 
@@ -160,3 +162,10 @@ def train_bad(folder: str) -> None:
 if __name__ == "__main__":
     kinds = {"toy": train_toy, "faster_rcnn": train_faster_rcnn, "bad": train_bad}
     kinds[sys.argv[1]](sys.argv[2])
+
+
+def known(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Of `options` those that the detector has."""
+    config = sys.modules[find(name).build.__module__].Config
+    fields = {field.name for field in dataclasses.fields(config)}
+    return {key: value for key, value in options.items() if key in fields}
