@@ -88,8 +88,12 @@ def test_the_site_is_built_and_shows_the_files(tmp_path: Path) -> None:
 RUNNING = [
     pytest.param(page, marks=[pytest.mark.slow] if page.stem in SLOW else [], id=page.stem)
     for page in PAGES
-    if blocks(page)
+    if blocks(page) and page.stem != "README.ko"
 ]
+
+
+def test_the_korean_readme_runs_what_the_english_one_does() -> None:
+    assert blocks(ROOT / "README.ko.md") == blocks(ROOT / "README.md")
 
 
 @pytest.mark.parametrize("page", RUNNING)

@@ -25,7 +25,7 @@ SMALL = dict(num_classes=3, backbone="resnet18", min_size=96, max_size=128, scor
 # These, and the second versions' options, go to the detectors that have them.
 NARROW = dict(
     fpn_channels=64, head_width=64, proposals=(200, 100), proposals_before_nms=(300, 200),
-    head_samples=64,
+    head_samples=64, mask_width=32,
 )  # fmt: skip
 SECOND = dict(
     rpn_depth=2, fpn_norm="batch", head_convs=4, head_layers=1, head_norm="batch",
