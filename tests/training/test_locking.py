@@ -19,7 +19,8 @@ from toys import ToyData, ToyDetector
 from eyeline.errors import EyelineError
 from eyeline.locking import FileLock
 from eyeline.training import load_recipe, train
-from eyeline.training.saving import LOCK, Position, RunFolder, folder_lock
+from eyeline.training.position import Position
+from eyeline.training.saving import LOCK, RunFolder, folder_lock
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the locks are those of Unix")
 
