@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import torch
+import toys
 from safetensors.torch import load_file
 from toys import ToyData, ToyDetector
 
@@ -15,14 +16,7 @@ from eyeline.training.ema import AveragedModel
 from eyeline.training.recipe import Ema
 from eyeline.training.states import STATE
 
-QUICK = {
-    "batch_size": 3,
-    "epochs": 2,
-    "optimizer": {"lr": 1e-2},
-    "data": {"workers": 0},
-    "log": {"tensorboard": False},
-    "ema": {"decay": 0.9, "warmup": 4},
-}
+QUICK = {**toys.QUICK, "ema": {"decay": 0.9, "warmup": 4}}
 
 
 def test_by_hand():

@@ -21,7 +21,8 @@ from eyeline.errors import EyelineError
 from eyeline.training import load_recipe, train
 from eyeline.training.logs import Log
 from eyeline.training.page import duration
-from eyeline.training.saving import Position, RunFolder
+from eyeline.training.position import Position
+from eyeline.training.saving import RunFolder
 from eyeline.training.status import Status, read_status, seconds_of
 from eyeline.training.system import system_figures
 

@@ -14,22 +14,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import toys
 from toys import ToyData, ToyDetector
 
 from eyeline.errors import EyelineError
 from eyeline.locking import FileLock
 from eyeline.training import load_recipe, train
-from eyeline.training.saving import LOCK, Position, RunFolder, folder_lock
+from eyeline.training.position import Position
+from eyeline.training.saving import LOCK, RunFolder, folder_lock
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the locks are those of Unix")
 
-QUICK = {
-    "batch_size": 3,
-    "epochs": 3,
-    "optimizer": {"lr": 1e-2},
-    "data": {"workers": 0},
-    "log": {"tensorboard": False},
-}
+QUICK = {**toys.QUICK, "epochs": 3}
 TRAINS = """
 import sys
 sys.path.insert(0, sys.argv[1])

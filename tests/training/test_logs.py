@@ -15,7 +15,8 @@ from toys import ToyData, ToyDetector
 from eyeline.errors import EyelineError
 from eyeline.training import load_recipe, train
 from eyeline.training.logs import Log
-from eyeline.training.saving import Position, RunFolder
+from eyeline.training.position import Position
+from eyeline.training.saving import RunFolder
 
 
 def run(folder: Path, tensorboard: object = False, every: int = 2, **fields) -> Path:

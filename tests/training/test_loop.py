@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import toys
 from torch import nn
 from torch.utils.data import Subset
 from toys import ToyData, ToyDetector, in_two_processes
@@ -23,13 +24,7 @@ from eyeline.training.saving import RunFolder
 from eyeline.training.states import STATE
 from eyeline.training.step import backward, loss_scaler
 
-QUICK = {
-    "batch_size": 3,
-    "epochs": 3,
-    "optimizer": {"lr": 1e-2},
-    "data": {"workers": 0},
-    "log": {"tensorboard": False},
-}
+QUICK = {**toys.QUICK, "epochs": 3}
 
 
 def toy(**options) -> ToyDetector:

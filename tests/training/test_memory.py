@@ -9,6 +9,7 @@ import textwrap
 
 import pytest
 import torch
+import toys
 from toys import ToyData, ToyDetector
 
 from eyeline.errors import EyelineError
@@ -16,13 +17,7 @@ from eyeline.training import load_recipe, train
 from eyeline.training.memory import out_of_memory
 
 HERE = os.path.dirname(__file__)
-QUICK = {
-    "batch_size": 3,
-    "epochs": 2,
-    "optimizer": {"lr": 1e-2},
-    "data": {"workers": 0},
-    "log": {"tensorboard": False},
-}
+QUICK = toys.QUICK
 
 
 class Fails(ToyDetector):

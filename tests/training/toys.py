@@ -21,6 +21,15 @@ from eyeline.errors import EyelineError
 from eyeline.registry import create_model, find
 from eyeline.training import train
 
+# Fields of a recipe for runs of a moment.
+QUICK = {
+    "batch_size": 3,
+    "epochs": 2,
+    "optimizer": {"lr": 1e-2},
+    "data": {"workers": 0},
+    "log": {"tensorboard": False},
+}
+
 
 class ToyDetector(nn.Module):
     """Guesses one box from the mean colour. With dropout it draws from every generator."""

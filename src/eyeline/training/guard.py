@@ -16,7 +16,8 @@ from eyeline.structures import Batch
 from eyeline.training.bad_batches import save_bad_batch
 from eyeline.training.checks import ADVICE, SKIPS, NotFinite, targets_of
 from eyeline.training.memory import is_lack_of_memory, out_of_memory
-from eyeline.training.saving import BAD_BATCHES, Position, RunFolder
+from eyeline.training.position import Position
+from eyeline.training.saving import BAD_BATCHES, RunFolder
 from eyeline.training.step import Step, size
 
 NAMED = 8  # pictures in a message

@@ -18,9 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from eyeline.files import Lines, json_lines, write_whole
 from eyeline.training.page import RunPage
+from eyeline.training.position import Position
 from eyeline.training.recipe import Recipe
 from eyeline.training.resuming import flat
-from eyeline.training.saving import Position, RunFolder
+from eyeline.training.saving import RunFolder
 from eyeline.training.status import Status
 from eyeline.training.system import memory_mb, system_figures
 from eyeline.training.writers import Writer, open_writers

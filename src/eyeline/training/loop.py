@@ -36,10 +36,11 @@ from eyeline.training.interrupt import Interrupt
 from eyeline.training.logs import Log
 from eyeline.training.memory import evaluation_told
 from eyeline.training.parallel import own_device, same_buffers, share_gradients, sync_norms
+from eyeline.training.position import Position
 from eyeline.training.recipe import Recipe, load_recipe, merge
 from eyeline.training.recompute import recomputing
 from eyeline.training.resuming import surroundings
-from eyeline.training.saving import Position, RunFolder
+from eyeline.training.saving import RunFolder
 from eyeline.training.schedules import build_schedule
 from eyeline.training.step import (
     groups,

@@ -28,8 +28,9 @@ from eyeline.errors import EyelineError
 from eyeline.evaluation.html import counted
 from eyeline.files import write_whole
 from eyeline.training.loop import Metrics, train_recipe
+from eyeline.training.position import Position
 from eyeline.training.recipe import Recipe
-from eyeline.training.saving import Position, last_position
+from eyeline.training.saving import last_position
 from eyeline.training.states import PREVIOUS, STATE
 from eyeline.training.sweeps.plan import Plan, load_sweep, make_plan
 from eyeline.training.sweeps.ranges import label
