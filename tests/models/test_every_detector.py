@@ -35,11 +35,15 @@ SECOND = dict(
 OF_ITS_OWN = {
     name: dict(anchor_sizes=(12, 24, 48, 96)) for name in ("refinedet320", "refinedet512")
 }
-SECOND_OF = {"retinanet": dict(head_norm="group", box_loss="giou", fpn_extra_from="backbone")}
+SECOND_OF = {
+    "retinanet": dict(head_norm="group", box_loss="giou", fpn_extra_from="backbone"),
+    "cascade_rcnn": {},  # its options are those of the two above, which have them here
+    "cascade_mask_rcnn": {},
+}
 
 
 def second(name):
-    return SECOND_OF.get(name) or known(name, SECOND)
+    return SECOND_OF.get(name, known(name, SECOND))
 
 
 NAMES = list_models("detection")
