@@ -12,11 +12,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from tests.warm import warm
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -98,13 +101,22 @@ def test_the_korean_readme_runs_what_the_english_one_does() -> None:
     assert blocks(ROOT / "README.ko.md") == blocks(ROOT / "README.md")
 
 
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[Path]:
+    """`eyeline` and `code`; a socket's path must be short."""
+    with TemporaryDirectory() as folder, warm(Path(folder), ENVIRONMENT):
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("page", RUNNING)
-def test_blocks_run(page: Path, tmp_path: Path) -> None:
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT / "src"),
+def test_blocks_run(page: Path, tmp_path: Path, scripts: Path) -> None:
+    path = [str(scripts), str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = ENVIRONMENT | {
+        "PATH": os.pathsep.join(path),
         "EYELINE_HOME": str(tmp_path / "home"),
-        "OMP_NUM_THREADS": "1",
     }
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     before = ""
@@ -112,7 +124,7 @@ def test_blocks_run(page: Path, tmp_path: Path) -> None:
         if kind == "bash":
             command = ["bash", "-e", "-o", "pipefail", "-c", code]
         else:
-            command, before = [sys.executable, "-c", before + code], before + code
+            command, before = [str(scripts / "code"), before + code], before + code
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
         )

@@ -424,10 +424,18 @@ class TestDetector:
 
 # A second version is torchvision's; where there is one, it stands for that convention. As many
 # samples of a bin as a region has cells, detectron2's way, have no fixed shapes.
+def conventions(name):
+    return sys.modules[find(name).build.__module__].CONVENTIONS
+
+
 COMPILED = [
-    (f"{name} v2" if second(name) and convention == "torchvision" else name, convention)
+    pytest.param(
+        f"{name} v2" if second(name) and convention == "torchvision" else name,
+        convention,
+        marks=[pytest.mark.slow] if i else [],  # of each detector its paper's, always
+    )
     for name in NAMES
-    for convention, options in sys.modules[find(name).build.__module__].CONVENTIONS.items()
+    for i, (convention, options) in enumerate(conventions(name).items())
     if options.get("sampling_ratio") != 0
 ]
 

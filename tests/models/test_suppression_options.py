@@ -67,6 +67,7 @@ def test_every_option_reaches_the_last_step(model, images):
     assert (high["scores"] >= 0.009).all()
 
 
+@pytest.mark.slow  # that all compile with hard suppression is told by test_every_detector.py
 def test_soft_nms_and_voting_compile_whole(model, images):
     before = model.config
     set_suppression(model, {"nms": "soft_gaussian", "vote_iou": 0.5})
