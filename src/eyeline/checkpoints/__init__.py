@@ -43,6 +43,7 @@ MEANING = (
     "anchor_fitted", "anchor_clipped", "box_scales", "box_ratios", "box_strides", "box_clipped",
     "centres_clipped", "box_variances", "priors", "offsets", "tower_depths", "passthrough", "grid",
     "boxes", "head", "pooling", "sampling_ratio", "roi_aligned", "stride_in_1x1", "stage_scales",
+    "layers",
 )  # fmt: skip
 
 Source = str | Path | Mapping[str, Tensor] | Checkpoint
@@ -184,7 +185,7 @@ def _check_same(model: nn.Module, checkpoint: Checkpoint, skip: Sequence[str]) -
         ours, theirs = getattr(model.config, key, None), checkpoint.options.get(key)
         if None not in (ours, theirs) and ours != theirs:
             raise EyelineError(
-                f"{checkpoint.where} has {key}={theirs!r}, the model {ours!r}; "
+                f"{checkpoint.where} has {key}={_short(theirs)}, the model {_short(ours)}; "
                 "create_model(weights=...) builds the model that the file needs"
             )
     named = model.classes != [str(k) for k in range(len(model.classes))]
@@ -237,7 +238,7 @@ def build(
     registry.describe(model, entry, classes, num_classes)
     changed = {k: v for k, v in options.items() if k in stated and v != stated[k]}
     hint = "; given options differ from the file's: " if changed else ""
-    hint += ", ".join(f"{k}={v!r} (file: {stated[k]!r})" for k, v in changed.items())
+    hint += ", ".join(f"{k}={_short(v)} (file: {_short(stated[k])})" for k, v in changed.items())
     dependent = getattr(model, "class_dependent", ()) if renewed else ()
     model.load_report = fill(model, checkpoint, dependent, hint)
     return model
@@ -315,6 +316,12 @@ def fill(
         loaded, converted, tuple(sorted(left_out)), tuple(missing), tuple(replaced), tuple(unused),
         tuple(widened),
     )  # fmt: skip
+
+
+def _short(value: Any) -> str:
+    """A value in a message of one line: a network can have a hundred layers."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:100]} ... ({len(value)})"
 
 
 def _by(tensor: Tensor) -> str:

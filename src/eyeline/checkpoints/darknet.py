@@ -13,19 +13,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from eyeline import registry
-from eyeline.checkpoints.darknet_cfg import Layer, layers_of, model_of, parse
+from eyeline.checkpoints.darknet_cfg import model_of, network_of
 from eyeline.checkpoints.names import COCO_SLOTS
 from eyeline.checkpoints.source import Checkpoint, State
 from eyeline.errors import EyelineError
 from eyeline.nn.backbones import build_backbone
 from eyeline.nn.backbones.darknet import LeakyConv
+from eyeline.nn.darknet_layers import Convolution
 from eyeline.nn.local import Local
 
 COCO = 80
@@ -58,6 +59,23 @@ PRIORS = {  # of [region], in cells
 }  # fmt: skip
 BACKBONES = ("darknet53", "darknet19", "extraction", "darknet_tiny")
 MOST = 2000  # classes that a file without a cfg may have
+
+
+class Layer(NamedTuple):
+    """What has numbers in a file."""
+
+    kind: str  # "convolution", "connected" or "local"
+    inputs: int  # of each group
+    outputs: int
+    kernel: int = 1
+    normed: bool = False
+    places: int = 1  # of the map, where each has its own kernels
+
+    @property
+    def count(self) -> int:
+        """How many numbers."""
+        biases = self.outputs * self.places * (4 if self.normed else 1)
+        return biases + self.places * self.outputs * self.inputs * self.kernel**2
 
 
 def recognise(path: Path) -> bool:
@@ -140,12 +158,12 @@ def convolutions(model: nn.Module) -> Iterator[tuple[str, str | None, Layer]]:
     normed = {
         f"{name}.conv"
         for name, m in model.named_modules()
-        if isinstance(m, LeakyConv) and not isinstance(m.norm, nn.Identity)
+        if isinstance(m, (LeakyConv, Convolution)) and not isinstance(m.norm, nn.Identity)
     }
     for name, m in model.named_modules():
         if isinstance(m, nn.Conv2d):
             norm = name.removesuffix("conv") + "norm" if name in normed else None
-            sizes = (m.in_channels, m.out_channels, m.kernel_size[0])
+            sizes = (m.in_channels // m.groups, m.out_channels, m.kernel_size[0])
             yield name, norm, Layer("convolution", *sizes, norm is not None)
         elif isinstance(m, nn.Linear):
             yield name, None, Layer("connected", m.in_features, m.out_features)
@@ -210,25 +228,18 @@ def _by_count(count: int, where: str) -> tuple[str, dict[str, Any]]:
 
 def _by_cfg(cfg: Path, count: int, where: str) -> tuple[str, dict[str, Any]]:
     """Which model of ours a configuration describes, and with which options."""
-    sections = parse(cfg)
-    theirs = layers_of(sections, str(cfg))
+    net, sections, described = network_of(cfg)
+    theirs = [layer for _, _, layer in convolutions(described)]
     wanted = sum(layer.count for layer in theirs)
     if count != wanted:
         raise EyelineError(f"{where} {_difference(count, wanted, str(cfg))}")
-    found = model_of(sections, theirs, str(cfg))
-    if found is None:
-        for name in BACKBONES:
-            if [layer for _, _, layer in convolutions(network(name, {}))] == theirs:
-                return name, {}
-        raise EyelineError(
-            f"{cfg} has no layer [yolo], [region] or [detection], and is none of the backbones "
-            f"{', '.join(BACKBONES)}"
-        )
-    name, options = found
-    ours = [layer for _, _, layer in convolutions(network(name, options))]
-    for i, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
-        if mine != other:
-            raise EyelineError(f"{cfg}: convolution {i} is {other}; that of our {name} is {mine}")
-    if len(ours) != len(theirs):
-        raise EyelineError(f"{cfg} has {len(theirs)} convolutions, our {name} {len(ours)}")
-    return name, options
+    found = model_of(net, sections, described)
+    if found is not None:
+        return found
+    for name in BACKBONES:
+        if [layer for _, _, layer in convolutions(network(name, {}))] == theirs:
+            return name, {}
+    raise EyelineError(
+        f"{cfg} has no layer [yolo], [region] or [detection], and is none of the backbones "
+        f"{', '.join(BACKBONES)}"
+    )
