@@ -126,7 +126,8 @@ def create_model(
         classes: names of the classes; `num_classes` alone where they have none. With weights of
             other classes, the layers that depend on them stay as initialised; all others load.
         pretrained: classification weights for the backbone, of any source that `weights` takes;
-            True for timm's own of a backbone of timm.
+            True for timm's own of a backbone of timm. The pictures that they were trained on set
+            `image_mean` and `image_std`.
         options: fields of the model's Config.
 
     The model has `name`, `task`, `classes` and, loaded, `load_report` (what was filled, what not).
@@ -153,10 +154,10 @@ def create_model(
     assert entry is not None
     if num_classes is None:
         raise EyelineError(f"{entry.name} needs classes=[...] or num_classes=")
+    if pretrained is not None:
+        return checkpoints.build_pretrained(entry, pretrained, classes, num_classes, options)
     model = entry.build(num_classes=num_classes, **options)
     describe(model, entry, classes, num_classes)
-    if pretrained is not None:
-        model.load_report = checkpoints.load_backbone(model, pretrained)
     return model
 
 

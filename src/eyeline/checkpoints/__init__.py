@@ -7,14 +7,15 @@ that names it, unless the caller names it first with `skip`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from eyeline import registry
-from eyeline.checkpoints import darknet, detectron2, eyeline, lufficc, luuuyi, torchvision
+from eyeline.checkpoints import darknet, detectron2, eyeline, lufficc, luuuyi, torchvision, vgg
+from eyeline.checkpoints.bringing import brought
 from eyeline.checkpoints.channels import for_channels
 from eyeline.checkpoints.eyeline import run_model, run_weights, save_weights
 from eyeline.checkpoints.families import looks_like
@@ -30,6 +31,7 @@ from eyeline.checkpoints.source import (
     unwrap,
 )
 from eyeline.errors import EyelineError
+from eyeline.nn.backbones import DARKNETS, VGG
 
 __all__ = [
     "Checkpoint", "LoadReport", "Source", "fetch", "load_weights", "read", "run_model",
@@ -43,7 +45,9 @@ MEANING = (
     "anchor_fitted", "anchor_clipped", "box_scales", "box_ratios", "box_strides", "box_clipped",
     "centres_clipped", "box_variances", "priors", "offsets", "tower_depths", "passthrough", "grid",
     "boxes", "head", "pooling", "sampling_ratio", "roi_aligned", "stride_in_1x1", "stage_scales",
+    "layers",
 )  # fmt: skip
+CONNECTED = ("fc", "fc6", "fc7")  # of classifiers, in whole or in part no backbone's
 
 Source = str | Path | Mapping[str, Tensor] | Checkpoint
 
@@ -59,6 +63,7 @@ class LoadReport:
     replaced: tuple[str, ...] = ()  # of these, those that the file has: other classes, or `skip`
     unused: tuple[str, ...] = ()  # of `left_out`, those for which the model has no place
     widened: tuple[str, ...] = ()  # of `loaded`, those made of RGB's for other channels
+    brought: dict[str, Any] = field(default_factory=dict)  # options that came with a backbone's
 
     def __str__(self) -> str:
         text = f"{len(self.loaded)} tensors loaded, {len(self.converted)} of them renamed"
@@ -70,6 +75,8 @@ class LoadReport:
             ("made of RGB's for the model's channels", self.widened),
         ):
             text += f"; {what}: {some(names)}" if names else ""
+        if self.brought:
+            text += f"; with the weights' {', '.join(self.brought)}"
         return text
 
 
@@ -151,6 +158,7 @@ def _identify(
         or luuuyi.read(state, where, tuple(skip))
         or detectron2.read(*how)
         or torchvision.read(*how)
+        or vgg.read(state, where, tuple(skip))
     )
 
 
@@ -159,7 +167,7 @@ def _unknown(state: State, where: str) -> EyelineError:
     like = f"it looks like {family}, which is not read" if family else f"with {some(state)}"
     return EyelineError(
         f"{where} is a checkpoint of an unknown kind, {like}; known are eyeline's own, "
-        "torchvision's ResNets, Faster R-CNN, Mask R-CNN, RetinaNet and SSD, detectron2's "
+        "torchvision's ResNets, VGG16, Faster R-CNN, Mask R-CNN, RetinaNet and SSD, detectron2's "
         "detectors, lufficc/SSD's with VGG16, luuuyi/RefineDet.PyTorch's, and darknet's .weights"
     )
 
@@ -184,7 +192,7 @@ def _check_same(model: nn.Module, checkpoint: Checkpoint, skip: Sequence[str]) -
         ours, theirs = getattr(model.config, key, None), checkpoint.options.get(key)
         if None not in (ours, theirs) and ours != theirs:
             raise EyelineError(
-                f"{checkpoint.where} has {key}={theirs!r}, the model {ours!r}; "
+                f"{checkpoint.where} has {key}={_short(theirs)}, the model {_short(ours)}; "
                 "create_model(weights=...) builds the model that the file needs"
             )
     named = model.classes != [str(k) for k in range(len(model.classes))]
@@ -215,6 +223,11 @@ def build(
     checkpoint = read(weights, num_classes)
     _check_own(checkpoint, entry.source if entry else None)
     if entry is None:
+        if checkpoint.name in (VGG, *DARKNETS):
+            raise EyelineError(
+                f"{checkpoint.where} holds a backbone, {checkpoint.name}: its weights go to "
+                "create_model(NAME, pretrained=...)"
+            )
         entry = registry.find(checkpoint.name)
     if entry.name not in (checkpoint.name, *checkpoint.also):
         raise EyelineError(
@@ -237,31 +250,54 @@ def build(
     registry.describe(model, entry, classes, num_classes)
     changed = {k: v for k, v in options.items() if k in stated and v != stated[k]}
     hint = "; given options differ from the file's: " if changed else ""
-    hint += ", ".join(f"{k}={v!r} (file: {stated[k]!r})" for k, v in changed.items())
+    hint += ", ".join(f"{k}={_short(v)} (file: {_short(stated[k])})" for k, v in changed.items())
     dependent = getattr(model, "class_dependent", ()) if renewed else ()
     model.load_report = fill(model, checkpoint, dependent, hint)
     return model
 
 
-def load_backbone(model: nn.Module, source: Any) -> LoadReport:
-    """Classification weights of a `Source` into `model.backbone`, without their classifier; True:
-    timm's own."""
-    backbone = getattr(model, "backbone", None)
-    if backbone is None:
+def build_pretrained(
+    entry: registry.Entry,
+    source: Any,
+    classes: list[str] | None,
+    num_classes: int,
+    options: dict[str, Any],
+) -> nn.Module:
+    """`create_model` with classification weights of a `Source` in its backbone, without their
+    classifier (True: timm's own). Its pictures become those that the weights were trained on."""
+    model: Any = entry.build(num_classes=num_classes, **options)
+    registry.describe(model, entry, classes, num_classes)
+    if not hasattr(model, "backbone"):
         raise EyelineError(f"{model.name} has no backbone; load its weights with weights=")
-    if hasattr(backbone, "load_pretrained"):  # timm's, whose weights have timm's names
-        loaded = backbone.load_pretrained(None if source is True else _open(source)[0])
-        return LoadReport(tuple(loaded), {}, (), ())
+    if hasattr(model.backbone, "load_pretrained"):  # timm's, whose weights have timm's names
+        loaded = model.backbone.load_pretrained(None if source is True else _open(source)[0])
+        model.load_report = LoadReport(tuple(loaded), {}, (), ())
+        return model
     if source is True:
         raise EyelineError("pretrained=True is for backbones of timm; name a file or URL")
-    checkpoint = read(source)
-    wanted = getattr(model.config, "backbone", checkpoint.name)
+    if not isinstance(source, Checkpoint) and (path := _darknet(source)) is not None:
+        checkpoint = darknet.read_start(path, model)
+    else:
+        checkpoint = read(source)
+    config = getattr(model, "config", None)
+    wanted = getattr(config, "backbone", checkpoint.name)
     if checkpoint.name != wanted:
         raise EyelineError(
             f"{checkpoint.where} holds a {checkpoint.name}, the model's backbone is a {wanted}"
         )
-    skip = ["fc"] if "fc.weight" in checkpoint.state else []
-    return fill(backbone, checkpoint, skip)
+    if taken := brought(config, checkpoint, options):
+        model = entry.build(num_classes=num_classes, **{**options, **taken})
+        registry.describe(model, entry, classes, num_classes)
+    # The first layers of a whole network may be more than its backbone.
+    more = any(begins(name, ["backbone"]) for name in checkpoint.state)
+    target = model if more else model.backbone
+    own, theirs = target.state_dict().keys(), checkpoint.state.keys()
+    if checkpoint.origin == "darknet":
+        skip = [name for name in own if name not in theirs]
+    else:  # one of the two ends earlier
+        skip = [p for p in CONNECTED if f"{p}.weight" in own ^ theirs]
+    model.load_report = replace(fill(target, checkpoint, skip), brought=taken)
+    return model
 
 
 def fill(
@@ -315,6 +351,12 @@ def fill(
         loaded, converted, tuple(sorted(left_out)), tuple(missing), tuple(replaced), tuple(unused),
         tuple(widened),
     )  # fmt: skip
+
+
+def _short(value: Any) -> str:
+    """A value in a message of one line: a network can have a hundred layers."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:100]} ... ({len(value)})"
 
 
 def _by(tensor: Tensor) -> str:

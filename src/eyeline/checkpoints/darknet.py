@@ -6,26 +6,34 @@ biases, weights, means and variances; then its kernels. Connected and local laye
 weights. Nothing has a name or a shape: those are our model's, whose modules are registered in that
 order, and the `.cfg` that lies beside the file, where there is one, says which model that is.
 Without one the count of numbers tells it.
+
+The files that training starts from (`darknet53.conv.74`) end behind some layer: their numbers are
+those of a model's first layers. They saw pictures in [0, 1]; YOLO's first network, in its files of
+before batch norm, [-1, 1], and with batch norm nothing tells. In the first files of all the header
+is three float32 instead, and a connected layer's weights lie input by input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from eyeline import registry
-from eyeline.checkpoints.darknet_cfg import Layer, layers_of, model_of, parse
+from eyeline.checkpoints.darknet_cfg import model_of, network_of
 from eyeline.checkpoints.names import COCO_SLOTS
 from eyeline.checkpoints.source import Checkpoint, State
 from eyeline.errors import EyelineError
 from eyeline.nn.backbones import build_backbone
 from eyeline.nn.backbones.darknet import LeakyConv
+from eyeline.nn.darknet_layers import Convolution
 from eyeline.nn.local import Local
 
 COCO = 80
@@ -58,6 +66,29 @@ PRIORS = {  # of [region], in cells
 }  # fmt: skip
 BACKBONES = ("darknet53", "darknet19", "extraction", "darknet_tiny")
 MOST = 2000  # classes that a file without a cfg may have
+CLASSIFIER = 1000 * (1024 + 1)  # numbers behind the convolutions of a whole classifier
+LATER = 1000  # no version has such numbers: a float32's bits
+
+
+# A layer with numbers: its name, its norm's, its shape.
+Numbered = tuple[str, str | None, Layer]
+
+
+class Layer(NamedTuple):
+    """What has numbers in a file."""
+
+    kind: str  # "convolution", "connected" or "local"
+    inputs: int  # of each group
+    outputs: int
+    kernel: int = 1
+    normed: bool = False
+    places: int = 1  # of the map, where each has its own kernels
+
+    @property
+    def count(self) -> int:
+        """How many numbers."""
+        biases = self.outputs * self.places * (4 if self.normed else 1)
+        return biases + self.places * self.outputs * self.inputs * self.kernel**2
 
 
 def recognise(path: Path) -> bool:
@@ -89,7 +120,7 @@ def read(path: Path, cfg: Path | None = None) -> Checkpoint:
         name, options = _by_count(len(values), str(path))
     else:
         name, options = _by_cfg(cfg, len(values), str(path))
-    state = pour(values, network(name, options), str(path))
+    state = pour(values, network(name, options), str(path), first_files(path))
     if name in BACKBONES:
         return Checkpoint("darknet", name, str(path), {}, None, state)
     classes = None
@@ -106,46 +137,123 @@ def read_values(path: Path) -> np.ndarray:
     if len(content) < 16:
         raise EyelineError(f"{path} is no darknet file: it has {len(content)} bytes")
     major, minor = (int(v) for v in np.frombuffer(content, "<i4", 2))
-    header = 20 if major * 10 + minor >= 2 else 16
+    header = 20 if major * 10 + minor >= 2 and not first_files(path) else 16
     if (len(content) - header) % 4:
         raise EyelineError(f"{path} is cut off within a number, or no darknet file")
     return np.frombuffer(content, "<f4", offset=header)
 
 
-def pour(values: np.ndarray, model: nn.Module, where: str) -> State:
-    """Numbers into tensors of the model's names, layer after layer."""
-    state: State = {}
-    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+def first_files(path: Path) -> bool:
+    """Whether a file is of the first, with numbers of its training in place of a version."""
+    with path.open("rb") as file:
+        version = np.frombuffer(file.read(8), "<i4")
+    return len(version) == 2 and bool((version > LATER).any())
+
+
+def pour(values: np.ndarray, model: nn.Module, where: str, first: bool = False) -> State:
+    """Numbers into tensors of the model's names, layer after layer; `first`: of the first files."""
     layers = list(convolutions(model))
     wanted = sum(layer.count for _, _, layer in layers)
     if wanted != len(values):
         raise EyelineError(f"{where} {_difference(len(values), wanted)}")
+    return poured(values, model, layers, first)
+
+
+def poured(
+    values: np.ndarray, model: nn.Module, layers: Sequence[Numbered], first: bool = False
+) -> State:
+    """The same of some of its layers, of which there are enough numbers."""
+    state: State = {}
+    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     place = 0
-    for name, norm, _ in layers:
+    for name, norm, layer in layers:
         keys = [f"{name}.bias", f"{name}.weight"]
         if norm:
             parts = ("bias", "weight", "running_mean", "running_var")
             keys = [*(f"{norm}.{part}" for part in parts), keys[1]]
         for key in keys:
             count = int(np.prod(shapes[key]))
-            tensor = values[place : place + count].reshape(shapes[key])
+            tensor = values[place : place + count]
+            turned = first and layer.kind == "connected" and key.endswith("weight")
+            tensor = tensor.reshape(shapes[key][::-1]).T if turned else tensor.reshape(shapes[key])
             state[key] = torch.from_numpy(tensor.copy())
             place += count
     return state
 
 
-def convolutions(model: nn.Module) -> Iterator[tuple[str, str | None, Layer]]:
+def read_start(path: Path, model: Any) -> Checkpoint:
+    """The checkpoint in a file that ends behind some layer, or is a whole classifier, for the
+    backbone of `model`, and where that is one of darknet's networks, for what follows it too.
+
+    Its names are the backbone's, or where there is more than that, the model's.
+
+    Raises EyelineError where the numbers end within a layer, by how many; where they are another
+    backbone's.
+    """
+    values, name, where = read_values(path), model.config.backbone, str(path)
+    if name not in BACKBONES:
+        raise EyelineError(f"{where} is darknet's, the model's backbone is a {name}")
+    own = "none" if model.config.norm == "none" else "batch"
+    for norm in (own, "batch" if own == "none" else "none"):
+        twin = _twin(model, name, norm)
+        layers = list(convolutions(twin))
+        ends = list(accumulate(layer.count for _, _, layer in layers))
+        body = sum(layer.startswith("backbone.") for layer, _, _ in layers)
+        whole = len(values) == ends[body - 1] + CLASSIFIER
+        if whole or len(values) in ends:
+            depth = body if whole else ends.index(len(values)) + 1
+            break
+    else:
+        raise _no_start(path, len(values), model, own)
+    state = poured(values, twin, layers[:depth], first_files(path))
+    if depth <= body:
+        state = {key.removeprefix("backbone."): value for key, value in state.items()}
+    options: dict[str, Any] = {"norm": norm}
+    if norm == "batch":
+        options["norm_epsilon"] = 1e-6
+    if name != "extraction" or norm == "none":
+        middle = 0.5 if name == "extraction" else 0.0
+        options |= {"image_mean": (middle,) * 3, "image_std": (1 - middle,) * 3}
+    dropped = [f"a classifier of {CLASSIFIER} numbers"] if whole else []
+    return Checkpoint("darknet", name, where, options, None, state, dropped=dropped)
+
+
+def _twin(model: Any, backbone: str, norm: str) -> nn.Module:
+    """A model's network, without values, that has such norms and takes pictures of RGB; where it is
+    none of darknet's, its backbone alone."""
+    if model.source is None and model.name in {name for name, _ in STANDARD}:
+        like = {"norm": norm, "in_channels": 3, "image_mean": (0.5,) * 3, "image_std": (0.5,) * 3}
+        return network(model.name, dataclasses.asdict(model.config) | like)
+    return nn.ModuleDict({"backbone": _bare(backbone, norm)})
+
+
+def _no_start(path: Path, count: int, model: Any, norm: str) -> EyelineError:
+    """What to say of numbers that end behind none of a model's layers."""
+    name, where = model.config.backbone, str(path)
+    for other in BACKBONES:
+        for kind in ("batch", "none"):
+            numbers = sum(c.count for *_, c in convolutions(_bare(other, kind)))
+            if count in (numbers, numbers + CLASSIFIER):
+                return EyelineError(f"{where} holds a {other}, the model's backbone is a {name}")
+    layers = list(convolutions(_twin(model, name, norm)))
+    ends = list(accumulate(layer.count for *_, layer in layers))
+    near = min(ends, key=lambda end: abs(end - count))
+    text = _difference(count, near, f"the first {ends.index(near) + 1} layers of our {model.name}")
+    return EyelineError(f"{where} {text}")
+
+
+def convolutions(model: nn.Module) -> Iterator[Numbered]:
     """Each layer of a model of ours that has numbers, in the file's order: its name, its norm's,
     its shape."""
     normed = {
         f"{name}.conv"
         for name, m in model.named_modules()
-        if isinstance(m, LeakyConv) and not isinstance(m.norm, nn.Identity)
+        if isinstance(m, (LeakyConv, Convolution)) and not isinstance(m.norm, nn.Identity)
     }
     for name, m in model.named_modules():
         if isinstance(m, nn.Conv2d):
             norm = name.removesuffix("conv") + "norm" if name in normed else None
-            sizes = (m.in_channels, m.out_channels, m.kernel_size[0])
+            sizes = (m.in_channels // m.groups, m.out_channels, m.kernel_size[0])
             yield name, norm, Layer("convolution", *sizes, norm is not None)
         elif isinstance(m, nn.Linear):
             yield name, None, Layer("connected", m.in_features, m.out_features)
@@ -156,11 +264,16 @@ def convolutions(model: nn.Module) -> Iterator[tuple[str, str | None, Layer]]:
 
 def network(name: str, options: dict[str, Any]) -> nn.Module:
     """A model or backbone of ours without values."""
+    if name in BACKBONES:
+        return _bare(name)
     with torch.device("meta"):
-        if name in BACKBONES:
-            found: nn.Module = build_backbone(name, norm="batch")
-            return found
         return registry.find(name).build(**{"num_classes": 1, "convention": "darknet"} | options)
+
+
+def _bare(name: str, norm: str = "batch") -> nn.Module:
+    with torch.device("meta"):
+        found: nn.Module = build_backbone(name, norm=norm)
+    return found
 
 
 def _difference(count: int, wanted: int, network: str = "the network") -> str:
@@ -210,25 +323,18 @@ def _by_count(count: int, where: str) -> tuple[str, dict[str, Any]]:
 
 def _by_cfg(cfg: Path, count: int, where: str) -> tuple[str, dict[str, Any]]:
     """Which model of ours a configuration describes, and with which options."""
-    sections = parse(cfg)
-    theirs = layers_of(sections, str(cfg))
+    net, sections, described = network_of(cfg)
+    theirs = [layer for _, _, layer in convolutions(described)]
     wanted = sum(layer.count for layer in theirs)
     if count != wanted:
         raise EyelineError(f"{where} {_difference(count, wanted, str(cfg))}")
-    found = model_of(sections, theirs, str(cfg))
-    if found is None:
-        for name in BACKBONES:
-            if [layer for _, _, layer in convolutions(network(name, {}))] == theirs:
-                return name, {}
-        raise EyelineError(
-            f"{cfg} has no layer [yolo], [region] or [detection], and is none of the backbones "
-            f"{', '.join(BACKBONES)}"
-        )
-    name, options = found
-    ours = [layer for _, _, layer in convolutions(network(name, options))]
-    for i, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
-        if mine != other:
-            raise EyelineError(f"{cfg}: convolution {i} is {other}; that of our {name} is {mine}")
-    if len(ours) != len(theirs):
-        raise EyelineError(f"{cfg} has {len(theirs)} convolutions, our {name} {len(ours)}")
-    return name, options
+    found = model_of(net, sections, described)
+    if found is not None:
+        return found
+    for name in BACKBONES:
+        if [layer for _, _, layer in convolutions(network(name, {}))] == theirs:
+            return name, {}
+    raise EyelineError(
+        f"{cfg} has no layer [yolo], [region] or [detection], and is none of the backbones "
+        f"{', '.join(BACKBONES)}"
+    )

@@ -1,258 +1,174 @@
-"""Darknet's `.cfg`: which network of ours it describes, and with which options.
+"""Darknet's `.cfg`: which model of ours it describes, and with which options.
 
-A file is sections, each a layer, whose inputs are the results of the one before it or, of [route]
-and [shortcut], of others by number. What is read is the layers' kinds and shapes; whether the
-network is one of ours, `eyeline.checkpoints.darknet` finds by comparing layer by layer.
+A file is sections: [net], then one for each layer. What the layers compute is told by
+`eyeline.nn.darknet_net`. Where they are a paper's own network, `darknet_standard` knows it, and the
+model is the paper's as it stands; any other network stands in its place, as the option `layers`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import torch
+
+from eyeline.checkpoints.darknet_standard import standard
 from eyeline.errors import EyelineError
+from eyeline.nn.darknet_net import DarknetNet
+from eyeline.nn.darknet_sections import Section, lines_of
 
-Section = tuple[str, dict[str, str]]
-HEADS = ("yolo", "region", "detection")
-SAME = ("shortcut", "yolo", "region", "detection", "dropout", "softmax", "cost")  # in size
-CELL = 32  # pixels, the unit of a [region]'s anchors
-
-
-class Layer(NamedTuple):
-    """What has numbers in a file."""
-
-    kind: str  # "convolution", "connected" or "local"
-    inputs: int
-    outputs: int
-    kernel: int = 1
-    normed: bool = False
-    places: int = 1  # of the map, where each has its own kernels
-
-    @property
-    def count(self) -> int:
-        """How many numbers."""
-        biases = self.outputs * self.places * (4 if self.normed else 1)
-        return biases + self.places * self.outputs * self.inputs * self.kernel**2
-
-    def __str__(self) -> str:
-        if self.kind == "connected":
-            return f"connected, {self.inputs} to {self.outputs}"
-        size = f"{self.kernel}x{self.kernel}"
-        size += f" at {self.places} places" if self.kind == "local" else ""
-        size += "" if self.normed or self.kind == "local" else " without a norm"
-        return f"{size}, {self.inputs} to {self.outputs} channels"
+SHORT = {
+    "conv": "convolutional", "conn": "connected", "max": "maxpool", "avg": "avgpool",
+    "soft": "softmax", "network": "net",
+}  # fmt: skip
+Options = dict[str, Any]
 
 
 def parse(cfg: Path) -> list[Section]:
-    """The sections of a configuration in their order, each its kind and its options."""
+    """The sections of a configuration in their order, [net] first."""
     sections: list[Section] = []
     try:
-        lines = cfg.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise EyelineError(f"cannot read {cfg}: {error}") from error
+        lines = cfg.read_text("utf-8-sig", errors="replace").splitlines()
+    except OSError as error:
+        raise EyelineError(f"cannot read {cfg}: {error.strerror}") from error
     for number, line in enumerate(lines, 1):
         line = line.split("#")[0].split(";")[0].strip()
         if line.startswith("[") and line.endswith("]"):
-            sections.append((line[1:-1].strip(), {}))
+            kind = line[1:-1].strip()
+            sections.append(Section(SHORT.get(kind, kind), {}, f"{cfg}, line {number}"))
         elif line:
             key, equals, value = line.partition("=")
             if not equals or not sections:
                 raise EyelineError(f"{cfg}, line {number}: {line!r} is no option of a section")
-            sections[-1][1][key.strip()] = value.strip()
-    if not sections or sections[0][0] not in ("net", "network"):
+            sections[-1].options.setdefault(key.strip(), value.strip())  # darknet reads the first
+    if not sections or sections[0].kind != "net":
         raise EyelineError(f"{cfg} does not begin with [net]")
     return sections
 
 
-def layers_of(sections: list[Section], where: str) -> list[Layer]:
-    """The layers with numbers, whose inputs follow from the layers before."""
-    found: list[Layer] = []
-    shapes: list[tuple[int, int, int]] = []  # channels, height, width of each layer's result
-    net = sections[0][1]
-    shape = tuple(_whole(net, key, size) for key, size in _NET)
-    for i, (kind, options) in enumerate(sections[1:]):
-        if kind not in _READ and kind not in SAME:
-            raise EyelineError(f"{where}: there is no reading of a layer [{kind}]")
-        try:
-            if kind in _READ:
-                layer, shape = _READ[kind](options, shape, shapes)
-                found += [] if layer is None else [layer]
-        except (ValueError, KeyError, IndexError, ZeroDivisionError) as error:
-            raise EyelineError(f"{where}: layer {i}, [{kind}], has a bad option: {error}") from None
-        shapes.append(shape)
-    return found
+def network_of(cfg: Path) -> tuple[Section, list[Section], DarknetNet]:
+    """[net], the other sections, and the network that they are, without values."""
+    net, *sections = parse(cfg)
+    size = (net.whole("height", default=416), net.whole("width", default=416))
+    with torch.device("meta"):
+        channels = net.whole("channels", default=3)
+        return net, sections, DarknetNet(sections, None, None, channels, size)
 
 
-_NET = (("channels", 3), ("height", 416), ("width", 416))
-_Shape = Any  # channels, height, width
-
-
-def _whole(options: dict[str, str], key: str, default: int) -> int:
-    return int(options.get(key, default))
-
-
-def _slid(options: dict[str, str], shape: _Shape, outputs: int, padding: int) -> _Shape:
-    """The shape after a window that slides over a map."""
-    size, stride = _whole(options, "size", 1), _whole(options, "stride", 1)
-    sides = ((side + padding - size) // stride + 1 for side in shape[1:])
-    return (outputs, *sides)
-
-
-def _padding(options: dict[str, str]) -> int:
-    """On both sides together."""
-    if _whole(options, "pad", 0):
-        return 2 * (_whole(options, "size", 1) // 2)
-    return 2 * _whole(options, "padding", 0)
-
-
-def _convolution(options: dict[str, str], shape: _Shape, _: Any) -> tuple[Layer, _Shape]:
-    outputs, groups = _whole(options, "filters", 1), _whole(options, "groups", 1)
-    if groups != 1:
-        raise ValueError(f"groups={groups}")
-    normed = _whole(options, "batch_normalize", 0) == 1
-    layer = Layer("convolution", shape[0], outputs, _whole(options, "size", 1), normed)
-    return layer, _slid(options, shape, outputs, _padding(options))
-
-
-def _local(options: dict[str, str], shape: _Shape, _: Any) -> tuple[Layer, _Shape]:
-    outputs = _whole(options, "filters", 1)
-    after = _slid(options, shape, outputs, _padding(options))
-    kernel = _whole(options, "size", 1)
-    return Layer("local", shape[0], outputs, kernel, places=after[1] * after[2]), after
-
-
-def _connected(options: dict[str, str], shape: _Shape, _: Any) -> tuple[Layer, _Shape]:
-    if _whole(options, "batch_normalize", 0):
-        raise ValueError("batch_normalize=1")
-    outputs = _whole(options, "output", 1)
-    return Layer("connected", shape[0] * shape[1] * shape[2], outputs), (outputs, 1, 1)
-
-
-def _route(options: dict[str, str], _: _Shape, shapes: list[_Shape]) -> tuple[None, _Shape]:
-    rows = [int(v) for v in options["layers"].split(",")]
-    joined = [shapes[len(shapes) + row if row < 0 else row] for row in rows]
-    return None, (sum(shape[0] for shape in joined), *joined[0][1:])
-
-
-def _upsample(options: dict[str, str], shape: _Shape, _: Any) -> tuple[None, _Shape]:
-    stride = _whole(options, "stride", 2)
-    return None, (shape[0], shape[1] * stride, shape[2] * stride)
-
-
-def _pooled(options: dict[str, str], shape: _Shape, _: Any) -> tuple[None, _Shape]:
-    options = {"size": options.get("stride", "1"), **options}
-    return None, _slid(options, shape, shape[0], int(options["size"]) - 1)
-
-
-def _reorg(options: dict[str, str], shape: _Shape, _: Any) -> tuple[None, _Shape]:
-    s = _whole(options, "stride", 1)
-    return None, (shape[0] * s * s, shape[1] // s, shape[2] // s)
-
-
-def _crop(options: dict[str, str], shape: _Shape, _: Any) -> tuple[None, _Shape]:
-    return None, (shape[0], int(options["crop_height"]), int(options["crop_width"]))
-
-
-def _averaged(_options: dict[str, str], shape: _Shape, _: Any) -> tuple[None, _Shape]:
-    return None, (shape[0], 1, 1)
-
-
-_READ: dict[str, Callable[..., tuple[Layer | None, _Shape]]] = {
-    "convolutional": _convolution,
-    "local": _local,
-    "connected": _connected,
-    "route": _route,
-    "upsample": _upsample,
-    "maxpool": _pooled,
-    "reorg": _reorg,
-    "crop": _crop,
-    "avgpool": _averaged,
-}
-
-
-def model_of(sections: list[Section], layers: list[Layer], where: str) -> tuple[str, Any] | None:
-    """The name of our model that a configuration is most like, and its options; None where it has
-    no layer that says where objects are: it is a backbone."""
-    heads = [(kind, options) for kind, options in sections if kind in HEADS]
-    kinds = {kind for kind, _ in heads}
-    if not heads:
+def model_of(
+    net: Section, sections: list[Section], network: DarknetNet
+) -> tuple[str, Options] | None:
+    """The name of our model that a configuration describes, and its options; None where it has no
+    layer that says where objects are: it is a backbone."""
+    if not network.heads:
         return None
-    if len(kinds) > 1 or ("yolo" not in kinds and len(heads) > 1):
-        raise EyelineError(f"{where}: {len(heads)} layers [{'], ['.join(sorted(kinds))}] together")
-    kind, head = heads[0]
-    net = sections[0][1]
-    try:
-        options = {
-            "num_classes": _whole(head, "classes", 20),
-            "convention": "darknet",
-            "in_channels": _whole(net, "channels", 3),
-            **dict.fromkeys(
-                ("min_size", "max_size"), max(_whole(net, k, size) for k, size in _NET[1:])
-            ),
-        }
-        if kind == "yolo":
-            return ("yolov3", "yolov3_tiny")[len(heads) == 2], options | _yolo(heads)
-        made = _region if kind == "region" else _detection
-        name = "yolov2" if kind == "region" else "yolov1"
-        return name, options | made(head, sections, layers)
-    except (ValueError, KeyError, IndexError) as error:
-        raise EyelineError(f"{where}: a bad option in [net] or [{kind}]: {error}") from None
+    heads = [sections[i] for i in network.heads]  # the finest first
+    for head in heads:
+        if head.kind != heads[0].kind or (head.kind != "yolo" and len(heads) > 1):
+            kinds = ", ".join(f"[{other.kind}]" for other in heads)
+            raise head.error(f"{kinds} together are no network of ours")
+    channels, first = net.whole("channels", default=3), heads[0]
+    side = max(net.whole(key, default=416) for key in ("height", "width"))
+    options: Options = {
+        "num_classes": first.whole("classes", default=20),
+        "convention": "darknet",
+        "in_channels": channels,
+        "min_size": side,
+        "max_size": side,
+    }
+    adjusted = any(s.kind == "crop" and not s.whole("noadjust", 0, 0) for s in sections)
+    if adjusted or channels != 3:
+        for key, value in (("image_mean", 0.0), ("image_std", 1.0)):
+            options[key] = (0.5 if adjusted else value,) * channels
+    options |= _HEADS[first.kind](net, heads, network, options["num_classes"])
+    found = standard(sections)
+    if found is not None:
+        return found[0], options | found[1]
+    return _NAMES[first.kind], options | {"layers": lines_of(sections)}
 
 
-def _yolo(heads: list[Section]) -> dict[str, Any]:
-    priors: list[float] = []
-    for _, head in heads[::-1]:  # ours begin with the finest
-        shapes = [float(v) for v in head["anchors"].split(",")]
-        for row in (int(v) for v in head["mask"].split(",")):
-            priors += shapes[2 * row : 2 * row + 2]
-    first = heads[0][1]
-    return {"priors": tuple(priors), "ignore_iou": float(first.get("ignore_thresh", 0.5))}
+def _check_outputs(head: Section, channels: int, wanted: int, of: str) -> None:
+    """Whether a head reads as many numbers a cell as it needs."""
+    if channels != wanted:
+        raise head.error(f"it reads {channels} channels, and {of} make {wanted}")
 
 
-def _region(head: dict[str, str], sections: list[Section], layers: list[Layer]) -> dict[str, Any]:
-    for key, needed, default in (("softmax", 1, 0), ("coords", 4, 4)):
-        if _whole(head, key, default) != needed:
-            raise ValueError(f"{key}={head.get(key, default)}, and {needed} alone is read")
-    if "tree" in head:
-        raise ValueError("tree: a WordTree is not read")
-    kinds = [kind for kind, _ in sections]
-    passthrough, width = "none", 0
-    tiny = layers[0].outputs == 16  # of the small Darknet's seven convolutions
-    depth = len(layers) - (7 if tiny else 18) - 2
-    if "reorg" in kinds:
-        passthrough, before = "darknet", sections[kinds.index("reorg") - 1]
-        if before[0] == "convolutional":
-            width, depth = int(before[1]["filters"]), depth - 1
+def _anchors(head: Section) -> list[tuple[float, float]]:
+    """Widths and heights."""
+    texts = head.text("anchors", "").split(",")
+    sides = [head.real("anchors", text) for text in texts]
+    if len(sides) % 2 or min(sides) <= 0:
+        raise head.error("anchors= are widths and heights, all of them above 0")
+    return list(zip(sides[::2], sides[1::2], strict=True))
+
+
+def _yolo(_net: Section, heads: list[Section], network: DarknetNet, classes: int) -> Options:
+    priors: list[tuple[float, float]] = []
+    for i, head in zip(network.heads, heads, strict=True):
+        anchors, before = _anchors(head), len(priors)
+        rows = head.text("mask", ",".join(map(str, range(len(anchors))))).split(",")
+        priors += [anchors[head.number("mask", row, 0, len(anchors) - 1)] for row in rows]
+        if head.whole("classes", default=20) != classes:
+            raise head.error(f"classes={head.text('classes', '20')}, in {heads[0].where} {classes}")
+        if before % len(rows):
+            raise head.error(f"{len(rows)} priors; in {heads[0].where} there are others in number")
+        wanted, of = len(rows) * (5 + classes), f"{len(rows)} priors of {classes} classes"
+        _check_outputs(head, network.results[i].channels, wanted, of)
+    return {"priors": sum(priors, ()), "ignore_iou": heads[0].share("ignore_thresh", "0.5")}
+
+
+def _region(_net: Section, heads: list[Section], network: DarknetNet, classes: int) -> Options:
+    (head,), (place,) = heads, network.heads
+    _only(head, softmax=(1, 0), coords=(4, 4), background=(0, 0))
+    if "tree" in head.options:
+        raise head.error("tree: a WordTree is not read")
+    anchors, result = _anchors(head), network.results[place]
+    wanted, of = len(anchors) * (5 + classes), f"{len(anchors)} priors of {classes} classes"
+    _check_outputs(head, result.channels, wanted, of)
+    cell = float(result.stride)
     return {
-        "backbone": "darknet_tiny" if tiny else "darknet19",
-        "neck_width": layers[-2].outputs,
-        "tower_depth": max(depth, 0),
-        "passthrough": passthrough,
-        "passthrough_width": width,
-        "priors": tuple(float(v) * CELL for v in head["anchors"].split(",")),
-        "ignore_iou": float(head.get("thresh", 0.5)),
-        "rescored": _whole(head, "rescore", 0) == 1,
-        "object_weight": float(head.get("object_scale", 1)),
-        "no_object_weight": float(head.get("noobject_scale", 1)),
-        "class_weight": float(head.get("class_scale", 1)),
-        "box_weight": float(head.get("coord_scale", 1)),
+        "priors": tuple(side * cell for prior in anchors for side in prior),
+        "ignore_iou": head.share("thresh", "0.5"),
+        "rescored": head.whole("rescore", 0, 0) == 1,
+        "object_weight": head.real("object_scale", default="1"),
+        "no_object_weight": head.real("noobject_scale", default="1"),
+        "class_weight": head.real("class_scale", default="1"),
+        "box_weight": head.real("coord_scale", default="1"),
     }
 
 
-def _detection(
-    head: dict[str, str], _sections: list[Section], layers: list[Layer]
-) -> dict[str, Any]:
-    for key, needed, default in (("sqrt", 1, 0), ("softmax", 0, 0), ("coords", 4, 1)):
-        if _whole(head, key, default) != needed:
-            raise ValueError(f"{key}={head.get(key, default)}, and {needed} alone is read")
+def _detection(net: Section, heads: list[Section], network: DarknetNet, classes: int) -> Options:
+    (head,), (place,) = heads, network.heads
+    _only(head, sqrt=(1, 0), softmax=(0, 0), coords=(4, 1))
+    height, width = (net.whole(key, default=416) for key in ("height", "width"))
+    if height != width:
+        raise net.error(f"{height} x {width} pixels; a network with [detection] sees squares")
+    grid, boxes = head.whole("side", default=7), head.whole("num", default=1)
+    wanted, of = grid**2 * (classes + 5 * boxes), f"side={grid}, num={boxes}, classes={classes}"
+    result = network.results[place]
+    if (result.height, result.width) != (1, 1):
+        raise head.error(f"it reads a map, {result}; [connected] has to stand before it")
+    _check_outputs(head, result.channels, wanted, of)
     return {
-        "norm": "batch" if layers[0].normed else "none",
-        "neck_width": layers[-3].outputs,
-        "head": "local" if layers[-2].kind == "local" else "connected",
-        "head_width": layers[-2].outputs,
-        "grid": _whole(head, "side", 7),
-        "boxes": _whole(head, "num", 1),
-        "no_object_weight": float(head.get("noobject_scale", 1)),
-        "box_weight": float(head.get("coord_scale", 1)),
+        "grid": grid,
+        "boxes": boxes,
+        "no_object_weight": head.real("noobject_scale", default="1"),
+        "box_weight": head.real("coord_scale", default="1"),
     }
+
+
+def _only(head: Section, **needed: tuple[int, int]) -> None:
+    """Options of which one value is read, each with that and what it is where none is given."""
+    for key, (value, default) in needed.items():
+        if head.whole(key, 0, default) != value:
+            text = head.text(key, str(default))
+            raise head.error(f"{key}={text}, and {value} alone is read")
+
+
+_HEADS: dict[str, Callable[..., Options]] = {
+    "yolo": _yolo,
+    "region": _region,
+    "detection": _detection,
+}
+_NAMES = {"yolo": "yolov3", "region": "yolov2", "detection": "yolov1"}

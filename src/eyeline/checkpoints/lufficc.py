@@ -13,17 +13,13 @@ from __future__ import annotations
 from typing import Any
 
 from eyeline.checkpoints.names import COCO, VOC
-from eyeline.checkpoints.renaming import count, rename, ssd_slots, take_slots
+from eyeline.checkpoints.renaming import count, rename, ssd_slots, take_slots, vgg_places
 from eyeline.checkpoints.source import Checkpoint, State
 from eyeline.errors import EyelineError
 
 HEADS = "box_head.predictor."
 # The convolutions of VGG16 and the two behind it, by their place between ReLUs and poolings.
-PLACES = {
-    0: "conv1_1", 2: "conv1_2", 5: "conv2_1", 7: "conv2_2", 10: "conv3_1", 12: "conv3_2",
-    14: "conv3_3", 17: "conv4_1", 19: "conv4_2", 21: "conv4_3", 24: "conv5_1", 26: "conv5_2",
-    28: "conv5_3", 31: "fc6", 33: "fc7",
-}  # fmt: skip
+PLACES = vgg_places() | {31: "fc6", 33: "fc7"}
 TABLE = [
     *(
         (rf"backbone\.vgg\.{place}\.(weight|bias)", rf"backbone.{name}.\1")

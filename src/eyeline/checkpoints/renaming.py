@@ -11,6 +11,7 @@ from itertools import count as integers
 
 from eyeline.checkpoints.source import COUNTER, State, begins, some
 from eyeline.errors import EyelineError
+from eyeline.nn.backbones.vgg import DEPTHS
 
 # (blocks of each stage, bottleneck, width of the first 3x3, its groups) -> name
 RESNETS: dict[tuple[tuple[int, ...], bool, int, int], str] = {
@@ -58,6 +59,18 @@ def resnet_of(state: State, prefix: str, where: str) -> str:
             f"{groups} groups"
         )
     return name
+
+
+def vgg_places(normed: bool = False) -> dict[int, str]:
+    """The names of VGG16's convolutions by their place in a row with all that lies between them:
+    `normed` batch norms, ReLUs, poolings."""
+    names, place = {}, 0
+    for stage, depth in enumerate(DEPTHS, 1):
+        for i in range(1, depth + 1):
+            names[place] = f"conv{stage}_{i}"
+            place += 3 if normed else 2
+        place += 1
+    return names
 
 
 def rename(

@@ -31,6 +31,7 @@ from eyeline.checkpoints.renaming import (
     resnet_of,
     ssd_slots,
     take_slots,
+    vgg_places,
 )
 from eyeline.checkpoints.source import COUNTER, Checkpoint, State
 from eyeline.errors import EyelineError
@@ -88,24 +89,18 @@ RETINANET = [
     (rf"head\.regression_head\.conv\.(\d)\.1\.{NORM}", r"box_head.tower.\1.norm.\2"),
     (r"head\.regression_head\.bbox_reg\.(weight|bias)", r"box_head.output.\1"),
 ]
-# VGG16's convolutions are numbered with what lies between them; SSD has the fifth stage apart.
-VGG_PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)
-VGG_NAMES = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "4_1", "4_2", "4_3")
+FIFTH = 23  # where VGG16's fifth stage begins, with the pooling before it: SSD has it apart
 SSD = [
     *(
-        (rf"backbone\.features\.{place}\.(weight|bias)", rf"backbone.conv{name}.\1")
-        for place, name in zip(VGG_PLACES, VGG_NAMES, strict=True)
-    ),
-    *(
-        (rf"backbone\.extra\.0\.{place}\.(weight|bias)", rf"backbone.{name}.\1")
-        for place, name in (
-            (1, "conv5_1"),
-            (3, "conv5_2"),
-            (5, "conv5_3"),
-            (r"7\.1", "fc6"),
-            (r"7\.3", "fc7"),
+        (
+            rf"backbone\.{f'features.{place}' if place < FIFTH else f'extra.0.{place - FIFTH}'}"
+            r"\.(weight|bias)",
+            rf"backbone.{name}.\1",
         )
+        for place, name in vgg_places().items()
     ),
+    (r"backbone\.extra\.0\.7\.1\.(weight|bias)", r"backbone.fc6.\1"),
+    (r"backbone\.extra\.0\.7\.3\.(weight|bias)", r"backbone.fc7.\1"),
     *(
         (rf"backbone\.extra\.{i + 1}\.{place}\.(weight|bias)", rf"extras.{i}.{name}.\1")
         for i in range(5)
@@ -153,6 +148,8 @@ def read(
 def _classifier(state: State, where: str, skip: tuple[str, ...]) -> Checkpoint:
     ours, renamed, dropped = rename(state, CLASSIFIER, (), where, skip)
     options: dict[str, Any] = {"in_channels": ours["conv1.weight"].shape[1]}
+    if options["in_channels"] == len(IMAGENET["image_mean"]):
+        options |= IMAGENET
     if "fc.weight" in ours:
         options["num_classes"] = len(ours["fc.weight"])
     name = resnet_of(state, "", where)

@@ -32,6 +32,7 @@ from eyeline.errors import EyelineError
 from eyeline.nn.backbones import build_backbone
 from eyeline.nn.backbones.darknet import SLOPE, LeakyConv
 from eyeline.nn.cells import best_pairs, cells_of, ones_at, owners
+from eyeline.nn.darknet_net import DarknetNet
 from eyeline.nn.detector import Detector, Preprocess, make_config, suppression
 from eyeline.nn.lineage import of_classes, scored
 from eyeline.nn.local import Local
@@ -62,6 +63,7 @@ class Config:
     head: str = "connected"  # or "local": its own 3x3 kernels for each place
     head_width: int = 4096  # of the first connected layer, or channels of the local one
     dropout: float = 0.5  # sec. 2.2
+    layers: tuple[str, ...] = ()  # a network of nn/darknet_sections.py in place of all these
     grid: int = 7  # sec. 2, S
     boxes: int = 2  # sec. 2, B
     # Pictures
@@ -134,6 +136,12 @@ class YOLOv1(Detector):
         self.preprocess = Square(
             c.num_classes, c.min_size, c.min_size, c.image_mean, c.image_std, stretch=True
         )
+        outputs = c.grid**2 * (c.num_classes + 5 * c.boxes)
+        if c.layers:
+            how = (c.in_channels, c.min_size, c.norm, c.norm_epsilon)
+            self.layers = DarknetNet(c.layers, "detection", outputs, *how)
+            self.class_dependent = (f"layers.{self.layers.ends[0]}",)
+            return
         self.backbone = build_backbone(
             c.backbone, norm=c.norm, norm_epsilon=c.norm_epsilon, in_channels=c.in_channels
         )
@@ -148,7 +156,7 @@ class YOLOv1(Detector):
         else:
             self.hidden, hidden = nn.Linear(inputs, c.head_width), c.head_width
         self.dropout = nn.Dropout(c.dropout)
-        self.output = nn.Linear(hidden, c.grid**2 * (c.num_classes + 5 * c.boxes))
+        self.output = nn.Linear(hidden, outputs)
 
     def forward(
         self, images: Sequence[Tensor] | Batch, targets: Sequence[Target] | None = None
@@ -169,17 +177,23 @@ class YOLOv1(Detector):
             return self.finish(self.compute(batch), batch)
         return self.losses(batch, batch.targets)
 
-    def heads(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Square pictures (B, C, H, W) to classes (B, S S, K), confidences (B, S S, A) and boxes
-        (B, S S, A, 4): centres as parts of the cell, square roots of sides as parts of the picture;
-        float32."""
-        c = self.config
+    def outputs(self, images: Tensor) -> Tensor:
+        """Square pictures (B, C, H, W) to all that is said of them, (B, S S (K + 5 A)), float32."""
+        if self.config.layers:
+            return self.layers(images.to(self.dtype))[0].flatten(1).float()
         features = note("features C2 to C5", self.backbone(images.to(self.dtype)))
         x = self.neck(features[-1])  # (B, neck_width, H/64, W/64)
         if x.shape[2:] != (self.side, self.side):
             x = F.adaptive_avg_pool2d(x, self.side)
-        x = F.leaky_relu(self.hidden(x if c.head == "local" else x.flatten(1)), SLOPE)
-        said = self.output(self.dropout(x.flatten(1))).float()
+        x = x if self.config.head == "local" else x.flatten(1)
+        x = F.leaky_relu(self.hidden(x), SLOPE)
+        return self.output(self.dropout(x.flatten(1))).float()
+
+    def heads(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Square pictures (B, C, H, W) to classes (B, S S, K), confidences (B, S S, A) and boxes
+        (B, S S, A, 4): centres as parts of the cell, square roots of sides as parts of the picture;
+        float32."""
+        c, said = self.config, self.outputs(images)
         cells = c.grid**2
         # One after another: classes of all cells, then confidences, then boxes (authors' code).
         classes, confidences, boxes = said.split(
@@ -289,6 +303,6 @@ def yolov1(num_classes: int, **options: Any) -> YOLOv1:
     """YOLO; options are the fields of `Config`, and `size`, the side of the pictures."""
     if (size := options.pop("size", None)) is not None:
         options = {"min_size": size, "max_size": size} | options
-    if options.get("backbone", BACKBONE) != BACKBONE:
+    if options.get("backbone", BACKBONE) != BACKBONE or options.get("layers"):
         options = {"norm": "batch"} | options
     return YOLOv1(make_config(Config, CONVENTIONS, {"num_classes": num_classes, **options}))

@@ -35,6 +35,7 @@ from eyeline.nn.anchors import flatten_cells
 from eyeline.nn.backbones import build_backbone
 from eyeline.nn.backbones.darknet import LeakyConv
 from eyeline.nn.cells import best_pairs, claimed, moved, owners, priors_in_cells, reorg, split
+from eyeline.nn.darknet_net import DarknetNet
 from eyeline.nn.detector import Detector, Preprocess, make_config, suppression
 from eyeline.nn.fused import fused
 from eyeline.nn.letterbox import Letterbox, shift
@@ -63,6 +64,7 @@ class Config:
     tower_depth: int = 2  # 3x3 convolutions before the map passed through comes in; one after
     passthrough: str = "adjacent"  # sec. 2, fine-grained features; "darknet", "none"
     passthrough_width: int = 0  # channels of a 1x1 convolution before it; 0: none
+    layers: tuple[str, ...] = ()  # a network of nn/darknet_sections.py in place of all these
     # Pictures
     min_size: int = 416  # sec. 2; the longer side
     max_size: int = 416
@@ -104,7 +106,7 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
         small_box_weight=True,
     ),
 }
-STRIDE = 32
+STRIDE = 32  # of a network without `layers`
 
 
 class Head(nn.Module):
@@ -157,13 +159,20 @@ class YOLOv2(Detector):
         self.preprocess = kind(c.num_classes, c.min_size, c.max_size, c.image_mean, c.image_std)
         if not c.priors or len(c.priors) % 2 or min(c.priors) <= 0:
             raise EyelineError(f"priors are widths and heights, all positive; got {c.priors}")
+        shapes = torch.tensor(c.priors, dtype=torch.float32).reshape(-1, 2)
+        self.register_buffer("shapes", shapes, persistent=False)  # (A, 2)
+        outputs, self.stride = len(shapes) * (5 + c.num_classes), STRIDE
+        if c.layers:
+            how = (c.in_channels, c.max_size, c.norm, c.norm_epsilon)
+            self.layers = DarknetNet(c.layers, "region", outputs, *how)
+            self.preprocess.divisor, (self.stride,) = self.layers.divisor, self.layers.strides
+            self.class_dependent = (f"layers.{self.layers.ends[0]}",)
+            return
         self.backbone = build_backbone(
             c.backbone, norm=c.norm, norm_epsilon=c.norm_epsilon, in_channels=c.in_channels
         )
-        shapes = torch.tensor(c.priors, dtype=torch.float32).reshape(-1, 2)
-        self.register_buffer("shapes", shapes, persistent=False)  # (A, 2)
         fine, coarse = list(self.backbone.channels)[2:]
-        self.head = Head(fine, coarse, len(shapes) * (5 + c.num_classes), c)
+        self.head = Head(fine, coarse, outputs, c)
 
     def forward(
         self, images: Sequence[Tensor] | Batch, targets: Sequence[Target] | None = None
@@ -187,10 +196,13 @@ class YOLOv2(Detector):
     def heads(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Padded pictures (B, C, H, W) to outputs (B, N, 5 + K), which are four moves, objectness
         and classes, and priors in their cells (N, 4), float32."""
-        features = note("features C2 to C5", self.backbone(images.to(self.dtype)))
-        said = self.head(*features[2:])  # (B, A (5 + K), H/32, W/32)
+        if self.config.layers:
+            said = self.layers(images.to(self.dtype))[0]
+        else:
+            features = note("features C2 to C5", self.backbone(images.to(self.dtype)))
+            said = self.head(*features[2:])  # (B, A (5 + K), H/32, W/32)
         note("outputs of the cells, sec. 2", [said])
-        priors = priors_in_cells(self.shapes, said.shape[2:], STRIDE)
+        priors = priors_in_cells(self.shapes, said.shape[2:], self.stride)
         note("anchors: the priors in their cells, sec. 2", [priors])
         return flatten_cells(said, 5 + self.config.num_classes).float(), priors
 
@@ -199,7 +211,8 @@ class YOLOv2(Detector):
         c = self.config
         outputs, priors = self.heads(batch.images)
         moves, objectness, classes = split(outputs)
-        boxes = clip(moved(moves, priors, STRIDE) - shift(batch), batch.sizes[:, None])  # (B, N, 4)
+        boxes = moved(moves, priors, self.stride)  # (B, N, 4)
+        boxes = clip(boxes - shift(batch), batch.sizes[:, None])
         scores = objectness.sigmoid()[..., None] * classes.softmax(-1)  # (B, N, K)
         note("boxes of all priors, sec. 2", boxes, scored, boxes, scores)
         top, rows, labels, valid = best_pairs(
@@ -225,10 +238,10 @@ class YOLOv2(Detector):
         moves, objectness, classes = split(outputs)  # (B, N, 4), (B, N), (B, N, K)
         canvas, own = batch.images.shape[2:], pad_objects(targets)
         objects = own._replace(boxes=own.boxes + shift(batch))  # on the canvas
-        said = moved(moves.detach(), priors, STRIDE)  # (B, N, 4)
+        said = moved(moves.detach(), priors, self.stride)  # (B, N, 4)
         # Above the threshold a prior is ignored; an object belongs to the one that it claims.
         matches = assign(said, objects, 2.0, c.ignore_iou)  # (B, N)
-        owner = owners(*claimed(objects, self.shapes, [STRIDE], canvas))  # of several the last
+        owner = owners(*claimed(objects, self.shapes, [self.stride], canvas))  # of several the last
         matches = torch.where(owner >= 0, owner, matches)
         note(
             "priors matched to objects, sec. 2", matches,
@@ -265,7 +278,7 @@ class YOLOv2(Detector):
         centre, size = convert(boxes, "xyxy", "cxcywh").split(2, -1)
         prior_centre, prior_size = convert(priors, "xyxy", "cxcywh").split(2, -1)
         t_xy, t_wh = moves.split(2, -1)
-        part = ((centre - prior_centre) / STRIDE + 0.5).clamp(0, 1)  # of the cell
+        part = ((centre - prior_centre) / self.stride + 0.5).clamp(0, 1)  # of the cell
         growth = (size / prior_size).log()
         return ((t_xy.sigmoid() - part) ** 2 + (t_wh - growth) ** 2).sum(-1) / 2
 

@@ -33,6 +33,7 @@ from eyeline.nn.anchors import flatten_cells
 from eyeline.nn.backbones import build_backbone
 from eyeline.nn.backbones.darknet import LeakyConv
 from eyeline.nn.cells import best_pairs, claimed, moved, owners, priors_in_cells, split
+from eyeline.nn.darknet_net import DarknetNet
 from eyeline.nn.detector import Detector, Preprocess, make_config, suppression
 from eyeline.nn.fused import fused
 from eyeline.nn.letterbox import Letterbox, shift
@@ -58,6 +59,7 @@ class Config:
     in_channels: int = 3
     neck_width: int = 1024  # of the coarsest scale, half of it at each finer one
     tower_depths: tuple[int, ...] = (5, 5, 5)  # coarsest first; "several", sec. 2.3
+    layers: tuple[str, ...] = ()  # a network of nn/darknet_sections.py in place of all these
     # Pictures
     min_size: int = 416  # sec. 3: 320, 416, 608; the longer side
     max_size: int = 416
@@ -169,10 +171,7 @@ class YOLOv3(Detector):
         self.config = c = config
         kind = Letterbox if c.letterbox else Preprocess
         self.preprocess = kind(c.num_classes, c.min_size, c.max_size, c.image_mean, c.image_std)
-        self.backbone = build_backbone(
-            c.backbone, norm=c.norm, norm_epsilon=c.norm_epsilon, in_channels=c.in_channels
-        )
-        count = len(c.tower_depths)
+        count = sum(line.startswith("yolo") for line in c.layers) or len(c.tower_depths)
         self.per_cell = len(c.priors) // (2 * count)
         if not c.priors or len(c.priors) % (2 * count) or min(c.priors) <= 0:
             raise EyelineError(
@@ -181,12 +180,21 @@ class YOLOv3(Detector):
             )
         shapes = torch.tensor(c.priors, dtype=torch.float32).reshape(-1, 2)
         self.register_buffer("shapes", shapes, persistent=False)  # (P, 2)
+        outputs = self.per_cell * (5 + c.num_classes)
+        if c.layers:
+            how = (c.in_channels, c.max_size, c.norm, c.norm_epsilon)
+            self.layers = DarknetNet(c.layers, "yolo", outputs, *how)
+            self.preprocess.divisor, self.strides = self.layers.divisor, self.layers.strides
+            self.class_dependent = tuple(f"layers.{name}" for name in self.layers.ends)
+            return
+        self.backbone = build_backbone(
+            c.backbone, norm=c.norm, norm_epsilon=c.norm_epsilon, in_channels=c.in_channels
+        )
         self.strides = [COARSEST >> i for i in range(count)][::-1]  # finest first
         inputs = list(self.backbone.channels)[::-1]
         self.scales = Scales()
         passed, width = 0, c.neck_width
         for channels, depth in zip(inputs, c.tower_depths, strict=False):
-            outputs = self.per_cell * (5 + c.num_classes)
             norm = (c.norm, c.norm_epsilon)
             self.scales.append(Scale(channels, passed, width, depth, outputs, *norm))
             passed, width = self.scales[-1].channels, width // 2
@@ -214,8 +222,11 @@ class YOLOv3(Detector):
     def heads(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Padded pictures (B, C, H, W) to outputs (B, N_l, 5 + K), which are four moves, objectness
         and classes, and priors in their cells (N_l, 4), finest scale first, float32."""
-        features = note("features C2 to C5", self.backbone(images.to(self.dtype)))
-        said = note("outputs of the scales, sec. 2.3", self.scales(features))
+        if self.config.layers:
+            said = self.layers(images.to(self.dtype))
+        else:
+            said = self.scales(note("features C2 to C5", self.backbone(images.to(self.dtype))))
+        note("outputs of the scales, sec. 2.3", said)
         priors = zip(said, self.shapes.split(self.per_cell), self.strides, strict=True)
         anchors = [
             priors_in_cells(shapes, output.shape[2:], stride) for output, shapes, stride in priors

@@ -115,17 +115,18 @@ def best_pairs(
     return top, rows.gather(1, index // classes), index % classes, top > threshold
 
 
-def reorg(x: Tensor, kind: str) -> Tensor:
-    """(B, C, H, W) to (B, 4 C, H/2, W/2), a larger map's cells to a smaller one's channels.
+def reorg(x: Tensor, kind: str, stride: int = 2) -> Tensor:
+    """(B, C, H, W) to (B, 4 C, H/2, W/2), a larger map's cells to a smaller one's channels; of
+    another stride s, (B, s s C, H/s, W/s).
 
     kind  "adjacent": the four cells of a square become one cell's channels, those of the upper left
           cells first (YOLO9000, sec. 2). "darknet": as the authors' code does, which reads the map
           as one of a quarter of the channels and twice the sides first: what comes to lie in a cell
           is not what was seen there.
     """
-    batch, channels, height, width = x.shape
+    (batch, channels, height, width), s = x.shape, stride
     if kind == "darknet":
-        rows = x.reshape(batch, channels * height // 4, 2, width, 2)
-        return rows.permute(0, 2, 4, 1, 3).reshape(batch, 4 * channels, height // 2, width // 2)
-    parts = F.pixel_unshuffle(x, 2).unflatten(1, (channels, 4))  # (B, C, 4, H/2, W/2)
+        rows = x.reshape(batch, channels * height // s**2, s, width, s)
+        return rows.permute(0, 2, 4, 1, 3).reshape(batch, -1, height // s, width // s)
+    parts = F.pixel_unshuffle(x, s).unflatten(1, (channels, s**2))  # (B, C, s s, H/s, W/s)
     return parts.transpose(1, 2).flatten(1, 2)

@@ -1,0 +1,66 @@
+"""What a backbone's weights bring along: the pictures that they were trained on.
+
+Pictures are to be normalised as those were, whatever the detector's paper did: its weights know
+nothing else. A norm of another kind is another network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isclose
+from typing import Any
+
+from eyeline.checkpoints.source import Checkpoint
+from eyeline.errors import EyelineError
+
+PICTURES = ("image_mean", "image_std")
+KINDS = {"frozen": "batch"}  # norms of the same tensors
+FITTING = {"batch": "norm='batch' or norm='frozen'"}
+
+
+def brought(config: Any, checkpoint: Checkpoint, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a model, of which `config` has others, that come with its backbone's weights;
+    `given` are those that the caller named.
+
+    Raises EyelineError where given ones differ from the weights', where nothing tells what they
+    need and nothing is given, where their norms are of another kind than the model's.
+    """
+    where, theirs = checkpoint.where, checkpoint.options
+    norm, needed = getattr(config, "norm", None), theirs.get("norm")
+    if None not in (norm, needed) and KINDS.get(norm, norm) != KINDS.get(needed, needed):
+        raise EyelineError(
+            f"{where} has norm={needed!r} in its backbone, the model {norm!r}; "
+            f"give {FITTING.get(needed, f'norm={needed!r}')}"
+        )
+    found: dict[str, Any] = {}
+    for key in (*PICTURES, "norm_epsilon"):
+        ours = getattr(config, key, None)
+        if ours is None or key not in theirs:
+            continue
+        if theirs[key] is None:
+            if key not in given:
+                raise EyelineError(
+                    f"{where} does not tell its {key}: give image_mean= and image_std= of pictures "
+                    "in [0, 1], which the weights were trained on"
+                )
+        elif not same(ours, theirs[key]):
+            if key not in given:
+                found[key] = theirs[key]
+            elif key in PICTURES:
+                raise EyelineError(
+                    f"{where} was trained with {key}={rounded(theirs[key])}, given is "
+                    f"{rounded(ours)}; without {key}= it comes along"
+                )
+    return found
+
+
+def same(ours: Any, theirs: Any) -> bool:
+    """Are they equal but for digits left out? Of pictures of other channels nothing is said."""
+    if not isinstance(ours, tuple):
+        return bool(ours == theirs)
+    pairs = zip(ours, theirs, strict=False)
+    return len(ours) != len(theirs) or all(isclose(a, b, rel_tol=1e-3) for a, b in pairs)
+
+
+def rounded(values: tuple[float, ...]) -> str:
+    return f"({', '.join(f'{value:.4g}' for value in values)})"
