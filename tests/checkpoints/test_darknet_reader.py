@@ -194,3 +194,86 @@ def test_weights_of_one_model_do_not_go_into_another(tmp_path):
         )
     with pytest.raises(EyelineError, match="holds a yolov3_tiny"):
         create_model("retinanet", weights=tmp_path / "a.weights")
+
+
+# -- files that end behind some layer, for a backbone
+
+BODY = 6298480  # numbers of the small network's seven convolutions
+FIRST = 1024 * 256 + 4 * 256 + 256 * 512 * 9 + 4 * 512  # of the two behind it
+SMALL = {"num_classes": 2, "size": 64, "norm_epsilon": 1e-6}
+
+
+@pytest.mark.parametrize(
+    ("count", "loaded", "missing"),
+    [
+        (BODY, 35, 0),
+        (BODY + FIRST, 45, None),  # yolov3-tiny.conv.15
+        (BODY - 512 * 1024 * 9 - 4 * 1024, 30, 5),  # yolov3-tiny.conv.11
+        (BODY + 1025000, 35, 0),
+    ],
+)
+def test_first_layers(tmp_path, count, loaded, missing):
+    values = write(tmp_path / "tiny.conv", count)
+    model = create_model("yolov3_tiny", **SMALL, pretrained=tmp_path / "tiny.conv")
+    report = model.load_report
+    assert len(report.loaded) == loaded and not report.brought
+    assert np.array_equal(model.backbone.conv1.norm.bias.detach().numpy(), values[:16])
+    if count == BODY + FIRST:
+        last = model.scales[0].last.conv.weight.detach().flatten()
+        assert np.array_equal(last[-5:].numpy(), values[-5:])
+        assert "scales.1.output.bias" in report.missing and "scales.0.tower" not in str(report)
+    else:
+        assert len(report.missing) == missing
+    assert bool(report.unused) == (count == BODY + 1025000)
+
+
+def test_first_layers_in_a_detector_of_another_kind(tmp_path):
+    write(tmp_path / "tiny.conv.13", BODY)
+    model = create_model(
+        "retinanet", num_classes=2, backbone="darknet_tiny", fpn_channels=8, size=64,
+        pretrained=tmp_path / "tiny.conv.13",
+    )  # fmt: skip
+    assert len(model.load_report.loaded) == 35 and model.preprocess.mean == (0, 0, 0)
+    assert model.config.norm_epsilon == 1e-6
+    assert str(model.load_report).endswith("with the weights' image_mean, image_std, norm_epsilon")
+    grey = {"in_channels": 1, "image_mean": (0.0,), "image_std": (1.0,)}
+    model = create_model("yolov3_tiny", **SMALL, **grey, pretrained=tmp_path / "tiny.conv.13")
+    assert model.load_report.widened == ("conv1.conv.weight",)
+
+
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (BODY + 5, f"{BODY + 5} numbers, the first 7 layers of our yolov3_tiny {BODY}: 5 too many"),
+        (BODY - 3, "the first 7 layers of our yolov3_tiny .*: 3 too few"),
+        (19831776, "holds a darknet19, the model's backbone is a darknet_tiny"),
+        (6292384, "norm='none' in its backbone, the model 'batch'; give norm='none'"),
+    ],
+)
+def test_numbers_that_end_within_a_layer(tmp_path, count, message):
+    write(tmp_path / "a.conv.15", count)
+    with pytest.raises(EyelineError, match=message):
+        create_model("yolov3_tiny", **SMALL, pretrained=tmp_path / "a.conv.15")
+
+
+def test_first_files_of_all(tmp_path):
+    """Three float32 in place of a version, connected layers the other way round."""
+    path, model = tmp_path / "extraction.conv.weights", torch.nn.Linear(2, 3)
+    values = write(path, 9, np.array([0.001, 0.9, 0.0005], "<f4").view("<i4"), "<i4")
+    assert np.array_equal(darknet.read_values(path), values) and darknet.first_files(path)
+    weight = darknet.pour(values, torch.nn.Sequential(model), "here", first=True)["0.weight"]
+    assert np.array_equal(weight.numpy(), values[3:].reshape(2, 3).T)
+
+
+# Bytes of the published files: a header, and four for each number.
+@pytest.mark.parametrize(
+    ("name", "backbone", "size", "norm"),
+    [
+        ("darknet53.conv.74", "darknet53", 162482580, "batch"),
+        ("darknet19_448.conv.23", "darknet19", 79327120, "batch"),
+    ],
+)
+def test_published_files_end_behind_a_backbone(name, backbone, size, norm):
+    layers = darknet.convolutions(darknet._bare(backbone, norm))
+    header = 20 if size % 8 == 4 else 16
+    assert sum(layer.count for *_, layer in layers) == (size - header) // 4

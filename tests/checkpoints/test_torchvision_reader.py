@@ -267,7 +267,8 @@ def test_every_resnet_is_known_by_its_shapes(name: str) -> None:
     state = body("", name, "batch")
     checkpoint = read(state | layer("fc", 5, 8))
     assert checkpoint.name == name
-    assert checkpoint.options == {"in_channels": 3, "num_classes": 5}
+    pictures = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
+    assert checkpoint.options == {"in_channels": 3, "num_classes": 5, **pictures}
     assert all(key.endswith("num_batches_tracked") for key in checkpoint.dropped)
     assert len(checkpoint.dropped) + len(checkpoint.state) == len(state) + 2
     assert read(faster_rcnn() | body("backbone.body.", name)).options["backbone"] == name

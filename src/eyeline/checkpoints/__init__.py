@@ -150,15 +150,15 @@ def _identify(
     state: State, metadata: dict[str, str], where: str, num_classes: int | None, skip: Sequence[str]
 ) -> Checkpoint | None:
     """By the first family that knows it; detectron2's, whose box heads have torchvision's names,
-    stands before that."""
+    and VGG16's, whose classifier has, stand before that."""
     how = (state, where, num_classes, tuple(skip))
     return (
         eyeline.read(state, metadata, where)
         or lufficc.read(state, where, tuple(skip))
         or luuuyi.read(state, where, tuple(skip))
         or detectron2.read(*how)
-        or torchvision.read(*how)
         or vgg.read(state, where, tuple(skip))
+        or torchvision.read(*how)
     )
 
 

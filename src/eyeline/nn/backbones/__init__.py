@@ -23,13 +23,13 @@ def build_backbone(name: str, **options: Any) -> Any:
     `name` is one of `VARIANTS`, "vgg16" (its norms have an epsilon of 1e-5), or "timm:NAME" for a
     model of timm (`norm_epsilon` is its own).
     """
+    if name not in RESNETS and options.pop("stride_in_1x1", False):
+        raise EyelineError(f"stride_in_1x1 is for our own ResNets, not for {name}")
     if name == VGG:
         options.pop("norm_epsilon", None)
         return VGG16(**options)
     if name.startswith(PREFIX):
         options.pop("norm_epsilon", None)
-        if options.pop("stride_in_1x1", False):
-            raise EyelineError(f"stride_in_1x1 is for our own ResNets, not for {name}")
         return TimmBackbone(name.removeprefix(PREFIX), **options)
     if name not in VARIANTS:
         known = [*VARIANTS, VGG]
