@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from eyeline import registry
-from eyeline.checkpoints.darknet_cfg import model_of, network_of
+from eyeline.checkpoints.darknet_cfg import model_of, network_of, shapes_alone
 from eyeline.checkpoints.names import COCO_SLOTS
 from eyeline.checkpoints.source import Checkpoint, State
 from eyeline.errors import EyelineError
@@ -174,7 +174,7 @@ def convolutions(model: nn.Module) -> Iterator[tuple[str, str | None, Layer]]:
 
 def network(name: str, options: dict[str, Any]) -> nn.Module:
     """A model or backbone of ours without values."""
-    with torch.device("meta"):
+    with shapes_alone():
         if name in BACKBONES:
             found: nn.Module = build_backbone(name, norm="batch")
             return found
