@@ -163,6 +163,8 @@ def _detection(net: Section, heads: list[Section], network: DarknetNet, classes:
     height, width = (net.whole(key, default=416) for key in ("height", "width"))
     if height != width:
         raise net.error(f"{height} x {width} pixels; a network with [detection] sees squares")
+    if height % 32 or height < 64:
+        raise net.error(f"{height} pixels; with [detection] a multiple of 32 is read, from 64 on")
     grid, boxes = head.whole("side", default=7), head.whole("num", default=1)
     wanted, of = grid**2 * (classes + 5 * boxes), f"side={grid}, num={boxes}, classes={classes}"
     result = network.results[place]
