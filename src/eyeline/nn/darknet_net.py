@@ -44,7 +44,7 @@ class DarknetNet(nn.Module):
 
     def __init__(
         self,
-        layers: Sequence[str] | Sequence[Section],
+        layers: Sequence[str | Section],
         head: str | None,
         outputs: int | None,
         in_channels: int,
