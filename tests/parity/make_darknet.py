@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from darknet import CFGS, model_of, write_weights
+from darknet_layers import LAYERS
 
 CLASSES, SIDE = 3, 128
 GAIN = 8  # of the last convolutions, so that outputs spread as a trained network's
@@ -32,6 +33,26 @@ def arrays(shapes):
     return made
 
 
+def write_layers(folder, name):
+    """One of LAYERS, and its weights, filled by the layers' numbers."""
+    from eyeline.checkpoints.darknet import convolutions
+    from eyeline.checkpoints.darknet_cfg import network_of
+
+    path = folder / f"{name}.cfg"
+    path.write_text(LAYERS[name](CLASSES, SIDE))
+    _, sections, network = network_of(path)
+    made = arrays({key: list(value.shape) for key, value in network.state_dict().items()})
+    for i, section in enumerate(sections):
+        if str(i) in network.ends:
+            made[f"{i}.conv.weight"] *= np.float32(
+                GAIN / 2 if name in ("two_heads", "region") else GAIN
+            )
+        elif section.kind == "shortcut":
+            made[f"{i - 1}.norm.weight"] *= np.float32(0.3)
+    order = [(conv, norm) for conv, norm, _ in convolutions(network)]
+    write_weights(folder / f"{name}.weights", made, order)
+
+
 def write(folder):
     import torch
 
@@ -46,6 +67,8 @@ def write(folder):
         order = [(conv, norm) for conv, norm, _ in convolutions(model)]
         write_weights(folder / f"{name}.weights", arrays(shapes), order)
         (folder / f"{name}.cfg").write_text(cfg(CLASSES, SIDE))
+    for name in LAYERS:
+        write_layers(folder, name)
 
 
 def read(folder, picture):
@@ -53,7 +76,7 @@ def read(folder, picture):
 
     image = cv2.imread(picture)[100 : 100 + SIDE, 40 : 40 + SIDE]
     blob = cv2.dnn.blobFromImage(image, 1 / 255, swapRB=True)
-    for name in CFGS:
+    for name in [*CFGS, *LAYERS]:
         net = cv2.dnn.readNetFromDarknet(
             str(folder / f"{name}.cfg"), str(folder / f"{name}.weights")
         )
@@ -80,7 +103,8 @@ def read(folder, picture):
                 value.min() if value.dtype == "f4" else "",
                 value.max() if value.dtype == "f4" else "",
             )
-        np.savez_compressed(Path(__file__).with_name(f"{name}.npz"), **values)
+        file = f"darknet_{name}.npz" if name in LAYERS else f"{name}.npz"
+        np.savez_compressed(Path(__file__).with_name(file), **values)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 from eyeline import registry
-from eyeline.checkpoints.darknet_cfg import model_of, network_of
+from eyeline.checkpoints.darknet_cfg import model_of, network_of, shapes_alone
 from eyeline.checkpoints.names import COCO_SLOTS
 from eyeline.checkpoints.source import Checkpoint, State
 from eyeline.errors import EyelineError
@@ -266,12 +266,12 @@ def network(name: str, options: dict[str, Any]) -> nn.Module:
     """A model or backbone of ours without values."""
     if name in BACKBONES:
         return _bare(name)
-    with torch.device("meta"):
+    with shapes_alone():
         return registry.find(name).build(**{"num_classes": 1, "convention": "darknet"} | options)
 
 
 def _bare(name: str, norm: str = "batch") -> nn.Module:
-    with torch.device("meta"):
+    with shapes_alone():
         found: nn.Module = build_backbone(name, norm=norm)
     return found
 

@@ -7,11 +7,13 @@ model is the paper's as it stands; any other network stands in its place, as the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from eyeline.checkpoints.darknet_standard import standard
 from eyeline.errors import EyelineError
@@ -47,11 +49,28 @@ def parse(cfg: Path) -> list[Section]:
     return sections
 
 
+class _NoValues(TorchFunctionMode):
+    """No normal deviates: torch takes seconds to prepare itself for those without values."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") == "normal_":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Modules that are made within have shapes, and no values."""
+    with torch.device("meta"), _NoValues():
+        yield
+
+
 def network_of(cfg: Path) -> tuple[Section, list[Section], DarknetNet]:
     """[net], the other sections, and the network that they are, without values."""
     net, *sections = parse(cfg)
     size = (net.whole("height", default=416), net.whole("width", default=416))
-    with torch.device("meta"):
+    with shapes_alone():
         channels = net.whole("channels", default=3)
         return net, sections, DarknetNet(sections, None, None, channels, size)
 
@@ -144,6 +163,8 @@ def _detection(net: Section, heads: list[Section], network: DarknetNet, classes:
     height, width = (net.whole(key, default=416) for key in ("height", "width"))
     if height != width:
         raise net.error(f"{height} x {width} pixels; a network with [detection] sees squares")
+    if height % 32 or height < 64:
+        raise net.error(f"{height} pixels; with [detection] a multiple of 32 is read, from 64 on")
     grid, boxes = head.whole("side", default=7), head.whole("num", default=1)
     wanted, of = grid**2 * (classes + 5 * boxes), f"side={grid}, num={boxes}, classes={classes}"
     result = network.results[place]

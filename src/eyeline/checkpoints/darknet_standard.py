@@ -104,9 +104,9 @@ def _yolov1(sections: Sequence[Section], widths: list[int], outputs: Any) -> Ite
     neck, norm = widths[-1], sections[0].text("batch_normalize", "0") == "1"
     hidden = next((s for s in sections if s.kind in ("local", "connected")), sections[-1])
     dropout = next((s for s in sections if s.kind == "dropout"), None)
-    wide = [(64, 7), 0, (192, 3), 0, (128, 1), (256, 3), (256, 1), (512, 3), 0]
-    wide += [*[(256, 1), (512, 3)] * 4, (512, 1), (1024, 3), 0, *[(512, 1), (1024, 3)] * 2]
-    lines = [_conv(*one, norm=int(norm)) if isinstance(one, tuple) else POOL for one in wide]
+    wide = [(64, 7), None, (192, 3), None, (128, 1), (256, 3), (256, 1), (512, 3), None]
+    wide += [*[(256, 1), (512, 3)] * 4, (512, 1), (1024, 3), None, *[(512, 1), (1024, 3)] * 2]
+    lines = [POOL if one is None else _conv(one[0], one[1], 1, int(norm)) for one in wide]
     lines[0] = _conv(64, 7, 2, int(norm))
     lines += [_conv(neck, 3, stride, int(norm)) for stride in (1, 2, 1, 1)]
     width = hidden.text("filters" if hidden.kind == "local" else "output", "1")

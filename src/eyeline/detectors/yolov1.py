@@ -224,7 +224,7 @@ class YOLOv1(Detector):
         anchors = cells.repeat_interleave(c.boxes, 0)
         note("anchors: the cells, once for each of their boxes, sec. 2", [anchors])
         boxes = clip(self.boxes(said, cells).flatten(1, 2), batch.sizes[:, None])  # (B, N, 4)
-        factors = confidences.clamp(LEAST, 1)[..., None], classes.clamp(LEAST, 1)[:, :, None]
+        factors = confidences.clamp(LEAST, 1.0)[..., None], classes.clamp(LEAST, 1.0)[:, :, None]
         scores = (factors[0] * factors[1]).flatten(1, 2)  # eq. 1: (B, N, K)
         note("boxes of all cells, sec. 2", boxes, scored, boxes, scores)
         top, rows, labels, valid = best_pairs(

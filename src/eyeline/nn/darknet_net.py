@@ -44,7 +44,7 @@ class DarknetNet(nn.Module):
 
     def __init__(
         self,
-        layers: Sequence[str] | Sequence[Section],
+        layers: Sequence[str | Section],
         head: str | None,
         outputs: int | None,
         in_channels: int,
@@ -82,8 +82,10 @@ class DarknetNet(nn.Module):
             self.results.append(Result(*shape, strides[i]))
         first_head = min(self.heads, default=0)
         self.heads.sort(key=lambda i: self.results[i].stride)
-        for i in self.heads if head in ("yolo", "region") else ():
+        for i in self.heads:
             _, h, w, stride = self.results[i]
+            if sections[i].kind == "detection":
+                continue  # no map
             if stride < 1 or (h * stride, w * stride) != (height, width):
                 raise sections[i].error(
                     f"its {h} x {w} cells do not make {height} x {width} pixels"

@@ -165,15 +165,16 @@ class Section(NamedTuple):
                 raise self.error(f"{key}={value}, and {ONLY[key]} alone is read")
 
 
-def sections_of(lines: Sequence[str] | Sequence[Section]) -> list[Section]:
+def sections_of(lines: Sequence[str | Section]) -> list[Section]:
     """The layers of a network, checked, from lines."""
     found = []
     for i, line in enumerate(lines):
-        section = line
         if isinstance(line, str):
             kind, *parts = line.split() or [""]
-            pairs = [part.partition("=")[::2] for part in parts]
-            section = Section(kind, dict(pairs), f"layers, number {i}")
+            options = {key: value for key, _, value in (part.partition("=") for part in parts)}
+            section = Section(kind, options, f"layers, number {i}")
+        else:
+            section = line
         section.check()
         found.append(section)
     return found
