@@ -277,7 +277,7 @@ class SSD(Detector):
         top, rows = (part.flatten(1) for part in highest(by_class, limit))  # (B, C), class by class
         boxes, valid = take(moved, rows), top > c.score_threshold
         labels = torch.arange(c.num_classes, device=top.device)[:, None]
-        labels = labels.expand(len(top), -1, top.shape[1] // c.num_classes).flatten(1)
+        labels = labels.expand(top.shape[0], -1, top.shape[1] // c.num_classes).flatten(1)
         note(
             "candidates over the threshold, sec. 3.7", valid, of_classes,
             boxes, top, labels, valid, rows, scores, c.score_threshold, c.candidates,
