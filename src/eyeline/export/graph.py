@@ -80,7 +80,7 @@ class Graph(nn.Module):
             as_float(images), size=(height, width), mode="bilinear", align_corners=p.centred
         )
         if p.centred:
-            cells: Any = (-(-fitted.amax() // p.divisor)).item()
+            cells: Any = (-(-fitted.amax(0) // p.divisor)).item()
             torch._check(cells >= 1)
             side = cells * p.divisor
             top, left = (side - height) // 2, (side - width) // 2

@@ -5,6 +5,10 @@ Zhang et al., "Single-Shot Refinement Neural Network for Object Detection", CVPR
 arXiv:1711.06897, sec. 4, and their code for an input of 320. All boxes then go through one NMS and
 one vote (`eyeline.ops.suppression`).
 
+A detector whose pictures have one size (SSD, RefineDet, YOLO) gets a square of another: its maps
+have more cells or fewer, and its anchors are as large in pixels as ever, which is larger or smaller
+in the picture. So a larger square shows it smaller objects.
+
 Departs   Their limits are pixels of VOC's pictures, whose longer side is 500; here they are shares
           of the longer side, so that they mean the same for pictures of any size. There, a box
           votes for the best box it overlaps only; here, for every kept one.
