@@ -123,6 +123,16 @@ class Sample(NamedTuple):
     losses: Tensor | None = None
 
 
+class Moves(NamedTuple):
+    """What a grid's cells say of each of their priors, as the network puts it."""
+
+    moves: Tensor  # (B, N, 4)
+    objectness: Tensor  # (B, N)
+    # What becomes of them: a kind of `eyeline.nn.cells.moved`, with objectness as a logit; or
+    # "parts": centres in cells, roots of shares of the picture, objectness as it is.
+    kind: str
+
+
 class Cut(NamedTuple):
     """Regions that are cut out of feature maps, and how."""
 

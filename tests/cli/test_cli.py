@@ -562,15 +562,16 @@ def test_eval_and_predict_with_suppression_and_augmentation(
     out = tmp_path / "eval"
     status, shown, err = cli(
         "eval", weights, "--data", data, "--split", "val", "--out", out, *how, "--nms-iou", "0.4",
-        "--tta",
+        "--tta", "--tta-size", "1",
     )  # fmt: skip
     assert status == 0, err
     results = json.loads((out / "results.json").read_text())
     facts = results["facts"]
     assert facts["nms"] == "soft_gaussian" and facts["vote iou"] == "0.6"
-    assert facts["test-time augmentation"] == "twelve passes" and facts["split"] == "val"
+    assert facts["test-time augmentation"] == "2 passes" and facts["split"] == "val"
     assert facts["class agnostic nms"] == "True" and facts["model"] == "retinanet"
     how_all = "--nms soft_gaussian --nms-iou 0.4 --vote-iou 0.6 --class-agnostic --tta"
+    how_all += " --tta-size 1.0"
     assert facts["command"] == f"eyeline eval {weights} --data {data} --split val {how_all}"
     assert results["parameters"] > 1e6 and "confusion" in results
     status, shown, err = cli(
@@ -581,5 +582,7 @@ def test_eval_and_predict_with_suppression_and_augmentation(
     assert "detections on 1 pictures" in shown
     status, _, err = cli("eval", weights, "--data", data, "--split", "val", "--nms", "softer")
     assert status == 1 and "nms must be one of hard, soft_linear, soft_gaussian" in err
+    status, _, err = cli("eval", weights, "--data", data, "--split", "val", "--tta-size", "1")
+    assert status == 1 and "--tta-size says at which sizes --tta looks" in err
     status, _, err = cli("predict", weights, data / "val", "--vote-iou", "2")
     assert status == 2 and "vote-iou" in err

@@ -185,6 +185,21 @@ def test_centres_are_clipped_into_the_picture():
         assert float((boxes[:, 1] + boxes[:, 3]).max()) / 2 == pytest.approx(last)
 
 
+@pytest.mark.parametrize("sides", [(180, 23, 12, 6, 3, 1, 1), (540, 68, 34, 17, 9, 7, 5)])
+def test_default_boxes_of_other_sizes_cover_the_picture(sides):
+    """In equal steps, though a file's strides are those of 300 pixels; as large in pixels, so that
+    a larger picture shows smaller objects."""
+    model = create_model("ssd300", num_classes=2, width=4, convention="torchvision")
+    whole, *counts = sides
+    maps = [torch.zeros(1, 1, count, count) for count in counts]
+    for i, boxes in enumerate(model.boxes(maps, (whole, whole))):
+        cell = getattr(model, f"cell_{i}")
+        torch.testing.assert_close(boxes.mean(0), torch.full((4,), whole / 2) + cell.mean(0))
+        torch.testing.assert_close(
+            boxes[-1] - boxes[0], cell[-1] - cell[0] + whole - whole / counts[i]
+        )
+
+
 @torch.no_grad()
 def test_test_time_augmentation_of_a_stretched_picture():
     model = small(score_threshold=0.2, max_detections=50)

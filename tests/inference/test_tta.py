@@ -237,6 +237,19 @@ def test_wrong_options_are_named(model: nn.Module) -> None:
         make_config(type(model.config), {"paper": {}}, {"num_classes": 1, "nms": "weak"})
 
 
+def test_passes_of_some_sizes_alone() -> None:
+    assert TTA.merging({}).passes == TWELVE
+    some = TTA.merging({"nms_iou": 0.3}, [1.2, 1.0])
+    assert [(p.ratio, p.flip) for p in some.passes] == [
+        (1.0, False), (1.0, True), (1.2, False), (1.2, True),
+    ]  # fmt: skip
+    assert some.nms_iou == 0.3
+    with pytest.raises(
+        EyelineError, match=r"no pass is made at 1\.3 of the size; there are: 1, 0\.6"
+    ):
+        TTA.merging({}, [1.3])
+
+
 def test_wrong_augmentations_are_named(image: Tensor) -> None:
     for make, message in (
         (lambda: TTA(()), "at least one pass"),

@@ -31,7 +31,8 @@ def woken(request: pytest.FixtureRequest) -> Any:
     # A map of these has one scale of boxes, which overlap less: more, to see some suppressed.
     most = 50 if request.param.startswith(("refinedet", "ssd", "yolo")) else 20
     few = {"nms_iou": 0.2} if request.param.startswith("yolo") else {}
-    few |= {"size": 96, "neck_width": 64, "head_width": 64} if request.param == "yolov1" else {}
+    if request.param == "yolov1":
+        few = {"size": 96, "neck_width": 64, "head_width": 64, "nms_iou": 0.1}
     model: Any = eyeline.create_model(
         request.param, num_classes=3, backbone="resnet18", max_detections=most, **few
     )

@@ -59,5 +59,5 @@ def test_the_pictures_are_there(shared_data):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["cascade", "iterative_bbox", "integral"])
 def test_four_photographs_by_heart(shared_data, tmp_path, method):
-    report = learn(shared_data, tmp_path / "run", steps=200, method=method)
+    report = learn(shared_data, tmp_path / "run", steps=120, method=method)
     assert report.coco["AP50"] >= 0.9

@@ -70,10 +70,6 @@ CLASSIFIER = 1000 * (1024 + 1)  # numbers behind the convolutions of a whole cla
 LATER = 1000  # no version has such numbers: a float32's bits
 
 
-# A layer with numbers: its name, its norm's, its shape.
-Numbered = tuple[str, str | None, Layer]
-
-
 class Layer(NamedTuple):
     """What has numbers in a file."""
 
@@ -89,6 +85,10 @@ class Layer(NamedTuple):
         """How many numbers."""
         biases = self.outputs * self.places * (4 if self.normed else 1)
         return biases + self.places * self.outputs * self.inputs * self.kernel**2
+
+
+# A layer with numbers: its name, its norm's, its shape.
+Numbered = tuple[str, str | None, Layer]
 
 
 def recognise(path: Path) -> bool:

@@ -18,6 +18,7 @@ from eyeline.cli.options import (
     Precision,
     Tolerant,
     Tta,
+    TtaSize,
     VoteIou,
 )
 from eyeline.errors import EyelineError
@@ -49,6 +50,7 @@ def evaluate(
     vote_iou: VoteIou = None,
     class_agnostic: ClassAgnostic = False,
     tta: Tta = False,
+    tta_size: TtaSize = None,
 ) -> None:
     """Measure a detector: COCO's twelve numbers (of masks too, where the model predicts and the
     data has some), VOC's AP, per class, pictures a second.
@@ -73,6 +75,8 @@ def evaluate(
     from eyeline.training.parallel import own_device
     from eyeline.training.recipe import Data
 
+    if tta_size and not tta:
+        raise EyelineError("--tta-size says at which sizes --tta looks; give that, too")
     with together():
         found_device = own_device(device)
         model: Any = load_model(run)
@@ -106,8 +110,9 @@ def evaluate(
         known = find_ranges(run, ranges) if precision == "int8" else None
         fast: Any = optimize(model, precision, found_device, known)
         set_suppression(fast, chosen)
+        augmented = Augmented(fast, TTA.merging(chosen, tta_size or ())) if tta else None
         report = evaluate(
-            Augmented(fast, TTA.merging(chosen)) if tta else fast,
+            augmented or fast,
             dataset,
             batch_size=batch_size,
             device=found_device,
@@ -119,10 +124,12 @@ def evaluate(
             run, data=path, split=split, bad_boxes=bad_boxes, tolerant=tolerant or None,
             precision=None if precision == "float32" else precision, ranges=ranges,
             batch_size=None if batch_size == 1 else batch_size,
-            **chosen, tta=tta or None,
+            **chosen, tta=tta or None, tta_size=tta_size,
         )  # fmt: skip
         told = {key.replace("_", " "): str(v) for key, v in chosen.items() if v is not None}
-        report.facts |= told | ({"test-time augmentation": "twelve passes"} if tta else {})
+        report.facts |= told
+        if augmented is not None:
+            report.facts["test-time augmentation"] = f"{len(augmented.tta.passes)} passes"
         if dataset.left_out:
             report.facts["left out"] = in_words(dataset.left_out).partition(": ")[2]
         if place()[0]:
@@ -143,5 +150,6 @@ def _command(run: str, **options: Any) -> str:
     for key, value in options.items():
         if value is not None:
             name = "--" + key.removesuffix("_nms").replace("_", "-")  # of class_agnostic_nms
-            words += [name] if value is True else [name, str(value)]
+            several = value if isinstance(value, list) else [value]
+            words += [name] if value is True else [w for v in several for w in (name, str(v))]
     return shlex.join(words)

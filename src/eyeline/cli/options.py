@@ -43,6 +43,10 @@ ClassAgnostic = Annotated[
 Tta = Annotated[
     bool, typer.Option("--tta", help="test-time augmentation: six sizes, plain and mirrored")
 ]
+TtaSize = Annotated[
+    list[float] | None,
+    typer.Option(metavar="RATIO", help="of --tta, again for each: 1, 0.6, 1.2, 1.4, 1.6, 1.8"),
+]
 Precision = Annotated[str, typer.Option(help="float32, bf16 or int8")]
 CalibratedRanges = Annotated[
     Path | None,

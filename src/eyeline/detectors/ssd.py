@@ -81,7 +81,7 @@ class Config:
     # Default boxes, sec. 2.2 and 3.1: a scale for each map, and one more; ratios for each map
     box_scales: tuple[float, ...] = (0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05)
     box_ratios: tuple[tuple[float, ...], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
-    box_strides: tuple[int, ...] = ()  # pixels; none: the picture's side over the map's
+    box_strides: tuple[int, ...] = ()  # pixels, at `min_size`; none: picture's side over the map's
     box_clipped: bool = False  # no box is wider or higher than `min_size`
     centres_clipped: bool = False  # no box is centred outside the picture
     # Loss
@@ -249,15 +249,17 @@ class SSD(Detector):
 
     def boxes(self, maps: Sequence[Tensor], image_size: Sequence[int]) -> list[Tensor]:
         """The default boxes (N_l, 4) of each map (B, C, H_l, W_l), in the picture's pixels."""
-        height, width = image_size
+        c, (height, width) = self.config, image_size
+        # Those of 300 pixels are for 300: of pictures stretched to other sizes the map decides.
+        strides = c.box_strides if not c.stretch or height == c.min_size else ()
         found = []
         for i, level in enumerate(maps):
             rows, columns = level.shape[2:]
             steps = (height / rows, width / columns)
-            if self.config.box_strides:
-                steps = (self.config.box_strides[i],) * 2
+            if strides:
+                steps = (strides[i],) * 2
             boxes = anchor_grid(getattr(self, f"cell_{i}"), (rows, columns), steps)
-            if self.config.centres_clipped:
+            if c.centres_clipped:
                 x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).unbind(1)
                 beyond = torch.stack([(x - width).clamp(min=0), (y - height).clamp(min=0)], 1)
                 boxes = boxes - beyond.repeat(1, 2)
@@ -277,7 +279,7 @@ class SSD(Detector):
         top, rows = (part.flatten(1) for part in highest(by_class, limit))  # (B, C), class by class
         boxes, valid = take(moved, rows), top > c.score_threshold
         labels = torch.arange(c.num_classes, device=top.device)[:, None]
-        labels = labels.expand(len(top), -1, top.shape[1] // c.num_classes).flatten(1)
+        labels = labels.expand(top.shape[0], -1, top.shape[1] // c.num_classes).flatten(1)
         note(
             "candidates over the threshold, sec. 3.7", valid, of_classes,
             boxes, top, labels, valid, rows, scores, c.score_threshold, c.candidates,

@@ -43,7 +43,7 @@ from eyeline.ops.iou import elementwise_iou
 from eyeline.ops.matching import IGNORED, assign, pad_objects
 from eyeline.ops.select import numbers, take
 from eyeline.registry import register
-from eyeline.structures import Assignment, Batch, Padded, Prediction, Target
+from eyeline.structures import Assignment, Batch, Moves, Padded, Prediction, Target
 
 BACKBONE = "extraction"
 
@@ -223,6 +223,8 @@ class YOLOv1(Detector):
         cells = self.cells(batch.images.shape[2:], said)
         anchors = cells.repeat_interleave(c.boxes, 0)
         note("anchors: the cells, once for each of their boxes, sec. 2", [anchors])
+        flat = said.flatten(1, 2), confidences.flatten(1)
+        note("boxes as the cells say them, sec. 2", said, Moves, *flat, "parts")
         boxes = clip(self.boxes(said, cells).flatten(1, 2), batch.sizes[:, None])  # (B, N, 4)
         factors = confidences.clamp(LEAST, 1.0)[..., None], classes.clamp(LEAST, 1.0)[:, :, None]
         scores = (factors[0] * factors[1]).flatten(1, 2)  # eq. 1: (B, N, K)

@@ -46,7 +46,7 @@ from eyeline.ops.iou import elementwise_iou
 from eyeline.ops.matching import BACKGROUND, assign, pad_objects
 from eyeline.ops.select import indices, take
 from eyeline.registry import register
-from eyeline.structures import Assignment, Batch, Padded, Prediction, Target
+from eyeline.structures import Assignment, Batch, Moves, Padded, Prediction, Target
 
 
 @dataclass(frozen=True)
@@ -211,6 +211,7 @@ class YOLOv2(Detector):
         c = self.config
         outputs, priors = self.heads(batch.images)
         moves, objectness, classes = split(outputs)
+        note("moves of all priors, sec. 2", moves, Moves, moves, objectness, "logistic")
         boxes = moved(moves, priors, self.stride)  # (B, N, 4)
         boxes = clip(boxes - shift(batch), batch.sizes[:, None])
         scores = objectness.sigmoid()[..., None] * classes.softmax(-1)  # (B, N, K)

@@ -43,7 +43,7 @@ from eyeline.ops.boxes import clip, convert
 from eyeline.ops.matching import IGNORED, assign, pad_objects
 from eyeline.ops.select import indices, take
 from eyeline.registry import register
-from eyeline.structures import Assignment, Batch, Padded, Prediction, Target
+from eyeline.structures import Assignment, Batch, Moves, Padded, Prediction, Target
 
 
 @dataclass(frozen=True)
@@ -245,6 +245,7 @@ class YOLOv3(Detector):
         c = self.config
         outputs, anchors = self.heads(batch.images)
         moves, objectness, classes = split(torch.cat(outputs, 1))
+        note("moves of all priors, sec. 2.1", moves, Moves, moves, objectness, c.offsets)
         boxes = moved(moves, torch.cat(anchors), self.strides_of(anchors), c.offsets)
         boxes = clip(boxes - shift(batch), batch.sizes[:, None])  # (B, N, 4)
         note("boxes of all priors, sec. 2.1", boxes, every_pair, boxes, objectness, classes)

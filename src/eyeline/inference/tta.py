@@ -5,6 +5,10 @@ Zhang et al., "Single-Shot Refinement Neural Network for Object Detection", CVPR
 arXiv:1711.06897, sec. 4, and their code for an input of 320. All boxes then go through one NMS and
 one vote (`eyeline.ops.suppression`).
 
+A detector whose pictures have one size (SSD, RefineDet, YOLO) gets a square of another: its maps
+have more cells or fewer, and its anchors are as large in pixels as ever, which is larger or smaller
+in the picture. So a larger square shows it smaller objects.
+
 Departs   Their limits are pixels of VOC's pictures, whose longer side is 500; here they are shares
           of the longer side, so that they mean the same for pictures of any size. There, a box
           votes for the best box it overlaps only; here, for every kept one.
@@ -77,11 +81,16 @@ class TTA:
                 raise EyelineError(f"{name} must be from 0 to 1, not {value!r}")
 
     @classmethod
-    def merging(cls, options: Mapping[str, Any]) -> TTA:
-        """The twelve passes, merged by the `nms_iou` and `vote_iou` among a detector's options,
-        where these are given; see `eyeline.inference.options`."""
+    def merging(cls, options: Mapping[str, Any], ratios: Sequence[float] = ()) -> TTA:
+        """The twelve passes, or those of some `ratios` alone, merged by the `nms_iou` and
+        `vote_iou` among a detector's options, where given; see `eyeline.inference.options`."""
+        known = list(dict.fromkeys(one.ratio for one in TWELVE))
+        if unknown := [ratio for ratio in ratios if ratio not in known]:
+            told = ", ".join(f"{ratio:g}" for ratio in known)
+            raise EyelineError(f"no pass is made at {unknown[0]:g} of the size; there are: {told}")
+        passes = tuple(one for one in TWELVE if not ratios or one.ratio in ratios)
         given = {key: options.get(key) for key in ("nms_iou", "vote_iou")}
-        return cls(**{key: value for key, value in given.items() if value is not None})
+        return cls(passes, **{key: value for key, value in given.items() if value is not None})
 
 
 class Passes(list[Batch]):

@@ -12,17 +12,18 @@ import torch
 
 from eyeline.evaluation.html import ALERTS, document, facts, scripts
 from eyeline.inspection.page import attention as page_attention
-from eyeline.inspection.page import found, mining, seen, steps
+from eyeline.inspection.page import cells, found, mining, seen, steps
 from eyeline.inspection.page.attention import Attention
 from eyeline.inspection.page.pictures import colours
 from eyeline.inspection.page.source import beginning_of, source_of
-from eyeline.inspection.xray import XRay
+from eyeline.inspection.xray import XRay, of_kind
 from eyeline.nn.detector import Preprocess
+from eyeline.structures import Moves
 
 HERE = Path(__file__).parent / "page"
 SCRIPTS = (
-    "common.js", "base.js", "controls.js", "scene.js", "features.js", "anchors.js", "mining.js",
-    "proposals.js", "regions.js", "stages.js", "boxes.js", "attention.js", "main.js",
+    "common.js", "base.js", "controls.js", "scene.js", "features.js", "anchors.js", "cells.js",
+    "mining.js", "proposals.js", "regions.js", "stages.js", "boxes.js", "attention.js", "main.js",
 )  # fmt: skip
 
 PREPARED = {"the picture, prepared": beginning_of(Preprocess.pixels)}
@@ -110,6 +111,7 @@ def _sections(
     mined = tuple(name for name in x.lines if name.startswith("learning: positives and hardest"))
     moved = steps.tables(x, names)
     staged_boxes = found.stages(x, names)
+    said = cells.cells(x, names)
     boxes_of = "proposals" if seen.two_stages(x) else "candidates"
     return [
         Section("picture", "The picture", _about_picture(x), seen.picture(x), tuple(PREPARED),
@@ -128,6 +130,13 @@ def _sections(
             "with the arrow keys. With an annotation, what learning would make of each.",
             seen.anchors(x, names), (*matched, staged[0]),
         ),
+        *([] if said is None else [Section(
+            "cells", "Cell and prior",
+            "The cell in which an object's centre lies answers for it, with one of its priors, or "
+            "of its boxes where there are none. Choose an object or a detection, or any cell, to "
+            "see what the network says there and how that becomes a box.",
+            said, (*(name for name, _ in of_kind(x.shown, Moves)), *matched[-1:]),
+        )]),
         Section(
             "mining", "Hard negatives",
             "Of all the anchors without an object, the loss sees those that the network is most "

@@ -28,6 +28,7 @@ from eyeline.structures import (
     Batch,
     Candidates,
     Cut,
+    Moves,
     Padded,
     Prediction,
     Sample,
@@ -147,6 +148,13 @@ class XRay:
     def cuts(self) -> list[Cut]:
         """The regions that were cut out of feature maps, one entry for each pooler."""
         return [value for _, value in of_kind(self.shown, Cut)]
+
+    @property
+    def moves(self) -> Moves | None:
+        """What the cells say of the anchors, of models that note it, without the batch axis."""
+        for _, value in of_kind(self.shown, Moves):
+            return Moves(value.moves[0], value.objectness[0], value.kind)
+        return None
 
     @property
     def crowd(self) -> Tensor:

@@ -111,7 +111,11 @@ def best_pairs(
     _, rows = highest(best, limit)
     scores = scores_of(rows)  # (B, k, K)
     classes, pairs = scores.shape[2], scores.flatten(1)
-    top, index = highest(pairs, slots(pairs > threshold, limit))  # (B, C)
+    if torch.compiler.is_exporting():  # torch cannot follow the lesser of what is a lesser already
+        pairs, rows = F.pad(pairs, (0, limit), value=-torch.inf), F.pad(rows, (0, limit))
+        top, index = pairs.topk(limit)
+    else:
+        top, index = highest(pairs, slots(pairs > threshold, limit))  # (B, C)
     return top, rows.gather(1, index // classes), index % classes, top > threshold
 
 

@@ -8,17 +8,18 @@ function anchorGrid(data) {
     const [x1, y1, x2, y2] = shapes[shape];
     return [x1 + x * step[1], y1 + y * step[0], x2 + x * step[1], y2 + y * step[0]];
   }
+  function placeOf(row) { // level, row, column, shape
+    let level = levels.length - 1;
+    while (levels[level].first > row) level--;
+    const { first, width, shapes } = levels[level];
+    const cell = Math.floor((row - first) / shapes.length);
+    return [level, Math.floor(cell / width), cell % width, (row - first) % shapes.length];
+  }
   return {
-    levels, box,
+    levels, box, placeOf,
     row: (level, y, x, shape) =>
       levels[level].first + (y * levels[level].width + x) * levels[level].shapes.length + shape,
-    boxOf(row) {
-      let level = levels.length - 1;
-      while (levels[level].first > row) level--;
-      const { first, width, shapes } = levels[level];
-      const cell = Math.floor((row - first) / shapes.length);
-      return box(level, Math.floor(cell / width), cell % width, (row - first) % shapes.length);
-    },
+    boxOf: (row) => box(...placeOf(row)),
     cellBox(level, y, x) {
       const [high, wide] = levels[level].step;
       return [x * wide, y * high, (x + 1) * wide, (y + 1) * high];
@@ -33,6 +34,7 @@ function buildAnchors(view, data) {
   const known = data.kind !== undefined; // what the annotation makes of them
   const [iou, object, kind, sampled] = known
     ? [data.iou, data.object, data.kind, data.sampled].map(unpack) : [];
+  const claimed = data.foreground > 1; // no IoU is enough: an object has the anchor that it claims
   let mode = "cell";
   const start = firstCell();
 
@@ -73,11 +75,8 @@ function buildAnchors(view, data) {
       const level = Math.min(2, grid.levels.length - 1);
       return { level, cell: [grid.levels[level].height >> 1, grid.levels[level].width >> 1] };
     }
-    let level = grid.levels.length - 1;
-    while (grid.levels[level].first > best) level--;
-    const { first, width, shapes } = grid.levels[level];
-    const cell = Math.floor((best - first) / shapes.length);
-    return { level, cell: [Math.floor(cell / width), cell % width] };
+    const [level, ...cell] = grid.placeOf(best);
+    return { level, cell: cell.slice(0, 2) };
   }
 
   function choose(y, x) {
@@ -179,10 +178,12 @@ function buildAnchors(view, data) {
       const alpha = object_like ? 0.9 : 0.4;
       drawBox(context, unit, box, colour, { width: 1.2, alpha, dash: kind[row] === 2 ? [5, 3] : [] });
     }
-    const told = { positive: `${plural(rows.length, "positive anchor")}: blue from an IoU of `
-        + `${data.foreground}, yellow and dashed where it is forced, the best that its object has`,
-      ignored: `${plural(rows.length, "ignored anchor")}: the best IoU lies from ${data.background} to `
-        + `${data.foreground}, or the anchor in a crowd`,
+    const blue = claimed ? "" : `blue from an IoU of ${data.foreground}, `;
+    const told = { positive: `${plural(rows.length, "positive anchor")}: ${blue}yellow and dashed where `
+        + `it is forced, the ${claimed ? "one" : "best"} that its object has`,
+      ignored: `${plural(rows.length, "ignored anchor")}: ${data.background > 1 ? "it lies in a crowd"
+        : `the best IoU ${claimed ? `is ${data.background} or more`
+          : `lies from ${data.background} to ${data.foreground}`}, or the anchor in a crowd`}`,
       sampled: data.sampler
         ? `${plural(rows.length, "anchor")} that the loss sees: blue objects, yellow where forced, `
           + "orange background"
@@ -201,8 +202,9 @@ function buildAnchors(view, data) {
     for (const of of data.counts) of["positive and forced together"] = of.positive + of.forced;
     const rows = data.counts.map((of, i) => [grid.levels[i].name, ...keys.map((key) => of[key])]);
     rows.push(["all", ...keys.map((key) => data.counts.reduce((sum, of) => sum + of[key], 0))]);
-    const whole = table(`Anchors by level: positive from an IoU of ${data.foreground}, background `
-      + `below ${data.background}`, heads, rows);
+    const whole = table(claimed ? "Anchors by level: each object claims one, whatever their IoU"
+      : `Anchors by level: positive from an IoU of ${data.foreground}, background below ${data.background}`,
+      heads, rows);
     whole.querySelector("tbody tr:last-child").className = "all";
     return whole;
   }

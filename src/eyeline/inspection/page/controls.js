@@ -61,7 +61,8 @@ function legend(parent, entries) {
   parent.append(el("ul", { className: "key" }, ...items));
 }
 
-const isNumber = (cell) => typeof cell === "number" || /^[\d.,]+( ×.*| %)?$/.test(cell);
+const isNumber = (cell) => typeof cell === "number"
+  || /^−?[\d.,]+( ×.*| %)?$/.test(cell?.textContent ?? cell);
 
 // Rows of cells; a cell is text, a node, or a number, which goes to the right.
 function table(caption, heads, rows) {

@@ -15,6 +15,7 @@ async function main() {
     picture: (view, data) => buildPicture(view, data, seen),
     features: buildFeatures,
     anchors: buildAnchors,
+    cells: buildCells,
     mining: buildMining,
     proposals: buildProposals,
     regions: (view, data) => buildRegions(view, data, maps),

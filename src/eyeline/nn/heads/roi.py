@@ -129,7 +129,7 @@ class BoxHead(nn.Module):
             hidden = fused(hidden, self.fc2, relu=True)
         logits = self.classes(hidden).float()
         if self.deltas is None:
-            return logits, logits.new_zeros(len(logits), 0, 4)
+            return logits, logits.new_zeros(logits.shape[0], 0, 4)
         return logits, self.deltas(hidden).float().unflatten(1, (-1, 4))
 
 
