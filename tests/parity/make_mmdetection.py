@@ -322,9 +322,9 @@ def main(data: Path, wanted: list[str]) -> None:
         model: Any = MODELS.build(cfg.model).eval()
         shapes[case] = shapes_of(model)
         load(model, fill(shapes[case]))
+        kind = case.rpartition("_resnet")[0] or case.removesuffix("300")
         if kind == "ssd":
             model.bbox_head.loss_cls = None  # which 3.3.0 asks for and SSD has not
-        kind = case.rpartition("_resnet")[0] or case.removesuffix("300")
         calibration = calibrate(model, case, pictures, LAYERS[kind])
         out = {f"calibration.{k}": v for k, v in calibration.items()}
         load(model, fill(shapes[case], calibration))

@@ -29,10 +29,14 @@ LABELS = (3, 0, 17)
 LAYERS = (
     {f"fpn.P{level}_{i}": 1.0 for i in (1, 2) for level in (5, 4, 3)}
     | {"fpn.P6": 1.0, "fpn.P7_2": 1.0}
-    | {f"{kind}Model.conv{i}": 1.0 for kind in ("classification", "regression") for i in (1, 2, 3, 4)}
+    | {
+        f"{kind}Model.conv{i}": 1.0
+        for kind in ("classification", "regression")
+        for i in (1, 2, 3, 4)
+    }
     | {"classificationModel.output": 2.0, "regressionModel.output": 1.0}
 )
-BACKGROUND = -11.0  # is added to the bias of the classes
+BACKGROUND = -13.0  # is added to the bias of the classes
 
 
 def prepared(picture: Tensor, dtype: torch.dtype) -> Tensor:

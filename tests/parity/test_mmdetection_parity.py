@@ -20,6 +20,7 @@ from references import IDS, PICTURES, agree, annotations, stored, train_with_fix
 from torch import Tensor, nn
 
 import eyeline.nn.heads.rpn
+from eyeline.checkpoints import mmdetection
 from eyeline.data.images import read_image
 from eyeline.detectors.ssd import default_boxes
 from eyeline.registry import create_model
@@ -191,9 +192,7 @@ def test_losses_are_theirs(
 def test_default_boxes_are_theirs(name: str) -> None:
     """About the middle of the first cell of each map."""
     size, maps = int(name[3:]), 6 if name == "ssd300" else 7
-    from eyeline.checkpoints import mmdetection
-
-    scales = mmdetection.ssd_scales(name, *mmdetection.SSD_RANGES[name, False])
+    scales = mmdetection.ssd_scales(name, *mmdetection.SSD_PERCENTS[name, False])
     model: Any = create_model(name, num_classes=2, width=4, convention="mmdetection")
     strides = mmdetection.SSD_STRIDES[name]
     cells = default_boxes(scales, model.config.box_ratios)

@@ -12,7 +12,7 @@ import pickle
 import warnings
 from collections import OrderedDict, defaultdict
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -96,9 +96,9 @@ def read_inert(path: Path) -> object:
     Raises Refused where it names what is neither a tensor's, an array's nor one of `ROOTS`, and
     whatever a damaged file raises.
     """
-    reading: Any = SimpleNamespace(
-        Unpickler=_Reader, load=lambda file, **how: _Reader(file, **how).load()
-    )
+    reading: Any = ModuleType("reading")  # in place of `pickle`
+    reading.Unpickler = _Reader
+    reading.load = lambda file, **how: _Reader(file, **how).load()
     with warnings.catch_warnings():  # older files bring their modules' source, which torch compares
         warnings.simplefilter("ignore")
         found = torch.load(path, "cpu", pickle_module=reading, weights_only=False)

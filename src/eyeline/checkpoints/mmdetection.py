@@ -49,7 +49,7 @@ IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375], True)
 PARTS = ("neck", "bbox_head", "rpn_head", "roi_head", "mask_head")
 COMPUTED = ("data_preprocessor",)
 # Shares of the picture's side, in percent: least and most of all maps but the first, and the first.
-SSD_RANGES = {
+SSD_PERCENTS = {
     ("ssd300", False): (15, 90, 7),
     ("ssd300", True): (20, 90, 10),
     ("ssd512", False): (10, 90, 4),
@@ -255,13 +255,11 @@ def _ssd(state: State, config: dict[str, Any], where: str, skip: tuple[str, ...]
     if name is None:
         raise EyelineError(f"{where} has {maps} maps; SSD300 has 6 and SSD512 has 7")
     size, first = int(name[3:]), ours["backbone.conv1_1.weight"]
-    least, most, smallest = SSD_RANGES[name, classes == len(VOC)]
+    percents = SSD_PERCENTS[name, classes == len(VOC)]
     given = numbers(at(config, "model", "bbox_head", "anchor_generator", "basesize_ratio_range"), 2)
-    for low, high, before in SSD_RANGES.values():
-        if given and [int(100 * share) for share in given] == [low, high]:
-            known = SSD_RANGES[name, False], SSD_RANGES[name, True]
-            if (low, high, before) in known:
-                least, most, smallest = low, high, before
+    for known in (SSD_PERCENTS[name, False], SSD_PERCENTS[name, True]):
+        if given and tuple(int(100 * share) for share in given) == known[:2]:
+            percents = known
     options: dict[str, Any] = {
         "num_classes": classes,
         "backbone": "vgg16",
@@ -270,7 +268,7 @@ def _ssd(state: State, config: dict[str, Any], where: str, skip: tuple[str, ...]
         "in_channels": first.shape[1],
         "min_size": size,
         "max_size": size,
-        "box_scales": ssd_scales(name, least, most, smallest),
+        "box_scales": ssd_scales(name, *percents),
         "box_strides": SSD_STRIDES[name],
         **_of_tests(at(config, "model", "test_cfg")),
     }
