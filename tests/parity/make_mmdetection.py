@@ -81,7 +81,6 @@ LAYERS = {
     | {f"bbox_head.reg_convs.{i}.0": 1.0 for i in range(7)},
     "yolov3": {f"bbox_head.convs_pred.{i}": 1.0 for i in range(3)},
 }
-BACKGROUND = {"fc_cls": 10.0, "retina_cls": -14.0, "cls_convs": 9.0}  # added to these biases
 
 
 def stand_in() -> None:
@@ -185,49 +184,76 @@ def prepared(model: Any, case: str, pictures: list[Tensor], training: bool = Fal
     return data["inputs"].to(dtype), data["data_samples"]
 
 
+def settled(name: str, case: str, out: Tensor, spread: float) -> tuple[Tensor, Tensor]:
+    """By what each channel of a layer's outputs (channels, places), taken without its bias, is
+    multiplied, and what its bias becomes."""
+    if out.shape[1] <= 2:  # then there is no spread but from channel to channel
+        return (spread / out.std()).expand(len(out)).clone(), torch.zeros(len(out))
+    scale = (spread / out.std(1).mean()).expand(len(out)).clone()
+    if "convs_pred" in name:  # moves, objectness, classes
+        scale.view(3, -1)[:, 4:] *= 2
+    bias = -out.mean(1) * scale
+    if "fc_cls" in name:
+        bias[-1] += 5.0 if case.startswith("cascade") else 10.0
+    elif "retina_cls" in name:
+        bias += -14.0
+    elif "cls_convs" in name and case.startswith("ssd"):
+        bias.view(-1, 81)[:, -1] += 9.0
+    elif "convs_pred" in name:
+        bias.view(3, -1)[:, 4] -= 3
+        bias.view(3, -1)[:, 5:] -= 6
+    return scale, bias
+
+
 @torch.no_grad()
 def calibrate(
     model: nn.Module, case: str, pictures: list[Tensor], layers: dict[str, float]
 ) -> dict[str, np.ndarray]:
-    """One layer after another: its outputs' channels get mean 0 and, together, the spread."""
+    """One layer after another: its outputs' channels get mean 0 and, together, the spread. Those
+    that look at several levels take a pass each, the others between them one together."""
     found: dict[str, np.ndarray] = {}
     modules = dict(model.named_modules())
-    for name, spread in layers.items():
-        if name not in modules:
-            continue
-        layer, outputs = modules[name], []
-        hook = layer.register_forward_hook(
-            lambda _, __, out, outputs=outputs: outputs.append(
-                out.transpose(0, 1).flatten(1).clone()
-            )
-        )
-        model.predict(*prepared(model, case, pictures))
-        hook.remove()
-        out = torch.cat([out for out in outputs if out.numel()], 1) - layer.bias[:, None]
-        few = out.shape[1] <= 2  # then there is no spread but from channel to channel
-        factor = spread / (out.std() if few else out.std(1).mean())
-        bias = torch.zeros(len(out)) if few else -out.mean(1) * factor
-        scale = factor.expand(len(out)).clone()
-        kind = next((kind for kind in BACKGROUND if kind in name), None)
-        if kind == "fc_cls":
-            bias[-1] += BACKGROUND[kind] / (2 if case.startswith("cascade") else 1)
-        elif kind == "cls_convs":
-            if case.startswith("ssd"):
-                bias.view(-1, 81)[:, -1] += BACKGROUND[kind]
-        elif kind:
-            bias += BACKGROUND[kind]
-        elif "convs_pred" in name:  # moves, objectness, classes
-            scale.view(3, -1)[:, 4:] *= 2
-            bias = -out.mean(1) * scale
-            bias.view(3, -1)[:, 4] -= 3
-            bias.view(3, -1)[:, 5:] -= 6
+    names = [name for name in layers if name in modules]
+    shared = [n for n in names if n.startswith("rpn_head") or case.startswith("retinanet")]
+    shared = [name for name in shared if not name.startswith("neck")]
+    groups: list[list[str]] = []
+    for name in names:
+        if name in shared or not groups or groups[-1][-1] in shared:
+            groups.append([])
+        groups[-1].append(name)
+
+    def settle(name: str, layer: Any, out: Tensor) -> tuple[Tensor, Tensor]:
+        scale, bias = settled(name, case, out - layer.bias[:, None], layers[name])
+        axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+        shape = [len(scale) if i == axis else 1 for i in range(layer.weight.ndim)]
+        equal = bool((scale == scale[0]).all())
+        found[f"{name}.weight"] = (scale[0] if equal else scale.view(shape)).numpy()
+        found[f"{name}.bias"] = bias.numpy().copy()
+        layer.weight *= scale.view(shape)
         layer.bias.copy_(bias)
-        layer.weight *= scale.view(-1, *[1] * (layer.weight.ndim - 1)) if not few else factor
-        shaped = (
-            factor if torch.equal(scale, factor.expand(len(out))) else scale[:, None, None, None]
-        )
-        found[f"{name}.weight"] = shaped.numpy()
-        found[f"{name}.bias"] = layer.bias.numpy().copy()
+        return scale, bias
+
+    for group in groups:
+        outputs: list[Tensor] = []
+
+        def after(layer: Any, _: Any, out: Tensor, group: list[str] = group) -> Tensor | None:
+            rows = out.transpose(0, 1).flatten(1).clone()
+            name = next(name for name in group if modules[name] is layer)
+            if name in shared:
+                outputs.append(rows)  # noqa: B023
+                return None
+            old = layer.bias.clone().view(-1, *[1] * (out.ndim - 2))
+            scale, bias = (part.view_as(old) for part in settle(name, layer, rows))
+            return (out - old) * scale + bias
+
+        hooks = [modules[name].register_forward_hook(after) for name in group]
+        model.predict(*prepared(model, case, pictures))
+        for hook in hooks:
+            hook.remove()
+        if outputs:
+            settle(group[0], modules[group[0]], torch.cat(outputs, 1))
+        if missing := [name for name in group if f"{name}.bias" not in found]:
+            raise SystemExit(f"{missing} saw nothing")
     return found
 
 

@@ -8,6 +8,7 @@ path that leads nowhere, or to what is no number where one is wanted, gives None
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -90,8 +91,9 @@ def within(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def number(value: Any) -> float | None:
-    """The value, if it is a number."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """The value, if it is a finite number."""
+    usual = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if usual and abs(value) < math.inf else None
 
 
 def numbers(value: Any, count: int | None = None) -> list[float] | None:
