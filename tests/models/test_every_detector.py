@@ -419,12 +419,15 @@ class TestDetector:
 
 
 # A second version is torchvision's; where there is one, it stands for that convention. As many
-# samples of a bin as a region has cells, detectron2's way, have no fixed shapes.
+# samples of a bin as a region has cells, detectron2's way, have no fixed shapes. What differs in
+# numbers alone, or stands in the file of another model, is not compiled again.
 COMPILED = [
     (f"{name} v2" if second(name) and convention == "torchvision" else name, convention)
     for name in NAMES
     for convention, options in sys.modules[find(name).build.__module__].CONVENTIONS.items()
     if options.get("sampling_ratio") != 0
+    and convention != "yhenon"
+    and not (convention == "mmdetection" and name in ("ssd512", "yolov3_tiny"))
 ]
 
 
