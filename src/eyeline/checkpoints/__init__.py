@@ -14,7 +14,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from eyeline import registry
-from eyeline.checkpoints import darknet, detectron2, eyeline, lufficc, luuuyi, torchvision, vgg
+from eyeline.checkpoints import (
+    darknet,
+    detectron2,
+    eyeline,
+    lufficc,
+    luuuyi,
+    mmdetection,
+    torchvision,
+    vgg,
+    yhenon,
+)
 from eyeline.checkpoints.bringing import brought
 from eyeline.checkpoints.channels import for_channels
 from eyeline.checkpoints.eyeline import run_model, run_weights, save_weights
@@ -25,8 +35,8 @@ from eyeline.checkpoints.source import (
     State,
     begins,
     fetch,
-    read_file,
     read_metadata,
+    read_whole,
     some,
     unwrap,
 )
@@ -45,7 +55,7 @@ MEANING = (
     "anchor_fitted", "anchor_clipped", "box_scales", "box_ratios", "box_strides", "box_clipped",
     "centres_clipped", "box_variances", "priors", "offsets", "tower_depths", "passthrough", "grid",
     "boxes", "head", "pooling", "sampling_ratio", "roi_aligned", "stride_in_1x1", "stage_scales",
-    "layers",
+    "layers", "stage_weights", "averaged", "fpn_extra_relu",
 )  # fmt: skip
 CONNECTED = ("fc", "fc6", "fc7")  # of classifiers, in whole or in part no backbone's
 
@@ -137,17 +147,24 @@ def _darknet(source: str | Path | Mapping[str, Tensor]) -> Path | None:
     return path if darknet.recognise(path) else None
 
 
-def _open(source: str | Path | Mapping[str, Tensor]) -> tuple[State, dict[str, str], str]:
+def _open(source: str | Path | Mapping[str, Tensor]) -> tuple[State, dict[str, Any], str]:
     """The tensors, what the file says of itself, and what to call it in messages."""
     if isinstance(source, Mapping):
         where = "the state dict"
-        return unwrap(source, where), {}, where
+        return unwrap(source, where), {"meta": _meta(source)}, where
     path = fetch(source)
-    return read_file(path), read_metadata(path), str(path)
+    whole = read_whole(path)
+    return unwrap(whole, str(path)), {"meta": _meta(whole)} | read_metadata(path), str(path)
+
+
+def _meta(whole: object) -> dict[str, Any]:
+    """What a training script wrote beside the tensors."""
+    told = whole.get("meta") if isinstance(whole, Mapping) else None
+    return dict(told) if isinstance(told, Mapping) else {}
 
 
 def _identify(
-    state: State, metadata: dict[str, str], where: str, num_classes: int | None, skip: Sequence[str]
+    state: State, metadata: dict[str, Any], where: str, num_classes: int | None, skip: Sequence[str]
 ) -> Checkpoint | None:
     """By the first family that knows it; detectron2's, whose box heads have torchvision's names,
     and VGG16's, whose classifier has, stand before that."""
@@ -156,6 +173,8 @@ def _identify(
         eyeline.read(state, metadata, where)
         or lufficc.read(state, where, tuple(skip))
         or luuuyi.read(state, where, tuple(skip))
+        or mmdetection.read(state, metadata, where, tuple(skip))
+        or yhenon.read(state, where, tuple(skip))
         or detectron2.read(*how)
         or vgg.read(state, where, tuple(skip))
         or torchvision.read(*how)
@@ -168,7 +187,8 @@ def _unknown(state: State, where: str) -> EyelineError:
     return EyelineError(
         f"{where} is a checkpoint of an unknown kind, {like}; known are eyeline's own, "
         "torchvision's ResNets, VGG16, Faster R-CNN, Mask R-CNN, RetinaNet and SSD, detectron2's "
-        "detectors, lufficc/SSD's with VGG16, luuuyi/RefineDet.PyTorch's, and darknet's .weights"
+        "and mmdetection's detectors, lufficc/SSD's with VGG16, luuuyi/RefineDet.PyTorch's, "
+        "yhenon/pytorch-retinanet's, and darknet's .weights"
     )
 
 

@@ -16,7 +16,8 @@ from urllib.parse import unquote, urlsplit
 import torch
 from torch import Tensor
 
-from eyeline.checkpoints.pickles import read_pickle
+from eyeline.checkpoints.inert import known, read_inert
+from eyeline.checkpoints.pickles import Refused, read_pickle
 from eyeline.data.download import copy, digest_of
 from eyeline.data.urls import opened
 from eyeline.errors import EyelineError
@@ -125,6 +126,11 @@ _WRAPPERS = ("model", "state_dict", "model_state_dict")
 
 def read_file(path: str | Path) -> State:
     """The tensors of a safetensors or torch file, by name, on the CPU. Code in it is never run."""
+    return unwrap(read_whole(path), str(path))
+
+
+def read_whole(path: str | Path) -> object:
+    """What a file holds, tensors and what is wrapped about them, as `read_file` reads it."""
     path = Path(path)
     if _is_safetensors(path):
         from safetensors import SafetensorError
@@ -136,24 +142,34 @@ def read_file(path: str | Path) -> State:
             raise EyelineError(f"{path} is not a readable safetensors file: {error}") from error
     start = _start(path)
     if path.suffix == ".pkl" and start[:1] == b"\x80" and not start.startswith(_TORCH_PICKLE):
-        return unwrap(read_pickle(path), str(path))  # numpy's arrays: detectron2's files
+        return read_pickle(path)  # numpy's arrays: detectron2's files
     # argparse.Namespace holds torchvision's training arguments; it is inert.
     with torch.serialization.safe_globals([argparse.Namespace]):
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             code = re.search(r"(?:GLOBAL|Unsupported class|instantiate) ([\w.]+)", str(error))
+            what = code[1] if code else "a pickle"
+            if known(what):
+                try:
+                    return read_inert(path)
+                except Refused as refused:
+                    what = str(refused)
+                except Exception as damage:
+                    raise _unreadable(path, damage) from damage
             if code or _start(path)[:1] == b"\x80":  # a pickle, of a kind torch cannot check
-                what = code[1] if code else "a pickle"
                 raise EyelineError(
-                    f"{path} contains code ({what}) and was refused; "
-                    "save its state dict alone, best as safetensors"
+                    f"{path} contains code ({what}) and was refused; save its state dict alone, "
+                    "torch.save(model.state_dict(), ...), best as safetensors"
                 ) from error
             raise EyelineError(f"{path} is not a checkpoint, torch's or safetensors") from error
         except Exception as error:  # a damaged pickle can raise anything
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise EyelineError(f"{path} is not a checkpoint that can be read: {first}") from error
-    return unwrap(found, str(path))
+            raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> EyelineError:
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return EyelineError(f"{path} is not a checkpoint that can be read: {first}")
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

@@ -24,13 +24,16 @@ Departs   Stages train together, with the sum of their losses (eq. 8 with lambda
           classifier judges its own regions, and their mean counts; masks at the first stage; one
           score an anchor, anchors about the corner of a cell, RoIAlign with as many samples as a
           region has cells, L1 for the boxes, Caffe's ResNet, whose stride lies in the 1x1.
+          `convention="mmdetection"` is that library's: the same anchors and regions, but logits
+          that are averaged, not probabilities, masks at all stages, and rounded spreads of moves.
+          (It weighs the stages, and drops the objects behind the first, as the authors' code does.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +43,12 @@ from eyeline.nn.anchors import AnchorPyramid
 from eyeline.nn.backbones import build_backbone
 from eyeline.nn.detector import Detector, Preprocess, make_config, suppression
 from eyeline.nn.gradient import scaled_gradient
-from eyeline.nn.heads.mask import MaskHead, mask_loss, mask_targets, of_class
+from eyeline.nn.heads.mask import MaskHead, mask_loss, mask_targets, of_class, pasted
 from eyeline.nn.heads.roi import (
     BoxHead,
     RoIPooler,
     Sampled,
+    Stage,
     detect,
     label_regions,
     picture_index,
@@ -58,7 +62,6 @@ from eyeline.nn.necks.fpn import FPN
 from eyeline.note import note
 from eyeline.ops.boxes import clip
 from eyeline.ops.deltas import decode
-from eyeline.ops.masks import paste_masks
 from eyeline.ops.matching import pad_objects
 from eyeline.registry import register
 from eyeline.structures import Batch, Padded, Prediction, Target
@@ -75,8 +78,10 @@ class Config:
     method: str = "cascade"  # or "iterative_bbox", "integral": Fig. 3
     ious: tuple[float, ...] = (0.5, 0.6, 0.7)  # 5.1: u of each stage (or classifier)
     stage_scales: tuple[float, ...] = (1.0, 2.0, 3.0)  # 4.1, Fig. 2: of each stage's box_weights
+    stage_weights: tuple[tuple[float, ...], ...] = ()  # or outright, of each stage x, y, w, h
     iterations: int = 3  # 5.3: of "iterative_bbox", at test
     scored_at: str = "last"  # Table 2: where all classifiers look; or "own": each at its own boxes
+    averaged: str = "scores"  # Table 2: over the classifiers; or "logits"
     # Network
     backbone: str = "resnet50"
     norm: str = "batch"  # "frozen" with pretrained weights (P 5.1), "batch", "group"
@@ -135,6 +140,7 @@ class Config:
     vote_iou: float | None = None
 
 
+STDS = ((0.1, 0.2), (0.05, 0.1), (0.033, 0.067))  # mmdetection's, of a stage's shifts and growths
 CONVENTIONS: dict[str, dict[str, Any]] = {
     "paper": {},
     "detectron2": dict(
@@ -148,15 +154,11 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
         head_beta=0.0,
     ),
 }
+CONVENTIONS["mmdetection"] = dict(
+    scored_at="own", averaged="logits", anchor_offset=0.0, objectness="sigmoid", rpn_beta=1 / 9,
+    sampling_ratio=0, stage_weights=tuple((1 / s, 1 / s, 1 / t, 1 / t) for s, t in STDS),
+)  # fmt: skip
 STRIDES = (4, 8, 16, 32, 64)  # P2 .. P6; the heads read the first four
-
-
-class Stage(NamedTuple):
-    """Where a head looks, and what it says."""
-
-    boxes: Tensor  # (B, P, 4)
-    scores: Tensor  # (B, P, K)
-    deltas: Tensor  # (B, P, 1, 4), its move of the boxes, whatever their class (5.1)
 
 
 class CascadeRCNN(Detector):
@@ -168,7 +170,8 @@ class CascadeRCNN(Detector):
         super().__init__()
         self.config = c = config
         count = 1 if c.method == "iterative_bbox" else len(c.ious)
-        if not c.ious or (c.method == "cascade" and len(c.stage_scales) != count):
+        wanted = len(c.stage_weights) if c.stage_weights else len(c.stage_scales)
+        if not c.ious or (c.method == "cascade" and wanted != count):
             raise EyelineError(
                 f"ious and stage_scales have a number for each stage; got {c.ious} and "
                 f"{c.stage_scales}"
@@ -204,9 +207,7 @@ class CascadeRCNN(Detector):
             self.mask_heads = nn.ModuleDict()
             stages = [t for t in c.mask_stages if 1 <= t <= count]
             if not stages:
-                raise EyelineError(
-                    f"mask_stages are {c.mask_stages}, of {count}; name one at least"
-                )
+                raise EyelineError(f"mask_stages are {c.mask_stages}; name one of {count} at least")
             self.mask_pool = RoIPooler(c.mask_pool_size, *align)
             for t in stages:
                 self.mask_heads[str(t)] = MaskHead(
@@ -244,8 +245,11 @@ class CascadeRCNN(Detector):
 
     def weights(self, stage: int) -> tuple[float, float, float, float]:
         """What the deltas of a stage, from 0, are multiplied by: its own 1 / std (sec. 4.1)."""
-        scale = self.config.stage_scales[stage] if self.config.method == "cascade" else 1.0
-        x, y, w, h = self.config.box_weights
+        c, cascade = self.config, self.config.method == "cascade"
+        scale = c.stage_scales[stage] if cascade else 1.0
+        x, y, w, h = c.box_weights
+        if cascade and c.stage_weights:
+            scale, (x, y, w, h) = 1.0, c.stage_weights[stage]
         return x * scale, y * scale, w * scale, h * scale
 
     def propose(
@@ -259,9 +263,8 @@ class CascadeRCNN(Detector):
     def look(self, head: nn.Module, regions: Tensor, boxes: Tensor) -> Stage:
         """A head's word on regions (B P, C, S, S), which were cut out at boxes (B, P, 4)."""
         logits, deltas = head(regions)
-        scores = logits.softmax(-1)[:, :-1]  # the last column is background
-        count = boxes.shape[1]
-        return Stage(boxes, scores.unflatten(0, (-1, count)), deltas.unflatten(0, (-1, count)))
+        rows = (-1, boxes.shape[1])
+        return Stage(boxes, logits.unflatten(0, rows), deltas.unflatten(0, rows))
 
     def moved(self, stage: Stage, t: int, sizes: Tensor) -> Tensor:
         """The boxes (B, P, 4) that stage t makes of its own, within the pictures (eq. 7)."""
@@ -284,11 +287,13 @@ class CascadeRCNN(Detector):
             regions = self.pool(levels, boxes.flatten(0, 1), picture_index(boxes))
             note(f"regions of stage {t + 1}, sec. 4.1", regions)
             stages.append(self.look(head, regions, boxes))
-        scores = [stage.scores for stage in stages]
+        judges = stages
         if c.scored_at == "last":  # Table 2: "the ensemble ... on the 3rd stage proposals"
             others = (other for other in self.heads if other is not head)
-            scores = [scores[-1], *(self.look(o, regions, boxes).scores for o in others)]
-        return stages, torch.stack(scores).mean(0)
+            judges = [stages[-1], *(self.look(o, regions, boxes) for o in others)]
+        if c.averaged == "logits":
+            return stages, torch.stack([j.logits for j in judges]).mean(0).softmax(-1)[..., :-1]
+        return stages, torch.stack([j.scores for j in judges]).mean(0)
 
     def compute(self, batch: Batch) -> Padded:
         """A prepared batch to detections in fixed shapes, in the resized pictures' pixels; masks
@@ -319,14 +324,9 @@ class CascadeRCNN(Detector):
     def finish(self, padded: Padded, batch: Batch) -> list[Prediction]:
         """Detections and their masks in the pixels of the caller's pictures."""
         predictions = super().finish(padded, batch)
-        if padded.masks is not None:
-            for i, prediction in enumerate(predictions):
-                height, width = batch.original_sizes[i].tolist()
-                prediction["masks"] = paste_masks(
-                    padded.masks[i][padded.valid[i]], prediction["boxes"], (height, width),
-                    self.config.mask_threshold,
-                )  # fmt: skip
-        return predictions
+        if padded.masks is None:
+            return predictions
+        return pasted(predictions, padded, batch, self.config.mask_threshold)
 
     def losses(self, batch: Batch, targets: list[Target]) -> dict[str, Tensor]:
         """The RPN's loss on sampled anchors, and each stage's on what the stage before made of the

@@ -20,6 +20,8 @@ Departs   Both stages train together, as in the authors' later code; the paper a
           `convention="detectron2"` is that library's: one score an anchor, anchors about the
           corner of a cell, RoIAlign with as many samples as a region has cells, L1 for the boxes,
           Caffe's ResNet, whose stride lies in the 1x1.
+          `convention="mmdetection"` is that library's: the same as detectron2's, but with torch's
+          ResNet, whose stride lies in the 3x3.
 """
 
 from __future__ import annotations
@@ -126,6 +128,14 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
     ),
     "detectron2": dict(
         stride_in_1x1=True,
+        anchor_offset=0.0,
+        objectness="sigmoid",
+        rpn_beta=0.0,
+        proposals=(1000, 1000),
+        sampling_ratio=0,
+        head_beta=0.0,
+    ),
+    "mmdetection": dict(
         anchor_offset=0.0,
         objectness="sigmoid",
         rpn_beta=0.0,

@@ -23,6 +23,8 @@ Departs   Both stages train together, as in the authors' code (sec. 3.1 is silen
           `convention="detectron2"` is that library's: one score an anchor, anchors about the
           corner of a cell, RoIAlign with as many samples as a region has cells, L1 for the boxes,
           Caffe's ResNet, whose stride lies in the 1x1.
+          `convention="mmdetection"` is that library's: the same as detectron2's, but with torch's
+          ResNet, whose stride lies in the 3x3.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from torch import Tensor
 from eyeline.nn.anchors import AnchorPyramid
 from eyeline.nn.backbones import build_backbone
 from eyeline.nn.detector import Detector, Preprocess, make_config, suppression
-from eyeline.nn.heads.mask import MaskHead, mask_loss, mask_targets, of_class
+from eyeline.nn.heads.mask import MaskHead, mask_loss, mask_targets, of_class, pasted
 from eyeline.nn.heads.roi import (
     BoxHead,
     RoIPooler,
@@ -50,7 +52,6 @@ from eyeline.nn.heads.rpn import RPN
 from eyeline.nn.heads.sampling import random_order
 from eyeline.nn.necks.fpn import FPN
 from eyeline.note import note
-from eyeline.ops.masks import paste_masks
 from eyeline.ops.matching import pad_objects
 from eyeline.registry import register
 from eyeline.structures import Batch, Padded, Prediction, Target
@@ -142,6 +143,14 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
     ),
     "detectron2": dict(
         stride_in_1x1=True,
+        anchor_offset=0.0,
+        objectness="sigmoid",
+        rpn_beta=0.0,
+        proposals=(1000, 1000),
+        sampling_ratio=0,
+        head_beta=0.0,
+    ),
+    "mmdetection": dict(
         anchor_offset=0.0,
         objectness="sigmoid",
         rpn_beta=0.0,
@@ -242,15 +251,8 @@ class MaskRCNN(Detector):
 
     def finish(self, padded: Padded, batch: Batch) -> list[Prediction]:
         """Detections and their masks in the pixels of the caller's pictures."""
-        assert padded.masks is not None
         c, predictions = self.config, super().finish(padded, batch)
-        for i, prediction in enumerate(predictions):
-            height, width = batch.original_sizes[i].tolist()
-            prediction["masks"] = paste_masks(
-                padded.masks[i][padded.valid[i]], prediction["boxes"], (height, width),
-                c.mask_threshold, c.mask_rounded,
-            )  # fmt: skip
-        return predictions
+        return pasted(predictions, padded, batch, c.mask_threshold, c.mask_rounded)
 
     def losses(self, batch: Batch, targets: list[Target]) -> dict[str, Tensor]:
         """The RPN's loss on sampled anchors, the heads' on sampled proposals: L = L_cls + L_box +

@@ -16,6 +16,11 @@ Departs   smooth L1 bends at 1/9 as in the authors' code; the text says only "st
           object's best anchors matched at any IoU, an L1 loss, boxes cut to the picture after NMS,
           Caffe's ResNet, whose stride lies in the 1x1. (It divides its losses by a running mean of
           the number of matched anchors.)
+          `convention="mmdetection"` is that library's: as detectron2's the anchors, the matching
+          and the L1 loss; no ReLU before P7, and no detections without an area. (It divides the
+          losses of a batch by the number of its matched anchors.)
+          `convention="yhenon"` is yhenon/pytorch-retinanet: moves of anchors in tenths and fifths,
+          the mean of a box's four losses, where the paper's is a sum.
 """
 
 from __future__ import annotations
@@ -39,7 +44,7 @@ from eyeline.nn.layers import ConvNorm
 from eyeline.nn.lineage import every_box, of_levels
 from eyeline.nn.necks.fpn import FPN
 from eyeline.note import note
-from eyeline.ops.boxes import clip
+from eyeline.ops.boxes import clip, has_area
 from eyeline.ops.deltas import decode, encode
 from eyeline.ops.matching import IGNORED, assign, pad_objects
 from eyeline.ops.select import highest, indices, slots, take
@@ -61,6 +66,7 @@ class Config:
     in_channels: int = 3
     fpn_channels: int = 256  # sec. 4, footnote 2
     fpn_extra_from: str = "backbone"  # sec. 4, footnote 2: P6 from C5; "level": from P5
+    fpn_extra_relu: bool = True  # sec. 4, footnote 2: between P6 and P7
     fpn_norm: str = "none"  # or "batch", "frozen", "group", after each convolution
     head_norm: str = "none"  # so in the towers
     tower_depth: int = 4  # sec. 4
@@ -85,11 +91,14 @@ class Config:
     gamma: float = 2.0  # eq. 5
     box_loss: str = "smooth_l1"  # sec. 4.1; of the boxes themselves "giou", "diou", "ciou"
     box_beta: float = 1 / 9
+    box_weight: float = 1.0
+    box_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)  # of moves
     # Detections
     score_threshold: float = 0.05  # sec. 4.1
     candidates: int = 1000  # sec. 4.1, a level
     nms_iou: float = 0.5  # sec. 4.1
     clip_last: bool = False  # boxes are cut to the picture after NMS, not before it
+    keep_empty: bool = True  # also boxes that lie outside, of which nothing is left
     max_detections: int = 100
     nms: str = "hard"  # or "soft_linear", "soft_gaussian"; see eyeline.ops.suppression
     nms_sigma: float = 0.5
@@ -115,6 +124,19 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
         force_match=True,
         box_beta=0.0,
         clip_last=True,
+    ),
+    "mmdetection": dict(
+        fpn_extra_relu=False,
+        anchor_offset=0.0,
+        force_match=True,
+        box_beta=0.0,
+        keep_empty=False,
+    ),
+    "yhenon": dict(
+        min_size=608,
+        max_size=1024,
+        box_weight=0.25,
+        box_weights=(10.0, 10.0, 5.0, 5.0),
     ),
 }
 STRIDES = (8, 16, 32, 64, 128)  # P3 .. P7
@@ -158,8 +180,9 @@ class RetinaNet(Detector):
             stride_in_1x1=c.stride_in_1x1,
         )  # fmt: skip
         self.fpn = FPN(
-            self.backbone.channels[1:], c.fpn_channels, "conv", c.fpn_extra_from, c.fpn_norm
-        )
+            self.backbone.channels[1:], c.fpn_channels, "conv", c.fpn_extra_from, c.fpn_norm,
+            c.fpn_extra_relu,
+        )  # fmt: skip
         sizes = [[size * scale for scale in c.anchor_scales] for size in c.anchor_sizes]
         if c.anchor_rounded:
             sizes = [[math.floor(size) for size in level] for level in sizes]
@@ -209,7 +232,7 @@ class RetinaNet(Detector):
         # As a logit, a little low so that rounding loses nobody; `valid` below decides.
         threshold = math.log(t / (1 - t)) - 1e-4 if 0 < t < 1 else -math.inf
         heads = self.heads(batch.images)
-        note("boxes of all anchors, sec. 4", heads, every_box, *heads, batch.sizes)
+        note("boxes of all anchors, sec. 4", heads, every_box, *heads, batch.sizes, c.box_weights)
         parts, rows = [], []
         for logits, deltas, anchors in zip(*heads, strict=True):
             # The best 1000 (anchor, class) pairs lie on the 1000 anchors with the best classes.
@@ -217,13 +240,14 @@ class RetinaNet(Detector):
             pairs = take(logits, best).flatten(1)  # (B, k K)
             top, index = highest(pairs, slots(pairs > threshold, c.candidates))  # (B, C)
             chosen = best.gather(1, index // c.num_classes)  # (B, C), anchors of the level
-            boxes = decode(take(deltas, chosen), anchors[chosen])
+            boxes = decode(take(deltas, chosen), anchors[chosen], c.box_weights)
             boxes = boxes if c.clip_last else clip(boxes, batch.sizes[:, None])
             parts.append((boxes, top, index % c.num_classes))
             rows.append(chosen)
         boxes, top, labels = (torch.cat(part, 1) for part in zip(*parts, strict=True))
         scores = top.sigmoid()
         valid = scores > c.score_threshold
+        valid = valid if c.keep_empty else valid & has_area(boxes)
         note(
             "candidates over the threshold, sec. 4.1", valid, of_levels,
             boxes, scores, labels, valid, rows, heads[0], c.score_threshold, c.candidates,
@@ -234,8 +258,7 @@ class RetinaNet(Detector):
         def within(found: Any) -> Any:
             """Cut to the picture, and dropped where nothing is left."""
             inside = clip(found.boxes, batch.sizes[:, None])
-            there = (inside[..., 2:] > inside[..., :2]).all(-1)
-            return found._replace(boxes=inside, valid=found.valid & there)
+            return found._replace(boxes=inside, valid=found.valid & has_area(inside))
 
         last = within if c.clip_last else lambda found: found
         return note(
@@ -271,10 +294,10 @@ class RetinaNet(Detector):
         counts, moves, moved = positive[picture, anchor], deltas[picture, anchor], anchors[anchor]
         found = boxes[picture, anchor].where(counts[:, None], moved)
         if c.box_loss == "smooth_l1":
-            box = smooth_l1(moves, encode(found, moved), c.box_beta).sum(1)
+            box = smooth_l1(moves, encode(found, moved, c.box_weights), c.box_beta).sum(1)
         else:
-            box = IOU_LOSSES[c.box_loss](decode(moves, moved), found)
-        box = (box / divisor[picture]).where(counts, 0)
+            box = IOU_LOSSES[c.box_loss](decode(moves, moved, c.box_weights), found)
+        box = c.box_weight * (box / divisor[picture]).where(counts, 0)
         return {
             "classification": (focal.sum((1, 2)) / divisor).mean(),
             "box": box.sum() / len(targets),

@@ -18,6 +18,9 @@ Departs   the scales are whole percents as in the authors' code, where eq. 4 giv
           by the last of those that want it, a mean of its own. "lufficc" is the repository of that
           name: as the paper, but for the strides, a claim by the last, boxes whose centres stay in
           the picture, and detections that need not.
+          `convention="mmdetection"` is that library's: fixed strides, a claim by the last, no
+          detections without an area, RGB. (Of each map it takes the 1000 best pairs of box and
+          class to NMS, this file the 400 best boxes of each class.)
           Another `backbone` than VGG16 gives its maps at strides 8, 16 and 32.
 """
 
@@ -42,7 +45,7 @@ from eyeline.nn.layers import ConvNorm
 from eyeline.nn.lineage import of_classes, scored
 from eyeline.note import note
 from eyeline.ops.anchors import anchor_grid
-from eyeline.ops.boxes import clip
+from eyeline.ops.boxes import clip, has_area
 from eyeline.ops.deltas import decode
 from eyeline.ops.matching import BACKGROUND, assign, pad_objects
 from eyeline.ops.mining import mined
@@ -94,6 +97,7 @@ class Config:
     # Detections, sec. 3.7
     score_threshold: float = 0.01
     clipped: bool = True  # to the picture, before NMS
+    keep_empty: bool = True  # also boxes of which nothing lies in the picture
     candidates: int = 400  # a class; authors' code
     nms_iou: float = 0.45
     max_detections: int = 200
@@ -120,6 +124,14 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
         claims="last",
         clipped=False,
         max_detections=100,
+    ),
+    "mmdetection": dict(
+        image_mean=(123.675 / 255, 116.28 / 255, 103.53 / 255),
+        box_scales=(0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05),
+        box_strides=(8, 16, 32, 64, 100, 300),
+        claims="last",
+        score_threshold=0.02,
+        keep_empty=False,
     ),
 }
 SSD512: dict[str, Any] = dict(  # footnote 5: one map more
@@ -278,6 +290,7 @@ class SSD(Detector):
         limit = slots((by_class > c.score_threshold).flatten(0, 1), c.candidates)
         top, rows = (part.flatten(1) for part in highest(by_class, limit))  # (B, C), class by class
         boxes, valid = take(moved, rows), top > c.score_threshold
+        valid = valid if c.keep_empty else valid & has_area(boxes)
         labels = torch.arange(c.num_classes, device=top.device)[:, None]
         labels = labels.expand(top.shape[0], -1, top.shape[1] // c.num_classes).flatten(1)
         note(

@@ -13,6 +13,9 @@ Departs   a fraction of a cell has no logit at the cell's border, to which the p
           an ignored prior is one whose *predicted* box overlaps an object by 0.7 (text: the prior
           itself, by 0.5); offsets learn by cross-entropy; small boxes count up to twice; a letter
           box on grey; batch norm with 1e-6 (added to the root there, to the variance here).
+          `convention="mmdetection"` is that library's: pictures of RGB in the corner of the canvas,
+          detections by two thresholds, of objectness and of the class, and chosen for NMS by the
+          class alone; boxes may leave the picture. (Its losses weigh boxes twice.)
           Both: thresholds and NMS of the detections are the code's.
           `yolov3_tiny` is in the authors' files alone.
 """
@@ -39,7 +42,7 @@ from eyeline.nn.fused import fused
 from eyeline.nn.letterbox import Letterbox, shift
 from eyeline.nn.lineage import every_pair, of_pairs
 from eyeline.note import note
-from eyeline.ops.boxes import clip, convert
+from eyeline.ops.boxes import clip, convert, has_area
 from eyeline.ops.matching import IGNORED, assign, pad_objects
 from eyeline.ops.select import indices, take
 from eyeline.registry import register
@@ -81,6 +84,10 @@ class Config:
     alpha: float = -1.0  # its weight of objects, below 0 none
     # Detections
     score_threshold: float = 0.005
+    chosen_by: str = "score"  # what that is of, and candidates are best in; or "class"
+    objectness_threshold: float = 0.0  # no candidates are below
+    clipped: bool = True  # to the picture
+    keep_empty: bool = True  # also boxes of which nothing lies in the picture
     candidates: int = 1000
     nms_iou: float = 0.45
     max_detections: int = 100
@@ -100,6 +107,13 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
         ignore_by="box",
         offset_loss="logistic",
         small_box_weight=True,
+    ),
+    "mmdetection": dict(
+        score_threshold=0.05,
+        chosen_by="class",
+        objectness_threshold=0.005,
+        clipped=False,
+        keep_empty=False,
     ),
 }
 TINY: dict[str, Any] = dict(
@@ -247,15 +261,22 @@ class YOLOv3(Detector):
         moves, objectness, classes = split(torch.cat(outputs, 1))
         note("moves of all priors, sec. 2.1", moves, Moves, moves, objectness, c.offsets)
         boxes = moved(moves, torch.cat(anchors), self.strides_of(anchors), c.offsets)
-        boxes = clip(boxes - shift(batch), batch.sizes[:, None])  # (B, N, 4)
+        boxes = boxes - shift(batch)  # (B, N, 4)
+        boxes = clip(boxes, batch.sizes[:, None]) if c.clipped else boxes
         note("boxes of all priors, sec. 2.1", boxes, every_pair, boxes, objectness, classes)
-        best = objectness.sigmoid() * classes.amax(-1).sigmoid()  # (B, N)
+        sure = objectness.sigmoid()  # (B, N), what a class's score is multiplied by
+        factor = sure.new_ones(()).expand_as(sure) if c.chosen_by == "class" else sure
+        if c.objectness_threshold > 0:
+            factor = factor * (sure >= c.objectness_threshold)
 
         def pairs(rows: Tensor) -> Tensor:  # (B, k) to (B, k, K)
-            return take(objectness, rows).sigmoid()[..., None] * take(classes, rows).sigmoid()
+            return take(factor, rows)[..., None] * take(classes, rows).sigmoid()
 
+        best = factor * classes.amax(-1).sigmoid()
         scores, rows, labels, valid = best_pairs(best, pairs, c.candidates, c.score_threshold)
+        scores = scores * take(sure, rows) if c.chosen_by == "class" else scores
         boxes = take(boxes, rows)  # (B, C, 4)
+        valid = valid if c.keep_empty else valid & has_area(boxes)
         note(
             "candidates over the threshold", valid, of_pairs,
             boxes, scores, labels, valid, rows, objectness, classes,

@@ -50,6 +50,8 @@ CHOICES = {
     "discarded": ("all", "negatives", "positives"),
     "method": ("cascade", "iterative_bbox", "integral"),
     "scored_at": ("last", "own"),
+    "averaged": ("scores", "logits"),
+    "chosen_by": ("score", "class"),
 }
 # Within which bounds an option has to lie, wherever a Config has it.
 BOUNDS = {

@@ -15,22 +15,27 @@ import torch
 from torch import Tensor
 
 from eyeline.ops.boxes import clip
-from eyeline.ops.deltas import decode
+from eyeline.ops.deltas import UNIT, decode
 from eyeline.ops.select import with_child
 from eyeline.ops.suppression import HARD
 from eyeline.structures import Candidates
 
 
 def every_box(
-    logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], sizes: Tensor
+    logits: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    sizes: Tensor,
+    weights: Sequence[float] = UNIT,
 ) -> Candidates:
     """The boxes of all anchors, before anything is dropped.
 
     Of each level logits (B, N_l) or (B, N_l, K), deltas (B, N_l, 4) and anchors (N_l, 4);
-    sizes (B, 2).
+    sizes (B, 2); weights of the deltas.
     """
     scores = torch.cat(list(logits), 1).sigmoid()
-    boxes = clip(decode(torch.cat(list(deltas), 1), torch.cat(list(anchors))), sizes[:, None])
+    moved = decode(torch.cat(list(deltas), 1), torch.cat(list(anchors)), weights)
+    boxes = clip(moved, sizes[:, None])
     if scores.ndim == 2:
         return Candidates(boxes, scores, torch.ones_like(scores, dtype=torch.bool))
     best = scores.amax(-1)

@@ -20,6 +20,11 @@ def area(boxes: Tensor) -> Tensor:
     return (x2 - x1) * (y2 - y1)
 
 
+def has_area(boxes: Tensor) -> Tensor:
+    """Which of boxes (..., 4) have a width and a height: (...) bool."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(-1)
+
+
 def convert(boxes: Tensor, source: str, target: str) -> Tensor:
     """Boxes (..., 4) of one format in another, (..., 4).
 

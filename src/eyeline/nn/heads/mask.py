@@ -16,8 +16,8 @@ from eyeline.losses.normaliser import batch_total
 from eyeline.nn.fused import fused
 from eyeline.nn.heads.roi import Sampled
 from eyeline.nn.layers import ConvNorm
-from eyeline.ops.masks import crop_masks
-from eyeline.structures import Target
+from eyeline.ops.masks import crop_masks, paste_masks
+from eyeline.structures import Batch, Padded, Prediction, Target
 
 
 class MaskHead(nn.Module):
@@ -56,6 +56,24 @@ def of_class(logits: Tensor, labels: Tensor) -> Tensor:
     """Each region's mask of its own class: (R, K, m, m) and (R,) -> (R, m, m)."""
     index = labels[:, None, None, None].expand(-1, 1, *logits.shape[2:])
     return logits.gather(1, index)[:, 0]
+
+
+def pasted(
+    predictions: list[Prediction],
+    padded: Padded,
+    batch: Batch,
+    threshold: float | None,
+    rounded: bool = False,
+) -> list[Prediction]:
+    """Predictions with the masks of `padded` (B, D, m, m), in the pixels of the caller's pictures;
+    see `paste_masks`."""
+    assert padded.masks is not None
+    for i, prediction in enumerate(predictions):
+        height, width = batch.original_sizes[i].tolist()
+        masks = padded.masks[i][padded.valid[i]]
+        boxes = prediction["boxes"]
+        prediction["masks"] = paste_masks(masks, boxes, (height, width), threshold, rounded)
+    return predictions
 
 
 @torch.no_grad()

@@ -133,6 +133,18 @@ class BoxHead(nn.Module):
         return logits, self.deltas(hidden).float().unflatten(1, (-1, 4))
 
 
+class Stage(NamedTuple):
+    """Where a head of a cascade looks, and what it says."""
+
+    boxes: Tensor  # (B, P, 4)
+    logits: Tensor  # (B, P, K + 1)
+    deltas: Tensor  # (B, P, 1, 4), its move of the boxes, whatever their class (5.1)
+
+    @property
+    def scores(self) -> Tensor:
+        return self.logits.softmax(-1)[..., :-1]  # the last column is background
+
+
 def picture_index(boxes: Tensor) -> Tensor:
     """Which picture each of the boxes (B, P, 4) is of, (B P,)."""
     return torch.arange(boxes.shape[0], device=boxes.device).repeat_interleave(boxes.shape[1])

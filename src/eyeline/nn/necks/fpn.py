@@ -39,6 +39,7 @@ class FPN(nn.Module):
             None: none.
         extra_from: what the first of two extra convolutions reads, "backbone" (its last map) or
             "level" (the last level).
+        extra_relu: a ReLU stands between the two, as in RetinaNet.
         norm: after the lateral and the output convolutions, see `make_norm`; "none" in the paper.
     """
 
@@ -49,11 +50,12 @@ class FPN(nn.Module):
         extra: str | None = None,
         extra_from: str = "backbone",
         norm: str = "none",
+        extra_relu: bool = True,
     ) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(ConvNorm(c, channels, 1, norm) for c in inputs)
         self.output = nn.ModuleList(ConvNorm(channels, channels, 3, norm) for _ in inputs)
-        self.extra_kind, self.extra_from = extra, extra_from
+        self.extra_kind, self.extra_from, self.extra_relu = extra, extra_from, extra_relu
         self.extra = nn.ModuleList()
         if extra == "conv":
             first = inputs[-1] if extra_from == "backbone" else channels
@@ -76,5 +78,5 @@ class FPN(nn.Module):
         elif self.extra_kind == "conv":
             source = features[-1] if self.extra_from == "backbone" else levels[-1]
             levels.append(self.extra[0](source))
-            levels.append(self.extra[1](F.relu(levels[-1])))
+            levels.append(self.extra[1](F.relu(levels[-1]) if self.extra_relu else levels[-1]))
         return levels  # fine to coarse, each (B, C, H_l, W_l)
