@@ -11,6 +11,7 @@ Letters   K classes, N priors in all their cells, D detections.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -97,6 +98,8 @@ class OpenCV:
 def ultralytics_network(model: Any) -> tuple[nn.Module, Callable[[Tensor], list[Tensor]]]:
     """The paper's network of ultralytics' parts, and what gives its three outputs (B, A (5 + K),
     H, W), finest scale first."""
+    os.environ.setdefault("YOLO_OFFLINE", "true")
+    os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp())  # where it writes settings
     from ultralytics.nn.tasks import DetectionModel
 
     body: list[list[Any]] = [[-1, 1, "Conv", [32, 3, 1]]]
