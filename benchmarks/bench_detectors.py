@@ -112,7 +112,8 @@ def enliven(model: nn.Module, norms: list[nn.Module], name: str) -> None:
         hook.remove()
     for layer, made in outputs.items():
         logits = torch.cat([out.movedim(1, -1).flatten(0, -2) for out in made])  # (positions, K')
-        factor = (spread / logits.std(0)).nan_to_num(1.0)  # a map of one cell has no spread
+        found = logits.std(0, correction=0)
+        factor = torch.where(found > 0, spread / found, 1.0)  # a map of one cell has no spread
         layer.weight.mul_(factor.view(-1, *[1] * (layer.weight.ndim - 1)))
         wanted = level.repeat(len(factor) // SLOTS)
         layer.bias.copy_((layer.bias - logits.mean(0)) * factor + wanted)

@@ -30,6 +30,7 @@ from torch.autograd.function import once_differentiable
 
 WIDE = 128  # channels from which it is faster, measured
 TILES = 256  # of a strip
+SOME = 64  # kernels that are transformed at once
 FEW = 64  # tiles of a strip below which oneDNN wants the kernels in another order
 NEAR, FAR = 5 / 8, 3 / 2  # eq. 8 evaluates polynomials at 0, both signs of these, and infinity
 
@@ -73,7 +74,7 @@ LARGE = Form(
         *_kernel_rows(FAR, NEAR),
         (0.0, 0.0, 1.0),
     ),
-    least=16,
+    least=36,  # of fewer the kernels, four times those of the direct sum, cost more than they give
     used=0.75,
 )
 
@@ -118,8 +119,10 @@ def kernels_of(
     """G g G^T of kernels (O, C, 3, 3), packed for strips of that many tiles, or as many as that
     below or from FEW on; `exact`: in float64, rounded once."""
     dtype = torch.float64 if exact else weight.dtype
-    g, kernel = torch.tensor(form.G, dtype=dtype), weight.detach().to(dtype)
-    parts = torch.einsum("ai,ocij,bj->aboc", g, kernel, g).float()  # (4, 4, O, C)
+    g, some = torch.tensor(form.G, dtype=dtype), weight.detach().split(SOME)
+    parts = torch.cat(
+        [torch.einsum("ai,ocij,bj->aboc", g, kernel.to(dtype), g).float() for kernel in some], 2
+    )  # (t, t, O, C)
     packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
         parts.flatten(0, 2)[..., None, None],
         *form.one_by_one,
