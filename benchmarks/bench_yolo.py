@@ -34,7 +34,8 @@ MODELS = ("yolov3",)
 SIDE, CLASSES = 416, 80
 THRESHOLD, NMS = 0.25, 0.45
 BARS = {"float32": 1.0, "fastest": 1.0}
-BOX_TOLERANCE, SCORE_TOLERANCE = 0.01, 1e-4  # pixels; probability
+# Pixels; probability. Both sides take fewer products than the definition, and round more.
+BOX_TOLERANCE, SCORE_TOLERANCE = 0.05, 5e-4
 
 
 def eyeline_model(name: str) -> Any:
@@ -54,7 +55,7 @@ def eyeline_model(name: str) -> Any:
     with torch.no_grad():
         model.train().heads(images)
         outputs, _ = model.eval().heads(images)
-        level = torch.tensor([0.0] * 4 + [-5.0] + [-4.0] * CLASSES)  # moves, objectness, classes
+        level = torch.tensor([0.0] * 4 + [-7.0] + [-4.0] * CLASSES)  # moves, objectness, classes
         spread = torch.tensor([0.5] * 4 + [2.5] + [2.0] * CLASSES)
         for scale, said in zip(model.scales, outputs[::-1], strict=True):
             values = said.unflatten(1, (-1, model.per_cell)).flatten(0, 1).flatten(1)
