@@ -35,7 +35,8 @@ lint: $(VENV)/.installed
 docs: $(VENV)/.installed
 	@$(BIN)/mkdocs build --strict --quiet && echo site/index.html
 
-# torchvision, with which it compares, stays out of .venv: eyeline must never come to need it.
+# What it compares with stays out of .venv: eyeline must never come to need it. OpenCV 5 no longer
+# reads darknet's files.
 ifndef BENCH_PYTHON
 BENCH_PYTHON := $(BENCH_VENV)/bin/python
 bench: $(BENCH_VENV)/.installed
@@ -64,7 +65,8 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	$(call install,$(VENV),-e '.[$(EXTRAS)]')
 
 $(BENCH_VENV)/.installed: constraints.txt pyproject.toml
-	$(call install,$(BENCH_VENV),-e '.[fast]' torchvision==0.28.0 albumentations==2.0.8)
+	$(call install,$(BENCH_VENV),-e '.[fast]' torchvision==0.28.0 albumentations==2.0.8 \
+		opencv-python-headless==4.14.0.94)
 
 clean:
 	rm -rf build site demo demo-* src/*.egg-info

@@ -18,17 +18,18 @@ import torch
 import bench_detectors
 import bench_input
 import bench_ops
+import bench_yolo
 from table import Table
 
 PARTS = ("ops", "input", "detectors")
+MODELS = (*bench_detectors.MODELS, *bench_yolo.MODELS)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these parts")
     parser.add_argument(
-        "--model", nargs="+", choices=bench_detectors.MODELS, default=bench_detectors.MODELS,
-        help="these detectors",
+        "--model", nargs="+", choices=MODELS, default=MODELS, help="these detectors"
     )  # fmt: skip
     parser.add_argument("--op", default="", help="operators whose case contains this")
     parser.add_argument("--case", default="", help="input: cases whose name contains this")
@@ -36,12 +37,16 @@ def main() -> None:
     parser.add_argument("--weights", help="a checkpoint of torchvision's, for a single --model")
     parser.add_argument("--quick", action="store_true", help="few rounds: a look, not a figure")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--busy", action="store_true",
+        help="detectors: the processor's time, where others use the machine; with one thread",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where to write it")
     args = parser.parse_args()
-    if args.weights and len(args.model) != 1:
-        parser.error("--weights needs exactly one --model")
+    if args.weights and (len(args.model) != 1 or args.model[0] in bench_yolo.MODELS):
+        parser.error("--weights needs exactly one --model of torchvision's")
     torch.set_num_threads(args.threads)
-    table = Table(args.threads)
+    table = Table(args.threads, args.busy)
     equal = True
     if "ops" in args.only:
         bench_ops.bench(table, 3 if args.quick else 9, args.op)
@@ -49,7 +54,10 @@ def main() -> None:
         bench_input.bench(table, args.pictures, args.quick, args.case)
     if "detectors" in args.only:
         for name in args.model:
-            equal &= bench_detectors.bench(table, name, args.weights, args.threads, args.quick)
+            if name in bench_yolo.MODELS:
+                equal &= bench_yolo.bench(table, name, args.quick)
+            else:
+                equal &= bench_detectors.bench(table, name, args.weights, args.quick)
     table.end(args.json)
     sys.exit(0 if equal else 1)
 

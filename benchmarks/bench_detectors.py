@@ -23,14 +23,18 @@ from torch import Tensor, nn
 from eyeline.inspection.profile import objects, picture
 from table import Table, take_turns
 
-MODELS = ("faster_rcnn", "mask_rcnn", "retinanet")
+MODELS = ("faster_rcnn", "mask_rcnn", "retinanet", "ssd300")
 # What the ratios are to reach: float32, the fastest precision, a training step in float32.
 BARS: dict[str, dict[str, float]] = {
     "faster_rcnn": {"float32": 1.6, "fastest": 7.0, "training": 1.7},
     "mask_rcnn": {"float32": 1.6, "fastest": 7.0},
     "retinanet": {"float32": 1.4, "fastest": 6.0},
+    "ssd300": {"float32": 1.3, "fastest": 5.0, "training": 1.0},
 }
-SIZE = HEIGHT, WIDTH = 800, 1066
+SIZES = dict.fromkeys(MODELS, (800, 1066)) | {"ssd300": (480, 640)}  # of a picture
+THRESHOLDS = dict.fromkeys(MODELS, 0.05) | {"ssd300": 0.01}  # torchvision's, of scores
+# Learned before, and kept: torchvision's default where the backbone has learned weights.
+FROZEN = re.compile(r"backbone\.((body\.)?(conv1|bn1|layer1)|conv1_\d|features\.[02])\.")
 SLOTS = 91  # COCO's category ids as torchvision keeps them; 0 is background, or stands unused
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.01, 1e-4  # pixels; probability
 
@@ -39,15 +43,24 @@ BOX_TOLERANCE, SCORE_TOLERANCE = 0.01, 1e-4  # pixels; probability
 
 
 def torchvision_model(name: str, weights: str | None) -> nn.Module:
-    """torchvision's R50-FPN detector with a checkpoint of its own, or with enlivened weights."""
+    """torchvision's detector with a checkpoint of its own, or with enlivened weights."""
     from torchvision.models import detection
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
     from torchvision.ops import FrozenBatchNorm2d
     from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
     torch.manual_seed(0)
+    if name == "ssd300":
+        model = detection.ssd300_vgg16(weights_backbone=None, num_classes=SLOTS).eval()
+        for parameter_name, parameter in model.named_parameters():
+            parameter.requires_grad_(not FROZEN.match(parameter_name))
+        if weights is None:
+            enliven(model, [], name)
+        else:
+            model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        return model
     kinds = (detection.FasterRCNN, detection.MaskRCNN, detection.RetinaNet)
-    build, options = dict(zip(MODELS, kinds, strict=True))[name], {}
+    build, options = dict(zip(MODELS, kinds, strict=False))[name], {}
     if name == "retinanet":
         options = dict(returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
     backbone = resnet_fpn_backbone(
@@ -78,24 +91,32 @@ def enliven(model: nn.Module, norms: list[nn.Module], name: str) -> None:
     for path, module in model.named_modules():
         if path.endswith("bn3"):  # the last of a block; at 1 rounding grows from block to block
             module.weight.fill_(0.3)
-    if name != "retinanet":
-        last, spread = model.roi_heads.box_predictor.cls_score, 3.0
-        level = torch.zeros(SLOTS)
-        level[0] = 9.0  # background
+    level, spread = torch.zeros(SLOTS), 3.0  # of logits: slot 0 is background ...
+    if name == "retinanet":  # ... or no category
+        layers, spread = [model.head.classification_head.cls_logits], 0.7
+        level = torch.full((SLOTS,), -5.0)
+        level[0] = -100.0
+    elif name == "ssd300":
+        layers, spread = list(model.head.classification_head.module_list), 2.0
+        level[0] = 10.5
     else:
-        last, spread = model.head.classification_head.cls_logits, 0.7
-        level = torch.full((last.out_channels,), -5.0)
-        level.view(-1, SLOTS)[:, 0] = -100.0  # slot 0 is no category
-    outputs: list[Tensor] = []
+        layers = [model.roi_heads.box_predictor.cls_score]
+        level[0] = 9.0
+    outputs: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers}
     hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
-    hooks.append(last.register_forward_hook(lambda _m, _i, out: outputs.append(out)))
-    model([picture(SIZE, 0) / 255])
+    hooks += [
+        layer.register_forward_hook(lambda m, _i, out: outputs[m].append(out)) for layer in layers
+    ]
+    model([picture(SIZES[name], 0) / 255])
     for hook in hooks:
         hook.remove()
-    logits = torch.cat([out.movedim(1, -1).flatten(0, -2) for out in outputs])  # (positions, K')
-    factor = spread / logits.std(0)
-    last.weight.mul_(factor.view(-1, *[1] * (last.weight.ndim - 1)))
-    last.bias.copy_((last.bias - logits.mean(0)) * factor + level)
+    for layer, made in outputs.items():
+        logits = torch.cat([out.movedim(1, -1).flatten(0, -2) for out in made])  # (positions, K')
+        found = logits.std(0, correction=0)
+        factor = torch.where(found > 0, spread / found, 1.0)  # a map of one cell has no spread
+        layer.weight.mul_(factor.view(-1, *[1] * (layer.weight.ndim - 1)))
+        wanted = level.repeat(len(factor) // SLOTS)
+        layer.bias.copy_((layer.bias - logits.mean(0)) * factor + wanted)
 
 
 def eyeline_model(name: str, weights: str | dict[str, Tensor]) -> nn.Module:
@@ -104,8 +125,7 @@ def eyeline_model(name: str, weights: str | dict[str, Tensor]) -> nn.Module:
 
     model = eyeline.create_model(name, weights=weights, num_classes=SLOTS - 1).eval()
     for parameter_name, parameter in model.named_parameters():
-        if re.match(r"backbone\.(body\.)?(conv1|bn1|layer1)\.", parameter_name):
-            parameter.requires_grad_(False)
+        parameter.requires_grad_(not FROZEN.match(parameter_name))
     return model
 
 
@@ -113,9 +133,11 @@ def for_torchvision(targets: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]
     return [{**t, "labels": t["labels"] + 1} for t in targets]
 
 
-def training_step(model: nn.Module, targets: list[dict[str, Tensor]]) -> Callable[[], object]:
+def training_step(
+    model: nn.Module, size: tuple[int, int], targets: list[dict[str, Tensor]]
+) -> Callable[[], object]:
     """One step of SGD on two pictures. The learning rate is 0, so that all steps are alike."""
-    images = [picture(SIZE, 1) / 255, picture(SIZE, 2) / 255]
+    images = [picture(size, 1) / 255, picture(size, 2) / 255]
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0)
 
     def step() -> dict[str, float]:
@@ -154,21 +176,22 @@ def peak_memory(name: str, weights: str, threads: int, side: str, what: str) -> 
 def child(name: str, weights: str, threads: str, side: str, what: str) -> None:
     """Do one thing three times on one side, and print the peak of this process's memory in GiB."""
     torch.set_num_threads(int(threads))
-    targets = [objects(SIZE, seed, SLOTS - 1, masks=True) for seed in (1, 2)]
+    size = SIZES[name]
+    targets = [objects(size, seed, SLOTS - 1, masks=True) for seed in (1, 2)]
     if side == "torchvision":
         model, targets = torchvision_model(name, weights), for_torchvision(targets)
     else:
         model = eyeline_model(name, weights)
     if what == "training":
-        call = training_step(model, targets)
+        call = training_step(model, size, targets)
     elif what == "Predictor" and side == "eyeline":
         from eyeline import Predictor
 
-        predictor, image = Predictor(model, device="cpu"), picture(SIZE, 0)
+        predictor, image = Predictor(model, device="cpu"), picture(size, 0)
         del model
         call = lambda: predictor(image)  # noqa: E731
     else:
-        call = torch.inference_mode()(lambda: model([picture(SIZE, 0) / 255]))
+        call = torch.inference_mode()(lambda: model([picture(size, 0) / 255]))
     for _ in range(3):
         call()
     print(peak_of_this_process())
@@ -186,7 +209,7 @@ def peak_of_this_process() -> float:
 # ---- the rows
 
 
-def bench(table: Table, name: str, weights: str | None, threads: int, quick: bool) -> bool:
+def bench(table: Table, name: str, weights: str | None, quick: bool) -> bool:
     """Measure one model; False where outputs differ."""
     from eyeline import Predictor, calibrate
 
@@ -197,17 +220,20 @@ def bench(table: Table, name: str, weights: str | None, threads: int, quick: boo
         for model in (theirs, ours)
     ]
     assert frozen[0] == frozen[1] > 0, f"the sides freeze {frozen} parameters"
-    bars = BARS[name]
-    table.section(f"{name}, ResNet-50 FPN, {HEIGHT}x{WIDTH}")
+    bars, size = BARS[name], SIZES[name]
+    network = "VGG16" if name == "ssd300" else "ResNet-50 FPN"
+    table.section(f"{name}, {network}, {size[0]}x{size[1]}")
 
-    image = picture(SIZE, 0)
+    image = picture(size, 0)
     options: dict[str, dict[str, Any]] = {"float32": {}}
     if torch.cpu._is_avx512_bf16_supported():
         options["bf16"] = {}
     if torch.cpu._is_vnni_supported():
-        options["int8"] = {"ranges": calibrate(ours, [[picture(SIZE, i)] for i in range(3)])}
+        options["int8"] = {"ranges": calibrate(ours, [[picture(size, i)] for i in range(3)])}
     predictors = {
-        precision: Predictor(ours, device="cpu", precision=precision, score_threshold=0.05, **more)
+        precision: Predictor(
+            ours, device="cpu", precision=precision, score_threshold=THRESHOLDS[name], **more
+        )
         for precision, more in options.items()
     }
 
@@ -237,7 +263,7 @@ def bench(table: Table, name: str, weights: str | None, threads: int, quick: boo
         calls[precision] = lambda predictor=predictor: predictor(image)
     if "bf16" in predictors:
         calls["autocast"] = torchvision_autocast
-    seconds = take_turns(calls, rounds=3 if quick else 9)
+    seconds = take_turns(calls, 3 if quick else 9, table.clock)
     usual = seconds["torchvision"]
     table.row("inference float32, model(images)", usual, seconds["model"])
     table.row("inference float32, Predictor", usual, seconds["float32"], bar=bars["float32"])
@@ -250,12 +276,12 @@ def bench(table: Table, name: str, weights: str | None, threads: int, quick: boo
             "inference bf16, Predictor; theirs autocast", seconds["autocast"], seconds["bf16"]
         )
 
-    targets = [objects(SIZE, seed, SLOTS - 1, masks=True) for seed in (1, 2)]
+    targets = [objects(size, seed, SLOTS - 1, masks=True) for seed in (1, 2)]
     steps = {
-        "torchvision": training_step(theirs, for_torchvision(targets)),
-        "eyeline": training_step(ours, targets),
+        "torchvision": training_step(theirs, size, for_torchvision(targets)),
+        "eyeline": training_step(ours, size, targets),
     }
-    seconds = take_turns(steps, rounds=1 if quick else 5)
+    seconds = take_turns(steps, 1 if quick else 5, table.clock)
     table.row(
         "training step float32, batch 2", seconds["torchvision"], seconds["eyeline"],
         bar=bars.get("training"),
@@ -266,7 +292,7 @@ def bench(table: Table, name: str, weights: str | None, threads: int, quick: boo
         torch.save(theirs.state_dict(), path)
         for what in ("inference", "Predictor", "training"):
             peaks = [
-                [peak_memory(name, path, threads, side, what)]
+                [peak_memory(name, path, table.threads, side, what)]
                 for side in ("torchvision", "eyeline")
             ]
             table.row(f"peak memory, {what} (process)", *peaks, unit="GiB", bar=1.0)

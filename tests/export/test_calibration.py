@@ -14,7 +14,7 @@ from eyeline.errors import EyelineError
 from eyeline.export import Ranges, calibrate, optimize
 from eyeline.nn import fused as fused_module
 from eyeline.nn.backbones.resnet import VARIANTS, ResNet
-from eyeline.nn.fused import PackedConv2d, fused
+from eyeline.nn.fused import PackedConv2d, fused, max_pool
 from eyeline.nn.int8 import Int8Conv2d, Int8Linear, Quantized
 
 needs_int8 = pytest.mark.skipif(
@@ -111,20 +111,50 @@ def test_resnets(name: str) -> None:
     net.eval()
     ranges = calibrate(net, pictures)
     assert len(ranges.layers) == sum(isinstance(m, nn.Conv2d) for m in net.modules())
-    # The pooling reads the stem's result; those of the stages leave the network.
+    # Those of the stages leave the network; the pooling reads the stem's in 8 bits.
     last = 2 if name == "resnet18" else 3
     assert [n for n, r in ranges.layers.items() if r.output is None] == [
-        "conv1",
-        *(
-            f"layer{i}.{depth - 1}.conv{last}"
-            for i, depth in enumerate(VARIANTS[name]["depths"], 1)
-        ),
+        f"layer{i}.{depth - 1}.conv{last}" for i, depth in enumerate(VARIANTS[name]["depths"], 1)
     ]
     fast = optimize(net, "int8", ranges=ranges)
     assert sum(isinstance(m, Int8Conv2d) for m in fast.modules()) == len(ranges.layers)
     with torch.inference_mode():
         for wanted, got in zip(net(pictures[0]), fast(pictures[0]), strict=True):
             assert (got - wanted).norm() < 0.1 * wanted.norm()
+
+
+class Pooled(nn.Module):
+    """a, leaky, pooled, b, pooled, c; another also reads what b's pooling gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.c = nn.Conv2d(16, 8, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = max_pool(fused(x, self.a, relu=True, slope=0.1), 2, ceil_mode=True)
+        x = max_pool(fused(x, self.b, relu=True, slope=0.1), 3, 1, 1)
+        return x.mean((2, 3)), fused(x, self.c, relu=True, slope=0.1)
+
+
+@needs_int8
+@torch.inference_mode()
+def test_leaky_relus_and_pools_between_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net, batch = Pooled().eval(), torch.rand(1, 3, 17, 19) - 0.5
+    ranges = calibrate(net, [batch])
+    written = {name for name, found in ranges.layers.items() if found.output is not None}
+    assert written == {"a"}  # b's is read by the mean, through the pooling
+    assert ranges.layers["a"].output[0] < 0
+    fast = optimize(net, "int8", ranges=ranges)
+    pooled: list[object] = []
+    held = Quantized.max_pool
+    monkeypatch.setattr(
+        Quantized, "max_pool", lambda self, *how: pooled.append(how) or held(self, *how)
+    )
+    for wanted, got in zip(net(batch), fast(batch), strict=True):
+        assert wanted.min() < 0 and (got - wanted).norm() < 0.05 * wanted.norm()
+    assert pooled == [(2, 2, 0, True)]
 
 
 def test_file_round_trip(net: nn.Module, batches: list[Tensor], tmp_path: Path) -> None:

@@ -25,6 +25,10 @@ def test_plain_steps(norm: str | None, add: int, relu: int) -> None:
     got = fused(x, layer, after, add=side if add else None, relu=bool(relu))
     assert torch.equal(got, wanted)
     assert torch.equal(side, before)
+    leaky = fused(x, layer, after, add=side if add else None, relu=bool(relu), slope=0.1)
+    whole = layer(x) if after is None else after(layer(x))
+    whole = whole + side if add else whole
+    assert torch.equal(leaky, F.leaky_relu(whole, 0.1) if relu else whole)
 
 
 def test_gradients_reach_all_parts() -> None:
@@ -56,6 +60,8 @@ def test_packed_convolution(options: dict, dtype: torch.dtype) -> None:
         near = dict(atol=1e-5, rtol=1e-5) if dtype == torch.float32 else dict(atol=0.05, rtol=0.02)
         torch.testing.assert_close(packed(x).float(), wanted, **near)
         torch.testing.assert_close(packed(x, relu=True).float(), F.relu(wanted), **near)
+        leaky = F.leaky_relu(wanted, 0.1)
+        torch.testing.assert_close(packed(x, relu=True, slope=0.1).float(), leaky, **near)
         before = side.clone()
         got = packed(x, add=side, relu=True).float()
         torch.testing.assert_close(got, F.relu(wanted + side.float()), **near)

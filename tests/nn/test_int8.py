@@ -109,6 +109,35 @@ def test_shortcuts_of_both_kinds(held_side: bool, held_out: bool) -> None:
     assert (real - wanted).abs().max() <= (writes.scale * 1.01 if held_out else 1e-4)
 
 
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize("how", [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 1), (1, 2, 0)])
+def test_pooling_is_that_of_the_numbers(how: tuple[int, int, int], ceil_mode: bool) -> None:
+    for size in ((7, 8), (9, 10), (3, 3)):
+        x = torch.randn(2, 5, *size)
+        held = Quantized.of(x.to(memory_format=torch.channels_last), Grid.spanning(-2, 3))
+        pooled = held.max_pool(*how, ceil_mode)
+        wanted = F.max_pool2d(held.real(torch.float32), *how, ceil_mode=ceil_mode)
+        assert torch.equal(pooled.real(torch.float32), wanted)
+
+
+@pytest.mark.parametrize("writes", [Grid.spanning(-0.5, 3), None])
+@torch.inference_mode()
+def test_a_leaky_relu_follows(writes: Grid | None) -> None:
+    x, reads = torch.randn(2, 8, 6, 6), Grid.spanning(-3, 3)
+    x = x.to(memory_format=torch.channels_last)
+    for kind, layer, source in (
+        (Int8Conv2d, nn.Conv2d(8, 16, 3, padding=1), x),
+        (Int8Linear, nn.Linear(8, 16), x[0, :, 0].T.contiguous()),
+    ):
+        # Not of the grid that it writes, which cuts off what is below -0.5 before it shrinks.
+        wanted = F.leaky_relu(kind(layer, reads, None, torch.float32)(source), 0.1)
+        got = kind(layer, reads, writes, torch.float32)(source, relu=True, slope=0.1)
+        assert isinstance(got, Quantized) == (writes is not None)
+        real = got.real(torch.float32) if writes else got
+        assert wanted.min() < -0.06
+        assert (real - wanted).abs().max() <= (writes.scale * 0.51 if writes else 1e-6)
+
+
 @torch.inference_mode()
 def test_another_zero_point_than_the_weights_are_packed_for() -> None:
     conv = nn.Conv2d(8, 16, 3, padding=1)

@@ -49,7 +49,7 @@ from eyeline.ops.boxes import clip, has_area
 from eyeline.ops.deltas import decode
 from eyeline.ops.matching import BACKGROUND, assign, pad_objects
 from eyeline.ops.mining import mined
-from eyeline.ops.select import highest, slots, take
+from eyeline.ops.select import best_of_classes, take
 from eyeline.registry import register
 from eyeline.structures import Assignment, Batch, Padded, Prediction, Target
 
@@ -286,13 +286,9 @@ class SSD(Detector):
         moved = decode(deltas, anchors, self.weights)  # (B, N, 4)
         moved = clip(moved, batch.sizes[:, None]) if c.clipped else moved
         note("boxes of all default boxes, sec. 2.1", moved, scored, moved, scores)
-        by_class = scores.transpose(1, 2)  # (B, K, N)
-        limit = slots((by_class > c.score_threshold).flatten(0, 1), c.candidates)
-        top, rows = (part.flatten(1) for part in highest(by_class, limit))  # (B, C), class by class
-        boxes, valid = take(moved, rows), top > c.score_threshold
+        top, rows, labels, valid = best_of_classes(scores, c.score_threshold, c.candidates)
+        boxes = take(moved, rows)  # (B, C, 4), class by class
         valid = valid if c.keep_empty else valid & has_area(boxes)
-        labels = torch.arange(c.num_classes, device=top.device)[:, None]
-        labels = labels.expand(top.shape[0], -1, top.shape[1] // c.num_classes).flatten(1)
         note(
             "candidates over the threshold, sec. 3.7", valid, of_classes,
             boxes, top, labels, valid, rows, scores, c.score_threshold, c.candidates,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
@@ -117,12 +118,12 @@ class Observer(TorchFunctionMode):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        fused.watcher = self.step
+        fused.watcher, fused.pool_watcher = self.step, self.pool
         try:
             with self:
                 yield
         finally:
-            fused.watcher = None
+            fused.watcher = fused.pool_watcher = None
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -136,15 +137,24 @@ class Observer(TorchFunctionMode):
             if isinstance(value, Tensor) and (maker := getattr(value, "made_by", None)):
                 self.read_by_others.add(maker)
 
-    def step(self, x: Tensor, layer: nn.Module, add: Tensor | None, relu: bool) -> Tensor:
+    def pool(self, x: Tensor, kernel: int, stride: int, padding: int, ceil_mode: bool) -> Tensor:
+        """`fused.max_pool`, watched: of whoever reads the result, the layer before learns."""
+        with torch._C.DisableTorchFunction():
+            out = F.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil_mode)
+            out.made_by = getattr(x, "made_by", None)  # type: ignore[attr-defined]
+            return out
+
+    def step(
+        self, x: Tensor, layer: nn.Module, add: Tensor | None, relu: bool, slope: float
+    ) -> Tensor:
         """`fused.plain`, watched."""
         with torch._C.DisableTorchFunction():
             known = isinstance(layer, nn.Conv2d) or (isinstance(layer, nn.Linear) and add is None)
             if not known:
                 self.reads((x, add))
-                return fused.plain(x, layer, None, add, relu)
+                return fused.plain(x, layer, None, add, relu, slope)
             widen(self.inputs, layer, x)
-            out = fused.plain(x, layer, None, add, relu)
+            out = fused.plain(x, layer, None, add, relu, slope)
             widen(self.outputs, layer, out)
             out.made_by = layer  # type: ignore[attr-defined]
             return out

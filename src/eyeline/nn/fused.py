@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from eyeline.nn.layers import FrozenBatchNorm2d
 from eyeline.ops import winograd
 
-# Called instead of the plain steps while a calibration watches: (x, layer, add, relu) -> result.
-watcher: Callable[[Any, nn.Module, Any, bool], Any] | None = None
+# Called instead of the plain steps while a calibration watches: (x, layer, add, relu, slope) and
+# what `max_pool` is given -> result.
+watcher: Callable[[Any, nn.Module, Any, bool, float], Any] | None = None
+pool_watcher: Callable[..., Any] | None = None
 
 
 def fused(
@@ -27,23 +29,26 @@ def fused(
     norm: nn.Module | None = None,
     add: Tensor | None = None,
     relu: bool = False,
+    slope: float = 0.0,
 ) -> Tensor:
     """relu(norm(layer(x)) + add), without those that are not given.
 
-    `add` has the result's shape. What the layer returns is written over.
+    `add` has the result's shape. What the layer returns is written over. What is below 0 the ReLU
+    multiplies by `slope`.
     """
     if norm is None or isinstance(norm, nn.Identity):
         if isinstance(layer, FusedLayer):
-            return layer(x, add, relu)  # type: ignore[no-any-return]
+            return layer(x, add, relu, slope)  # type: ignore[no-any-return]
         if watcher is not None and getattr(layer, "norm", None) is None:
-            return watcher(x, layer, add, relu)  # type: ignore[no-any-return]
+            return watcher(x, layer, add, relu, slope)  # type: ignore[no-any-return]
         norm = None
-    return plain(x, layer, norm, add, relu)
+    return plain(x, layer, norm, add, relu, slope)
 
 
 def plain(
-    x: Tensor, layer: nn.Module, norm: nn.Module | None, add: Tensor | None, relu: bool
-) -> Tensor:
+    x: Tensor, layer: nn.Module, norm: nn.Module | None, add: Tensor | None, relu: bool,
+    slope: float = 0.0,
+) -> Tensor:  # fmt: skip
     """The steps of `fused` one by one."""
     if isinstance(norm, FrozenBatchNorm2d) and norm.joins(layer, x):
         x = norm(x, layer)
@@ -51,18 +56,32 @@ def plain(
         x = layer(x)
         if norm is not None:
             x = norm(x)
-    return after(x, add, relu)
+    return after(x, add, relu, slope)
 
 
-def after(x: Tensor, add: Tensor | None, relu: bool) -> Tensor:
+def after(x: Tensor, add: Tensor | None, relu: bool, slope: float = 0.0) -> Tensor:
     """What follows a layer: relu(x + add), written over x."""
     if add is not None:
         x += add
-    return F.relu(x, inplace=True) if relu else x
+    if not relu:
+        return x
+    return F.leaky_relu(x, slope, inplace=True) if slope else F.relu(x, inplace=True)
+
+
+def max_pool(
+    x: Tensor, kernel: int, stride: int | None = None, padding: int = 0, ceil_mode: bool = False
+) -> Tensor:
+    """`F.max_pool2d`; between layers of 8 bits its numbers have 8 bits too."""
+    how = (kernel, stride or kernel, padding, ceil_mode)
+    if not isinstance(x, Tensor):
+        return x.max_pool(*how)
+    if pool_watcher is not None:
+        return pool_watcher(x, *how)  # type: ignore[no-any-return]
+    return F.max_pool2d(x, *how[:3], ceil_mode=ceil_mode)
 
 
 class FusedLayer(nn.Module):
-    """A layer for inference that adds and cuts off at zero by itself: layer(x, add, relu)."""
+    """A layer for inference that adds and applies a ReLU by itself: layer(x, add, relu, slope)."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FusedLayer:
         return self  # what it computes never changes, and torch cannot copy packed weights
@@ -107,27 +126,46 @@ class PackedConv2d(PackedLayer):
         )
         return packed
 
-    def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, add: Tensor | None = None, relu: bool = False, slope: float = 0.0
+    ) -> Tensor:
         x = x.to(self.weight.dtype)
-        then = "relu" if relu and add is None else "none"
+        then: tuple[str, list[float]] = ("none", [])
+        if relu and add is None:
+            then = ("leaky_relu", [slope]) if slope else ("relu", [])
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self.packed_for(x), self.bias, *self.shape, then, [], ""
+            x, self.packed_for(x), self.bias, *self.shape, *then, ""
         )
-        return out if add is None else after(out, add, relu)
+        return out if add is None else after(out, add, relu, slope)
 
 
 class WinogradConv2d(FusedLayer):
     """A 3x3 convolution of many channels in float32, its ReLU included: see `eyeline.ops.winograd`,
-    whose `suits` says which. Small maps go the direct way."""
+    whose `suits` says which. Small maps go the direct way.
+
+    The kernels are transformed when an input comes, for the form that suits it.
+    """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.direct = PackedConv2d(conv)
         self.weight, self.bias, self.outputs = conv.weight, conv.bias, conv.out_channels
-        self.kernels = winograd.kernels_of(conv.weight)
+        self.packed: dict[tuple[winograd.Form, bool], Tensor] = {}
 
-    def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:
-        if not winograd.enough(x):
-            return self.direct(x, add, relu)  # type: ignore[no-any-return]
-        out = winograd.convolve(x, self.kernels, self.outputs, self.bias, relu and add is None)
-        return out if add is None else after(out, add, relu)
+    def kernels(self, x: Tensor, form: winograd.Form) -> Tensor:
+        tiles = winograd.tiles_of(x, form)
+        kind = (form, tiles < winograd.FEW)
+        if kind not in self.packed:  # threads that share the layer may both do it
+            self.packed[kind] = winograd.kernels_of(self.weight, form=form, tiles=tiles)
+        return self.packed[kind]
+
+    def forward(
+        self, x: Tensor, add: Tensor | None = None, relu: bool = False, slope: float = 0.0
+    ) -> Tensor:
+        form = winograd.best_form(x)
+        if form is None:
+            return self.direct(x, add, relu, slope)  # type: ignore[no-any-return]
+        below = slope if relu and add is None else 1.0
+        kernels = self.kernels(x, form)
+        out = winograd.convolve(x, kernels, self.outputs, self.bias, below, form)
+        return out if add is None else after(out, add, relu, slope)

@@ -8,12 +8,14 @@ no zero point) each output channel has its own; products are summed in 32 bits.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyeline.nn.fused import PackedLayer
+from eyeline.nn.fused import PackedLayer, after
 
 
 class Grid(NamedTuple):
@@ -38,10 +40,32 @@ class Quantized(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor, grid: Grid) -> Quantized:
-        steps = x * (1 / grid.scale)
         if grid.zero_point:
-            steps += grid.zero_point
+            zero = torch.full((), grid.zero_point, dtype=x.dtype, device=x.device)
+            steps = torch.add(zero, x, alpha=1 / grid.scale)
+        else:
+            steps = x * (1 / grid.scale)
         return cls(steps.round_().clamp_(0, 255).to(torch.uint8), grid)
+
+    def max_pool(self, kernel: int, stride: int, padding: int, ceil_mode: bool) -> Quantized:
+        """`F.max_pool2d`, which does not know 8 bits: the larger number is the larger step."""
+        cells = self.values.permute(0, 2, 3, 1)
+        for axis in (1, 2):
+            size = cells.shape[axis] + 2 * padding - kernel
+            count = (-(-size // stride) if ceil_mode else size // stride) + 1
+            if ceil_mode and (count - 1) * stride >= cells.shape[axis] + padding:
+                count -= 1  # a window of border alone
+            after = max(0, (count - 1) * stride + kernel - padding - cells.shape[axis])
+            if padding or after:  # 0 is the least
+                cells = F.pad(cells, [0, 0] * (3 - axis) + [padding, after])
+            parts = [
+                cells.narrow(axis, i, (count - 1) * stride + 1)[
+                    (slice(None),) * axis + (slice(None, None, stride),)
+                ]
+                for i in range(kernel)
+            ]
+            cells = reduce(torch.maximum, parts)
+        return Quantized(cells.permute(0, 3, 1, 2), self.grid)
 
     def real(self, dtype: torch.dtype) -> Tensor:
         return (self.values.to(dtype) - self.grid.zero_point) * self.grid.scale
@@ -91,16 +115,21 @@ class Int8Conv2d(Int8Layer):
         return packed
 
     def forward(
-        self, x: Tensor | Quantized, add: Tensor | Quantized | None = None, relu: bool = False
+        self,
+        x: Tensor | Quantized,
+        add: Tensor | Quantized | None = None,
+        relu: bool = False,
+        slope: float = 0.0,
     ) -> Tensor | Quantized:
-        x, writes = self.on_grid(x), self.writes
+        leaky = relu and slope != 0  # which the operator has not: on its real results
+        x, writes = self.on_grid(x), None if leaky else self.writes
         if isinstance(add, Quantized) and writes is None:
             add = add.real(self.dtype)
         if isinstance(add, Tensor):  # summed as real numbers: the operator wants one kind of both
             writes = None
         steps = (*(writes or Grid(1.0, 0)), self.dtype if writes is None else torch.uint8)
         layer = (x.values, *x.grid, self.packed_for(x.values), self.scale, self.zero_point)
-        then = ("relu" if relu else "none", [], "")
+        then = ("relu" if relu and not leaky else "none", [], "")
         if add is None:
             out = torch.ops.onednn.qconv2d_pointwise(*layer, self.bias, *self.shape, *steps, *then)
         else:
@@ -111,6 +140,7 @@ class Int8Conv2d(Int8Layer):
             )
         if writes is not None:
             return Quantized(out, writes)
+        out = after(out, None, leaky, slope)
         return out if self.writes is None else Quantized.of(out, self.writes)
 
 
@@ -120,11 +150,15 @@ class Int8Linear(Int8Layer):
         return packed
 
     def forward(
-        self, x: Tensor | Quantized, add: None = None, relu: bool = False
+        self, x: Tensor | Quantized, add: None = None, relu: bool = False, slope: float = 0.0
     ) -> Tensor | Quantized:
-        x, writes = self.on_grid(x), self.writes
+        leaky = relu and slope != 0
+        x, writes = self.on_grid(x), None if leaky else self.writes
         steps = (*(writes or Grid(1.0, 0)), self.dtype if writes is None else torch.uint8)
         layer = (x.values, *x.grid, self.packed_for(x.values), self.scale, self.zero_point)
-        then = ("relu" if relu else "none", [], "")
+        then = ("relu" if relu and not leaky else "none", [], "")
         out = torch.ops.onednn.qlinear_pointwise(*layer, self.bias, *steps, *then)
-        return out if writes is None else Quantized(out, writes)
+        if writes is not None:
+            return Quantized(out, writes)
+        out = after(out, None, leaky, slope)
+        return out if self.writes is None else Quantized.of(out, self.writes)

@@ -55,6 +55,29 @@ def slots(mask: Tensor, limit: int) -> int:
     return max(1, min(limit, int(mask.sum(-1).max())))
 
 
+def best_of_classes(
+    scores: Tensor, threshold: float, limit: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of each class those above a threshold, the best first, at most `limit`; class by class:
+    scores, rows of N, labels, and which slots are filled, each (B, C). scores (B, N, K)
+
+    Where looking costs nothing the rows without any such score, most of them, are left out first.
+    """
+    count, classes = scores.shape[1:]
+    best = scores.amax(-1) if may_look(scores) else None  # (B, N)
+    chosen = None
+    if best is not None and (some := slots(best > threshold, count)) < count:
+        chosen = highest(best, some)[1]
+        scores = take(scores, chosen)
+    by_class = scores.transpose(1, 2).contiguous()  # (B, K, N')
+    most = slots((by_class > threshold).flatten(0, 1), limit)
+    top, rows = (part.flatten(1) for part in highest(by_class, most))
+    labels = torch.arange(classes, device=top.device)[:, None]
+    labels = labels.expand(top.shape[0], -1, top.shape[1] // classes).flatten(1)
+    rows = rows if chosen is None else chosen.gather(1, rows)
+    return top, rows, labels, top > threshold
+
+
 def with_child(parent: Tensor, valid: Tensor, count: int) -> Tensor:
     """Which of `count` rows something was made of: parent (B, M), valid (B, M) -> (B, count)."""
     made = torch.zeros(len(parent), count, dtype=torch.int64, device=parent.device)

@@ -1,7 +1,8 @@
 """3x3 convolutions with 16 multiplications where the definition takes 36.
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, arXiv:1509.09308:
-F(2x2, 3x3). A square Y of 2x2 outputs comes from a tile d of 4x4 inputs and the kernel g as
+F(2x2, 3x3), and F(4x4, 3x3), which takes 36 where the definition takes 144. A square Y of 2x2
+outputs comes from a tile d of 4x4 inputs and the kernel g as
 
     Y = A^T [(G g G^T) . (B^T d B)] A,   . element by element and summed over channels    (eq. 8)
 
@@ -9,7 +10,9 @@ B and A hold nothing but 0, 1 and -1, and the kernel's part is computed once. Wh
 the two transforms is, for each of the 16 places of a tile, a product of matrices: all 16 together
 are one 1x1 convolution in 16 groups. Tiles go through in strips that stay in the cache.
 
-Rounding differs from the direct sum's and is not larger: fewer products are added up. The gradient
+Of F(2x2) rounding differs from the direct sum's and is not larger: fewer products are added up. Of
+F(4x4) it is some times as large; at the points that the paper takes (1 and 2, here 5/8 and 3/2) it
+would be twice that, and four times where it is largest. Training takes F(2x2) alone. The gradient
 of the input is such a convolution too, with the kernels turned by half a turn.
 
 Letters   B pictures, C and O channels in and out, th and tw tiles of a picture down and across.
@@ -18,7 +21,7 @@ Letters   B pictures, C and O channels in and out, th and tw tiles of a picture 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +30,53 @@ from torch.autograd.function import once_differentiable
 
 WIDE = 128  # channels from which it is faster, measured
 TILES = 256  # of a strip
-LEAST = 64  # tiles of all pictures; below that the direct sum is faster
-ONE_BY_ONE = ([0, 0], [1, 1], [1, 1], 16)  # padding, stride, dilation, groups
-G = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))  # sec. 4.1
+SOME = 64  # kernels that are transformed at once
+FEW = 64  # tiles of a strip below which oneDNN wants the kernels in another order
+NEAR, FAR = 5 / 8, 3 / 2  # eq. 8 evaluates polynomials at 0, both signs of these, and infinity
+
+
+class Form(NamedTuple):
+    """F(side x side, 3 x 3): the outputs of a tile, and the kernels' transform.
+
+    Faster than the direct sum for at least so many tiles of all pictures, and where at least so
+    large a part of their cells is used."""
+
+    side: int
+    G: tuple[tuple[float, float, float], ...]
+    least: int
+    used: float
+
+    @property
+    def reach(self) -> int:
+        """How many inputs a tile has across."""
+        return self.side + 2
+
+    @property
+    def one_by_one(self) -> tuple[list[int], list[int], list[int], int]:
+        """Padding, stride, dilation and groups of the convolution that multiplies."""
+        return [0, 0], [1, 1], [1, 1], self.reach**2
+
+
+SMALL = Form(2, ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0)), FEW, 0.0)
+
+
+def _kernel_rows(at: float, other: float) -> list[tuple[float, float, float]]:
+    """Of LARGE's G those of the points `at` and -`at`."""
+    scale = 1 / (2 * at * (at**2 - other**2))
+    return [(scale, sign * at * scale, at**2 * scale) for sign in (1, -1)]
+
+
+LARGE = Form(
+    4,
+    (
+        ((NEAR * FAR) ** -2, 0.0, 0.0),
+        *_kernel_rows(NEAR, FAR),
+        *_kernel_rows(FAR, NEAR),
+        (0.0, 0.0, 1.0),
+    ),
+    least=36,  # of fewer the kernels, four times those of the direct sum, cost more than they give
+    used=0.75,
+)
 
 
 def suits(conv: nn.Conv2d) -> bool:
@@ -45,20 +92,41 @@ def suits(conv: nn.Conv2d) -> bool:
     )
 
 
-def enough(x: Tensor) -> bool:
-    """Whether pictures (B, C, H, W) have tiles enough, and numbers of the right kind."""
-    tiles = len(x) * -(-x.shape[2] // 2) * -(-x.shape[3] // 2)
-    return tiles >= LEAST and x.dtype == torch.float32
+def enough(x: Tensor, form: Form = SMALL) -> bool:
+    """Whether pictures (B, C, H, W) have tiles enough, numbers of the right kind, and not too many
+    cells that are none: below that the direct sum is faster."""
+    height, width = x.shape[2:]
+    tiles = len(x) * -(-height // form.side) * -(-width // form.side)
+    used = len(x) * height * width / (tiles * form.side**2) if tiles else 0.0
+    return tiles >= form.least and used >= form.used and x.dtype == torch.float32
 
 
-def kernels_of(weight: Tensor, exact: bool = True) -> Tensor:
-    """G g G^T of kernels (O, C, 3, 3), packed; `exact`: in float64, rounded once."""
+def best_form(x: Tensor) -> Form | None:
+    """The one that is fastest for pictures (B, C, H, W); None: the direct sum."""
+    return next((form for form in (LARGE, SMALL) if enough(x, form)), None)
+
+
+def tiles_of(x: Tensor, form: Form) -> int:
+    """How many a strip of pictures (B, C, H, W) has."""
+    down, across = (-(-side // form.side) for side in x.shape[2:])
+    pictures, rows = strip_size(len(x), down, across)
+    return pictures * rows * across
+
+
+def kernels_of(
+    weight: Tensor, exact: bool = True, form: Form = SMALL, tiles: int = TILES
+) -> Tensor:
+    """G g G^T of kernels (O, C, 3, 3), packed for strips of that many tiles, or as many as that
+    below or from FEW on; `exact`: in float64, rounded once."""
     dtype = torch.float64 if exact else weight.dtype
-    g, kernel = torch.tensor(G, dtype=dtype), weight.detach().to(dtype)
-    parts = torch.einsum("ai,ocij,bj->aboc", g, kernel, g).float()  # (4, 4, O, C)
-    # One order is the best for all strips of 64 tiles and more.
+    g, some = torch.tensor(form.G, dtype=dtype), weight.detach().split(SOME)
+    parts = torch.cat(
+        [torch.einsum("ai,ocij,bj->aboc", g, kernel.to(dtype), g).float() for kernel in some], 2
+    )  # (t, t, O, C)
     packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
-        parts.flatten(0, 2)[..., None, None], *ONE_BY_ONE, [1, 16 * weight.shape[1], 1, TILES]
+        parts.flatten(0, 2)[..., None, None],
+        *form.one_by_one,
+        [1, form.reach**2 * weight.shape[1], 1, tiles],
     )
     return packed
 
@@ -89,53 +157,62 @@ class Convolve(torch.autograd.Function):
 
 
 def convolve(
-    x: Tensor, kernels: Tensor, outputs: int, bias: Tensor | None, relu: bool = False
+    x: Tensor,
+    kernels: Tensor,
+    outputs: int,
+    bias: Tensor | None,
+    slope: float = 1.0,
+    form: Form = SMALL,
 ) -> Tensor:
-    """relu(conv(x) + bias), padding 1: x (B, C, H, W) float32 on a CPU, in tiles `enough`; kernels
-    of `kernels_of`. Returns (B, outputs, H, W), channels last."""
+    """conv(x) + bias, padding 1, what is below 0 times `slope` (1: as it is, 0: ReLU).
+
+    x (B, C, H, W) float32 on a CPU, in tiles `enough`; kernels of `kernels_of`, of the same form.
+    Returns (B, outputs, H, W), channels last."""
     batch, channels, height, width = x.shape
-    down, across = -(-height // 2), -(-width // 2)
+    side, reach = form.side, form.reach
+    down, across = -(-height // side), -(-width // side)
     cells = x.permute(0, 2, 3, 1)
-    size = (batch, outputs, 2 * down, 2 * across)
+    size = (batch, outputs, side * down, side * across)
     out = torch.empty(size, memory_format=torch.channels_last)
     written = out.permute(0, 2, 3, 1)
     pictures, rows = strip_size(batch, down, across)
     shape = (pictures, rows, across)
-    lines = x.new_zeros(pictures, 2 * rows + 2, 2 * across + 2, channels)  # with its border
-    half = x.new_empty(4, pictures, rows, 2 * across + 2, channels)
-    tiles = x.new_empty(*shape, 4, 4, channels)
-    left = x.new_empty(2, *shape, 4, outputs)
+    to, forward, back = side * (rows - 1) + 1, *TRANSFORMS[side]
+    lines = x.new_zeros(pictures, side * rows + 2, side * across + 2, channels)  # with its border
+    half = x.new_empty(reach, pictures, rows, side * across + 2, channels)
+    tiles = x.new_empty(*shape, reach, reach, channels)
+    left = x.new_empty(side, *shape, reach, outputs)
     for b, r in strips(batch, down, pictures, rows):
-        top = 2 * r - 1  # the line above the strip
-        first, last = max(top, 0), min(2 * (r + rows) + 1, height)
+        top = side * r - 1  # the line above the strip
+        first, last = max(top, 0), min(side * (r + rows) + 1, height)
         lines[:, : first - top] = 0
         lines[:, first - top : last - top, 1 : width + 1] = cells[b : b + pictures, first:last]
         lines[:, last - top :] = 0
-        transform([lines[:, i : i + 2 * rows - 1 : 2] for i in range(4)], half)
-        columns = [half[..., i : i + 2 * across - 1 : 2, :] for i in range(4)]
+        forward([lines[:, i : i + to : side] for i in range(reach)], half)
+        columns = [half[..., i : i + side * (across - 1) + 1 : side, :] for i in range(reach)]
         # The axes (row of a tile, picture, strip, ...) to where they belong.
-        transform(columns, tiles.permute(4, 3, 0, 1, 2, 5))
-        products = multiply(tiles.flatten(0, 2), kernels, outputs).view(*shape, 4, 4, outputs)
-        untransform(products.unbind(3), left)
-        squares = written[b : b + pictures, 2 * r : 2 * (r + rows)]
-        split = squares.unflatten(2, (across, 2)).unflatten(1, (rows, 2))
-        untransform(left.unbind(4), split.permute(4, 2, 0, 1, 3, 5))
+        forward(columns, tiles.permute(4, 3, 0, 1, 2, 5))
+        products = multiply(tiles.flatten(0, 2), kernels, outputs, form)
+        back(products.view(*shape, reach, reach, outputs).unbind(3), left)
+        squares = written[b : b + pictures, side * r : side * (r + rows)]
+        split = squares.unflatten(2, (across, side)).unflatten(1, (rows, side))
+        back(left.unbind(4), split.permute(4, 2, 0, 1, 3, 5))
         if bias is not None:
             squares += bias
-        if relu:
-            F.relu(squares, inplace=True)
-    if (height, width) != (2 * down, 2 * across):
+        if slope != 1:
+            F.leaky_relu_(squares, slope)
+    if (height, width) != size[2:]:
         out = out[:, :, :height, :width].clone(memory_format=torch.channels_last)
     return out
 
 
-def multiply(tiles: Tensor, kernels: Tensor, outputs: int) -> Tensor:
-    """Transformed tiles (T, 4, 4, C) to (T, 4, 4, O)."""
+def multiply(tiles: Tensor, kernels: Tensor, outputs: int, form: Form = SMALL) -> Tensor:
+    """Transformed tiles (T, t, t, C) to (T, t, t, O), t across."""
     x = tiles.view(1, 1, len(tiles), -1).permute(0, 3, 1, 2)
     out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        x, kernels, None, *ONE_BY_ONE, "none", [], ""
+        x, kernels, None, *form.one_by_one, "none", [], ""
     )
-    return out.permute(0, 2, 3, 1).view(len(tiles), 4, 4, outputs)
+    return out.permute(0, 2, 3, 1).view(len(tiles), form.reach, form.reach, outputs)
 
 
 def transform(d: Sequence[Tensor], out: Tensor) -> None:
@@ -150,6 +227,32 @@ def untransform(m: Sequence[Tensor], out: Tensor) -> None:
     """A^T m along one axis: four tensors to out (2, ...)."""
     torch.add(m[0], m[1], out=out[0]).add_(m[2])
     torch.sub(m[1], m[2], out=out[1]).sub_(m[3])
+
+
+def transform_large(d: Sequence[Tensor], out: Tensor) -> None:
+    """The same for tiles of six: six tensors to out (6, ...)."""
+    for i, at, other in ((1, NEAR, FAR), (3, FAR, NEAR)):
+        even = torch.sub(d[4], d[2], alpha=other**2)
+        odd = torch.sub(d[3], d[1], alpha=other**2)
+        torch.add(even, odd, alpha=at, out=out[i])
+        torch.sub(even, odd, alpha=at, out=out[i + 1])
+    for i in (0, 1):
+        torch.sub(d[4 + i], d[2 + i], alpha=NEAR**2 + FAR**2, out=out[5 * i])
+        out[5 * i].add_(d[i], alpha=(NEAR * FAR) ** 2)
+
+
+def untransform_large(m: Sequence[Tensor], out: Tensor) -> None:
+    """The same for tiles of six: six tensors to out (4, ...)."""
+    near, far = torch.add(m[1], m[2]), torch.add(m[3], m[4])
+    torch.add(m[0], near, alpha=1 / NEAR, out=out[0]).add_(far, alpha=1 / FAR)
+    torch.mul(near, NEAR, out=out[2]).add_(far, alpha=FAR)
+    torch.sub(m[1], m[2], out=near)
+    torch.sub(m[3], m[4], out=far)
+    torch.add(near, far, out=out[1])
+    torch.add(m[5], near, alpha=NEAR**2, out=out[3]).add_(far, alpha=FAR**2)
+
+
+TRANSFORMS = {2: (transform, untransform), 4: (transform_large, untransform_large)}
 
 
 def strip_size(batch: int, down: int, across: int) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyeline.nn.fused import fused
+from eyeline.nn.fused import fused, max_pool
 from eyeline.nn.layers import make_norm
 
 SLOPE = 0.1  # of the leaky ReLU below 0
@@ -44,7 +44,7 @@ class LeakyConv(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu_(fused(x, self.conv, self.norm), SLOPE)
+        return fused(x, self.conv, self.norm, relu=True, slope=SLOPE)
 
 
 def stack(inputs: int, shapes: Sequence[tuple[int, int]], norm: str, eps: float) -> nn.Sequential:
@@ -77,10 +77,10 @@ class Extraction(nn.Module):
         self.stage5 = stack(1024, [(512, 1), (1024, 3)] * 2, *how)
 
     def forward(self, x: Tensor) -> Any:
-        c2 = self.stage2(F.max_pool2d(self.stage1(x), 2))  # (B, 192, H/4, W/4)
-        c3 = self.stage3(F.max_pool2d(c2, 2))  # (B, 512, H/8, W/8)
-        c4 = self.stage4(F.max_pool2d(c3, 2))  # (B, 1024, H/16, W/16)
-        return [c2, c3, c4, self.stage5(F.max_pool2d(c4, 2))]  # (B, 1024, H/32, W/32)
+        c2 = self.stage2(max_pool(self.stage1(x), 2))  # (B, 192, H/4, W/4)
+        c3 = self.stage3(max_pool(c2, 2))  # (B, 512, H/8, W/8)
+        c4 = self.stage4(max_pool(c3, 2))  # (B, 1024, H/16, W/16)
+        return [c2, c3, c4, self.stage5(max_pool(c4, 2))]  # (B, 1024, H/32, W/32)
 
 
 class Darknet19(nn.Module):
@@ -102,11 +102,11 @@ class Darknet19(nn.Module):
             setattr(self, f"stage{stage}", stack(width // 2, shapes, *how))
 
     def forward(self, x: Tensor) -> Any:
-        x = self.stage1(F.max_pool2d(self.stem(x), 2))  # (B, 64, H/2, W/2)
-        c2 = self.stage2(F.max_pool2d(x, 2))  # (B, 128, H/4, W/4)
-        c3 = self.stage3(F.max_pool2d(c2, 2))  # (B, 256, H/8, W/8)
-        c4 = self.stage4(F.max_pool2d(c3, 2))  # (B, 512, H/16, W/16)
-        return [c2, c3, c4, self.stage5(F.max_pool2d(c4, 2))]  # (B, 1024, H/32, W/32)
+        x = self.stage1(max_pool(self.stem(x), 2))  # (B, 64, H/2, W/2)
+        c2 = self.stage2(max_pool(x, 2))  # (B, 128, H/4, W/4)
+        c3 = self.stage3(max_pool(c2, 2))  # (B, 256, H/8, W/8)
+        c4 = self.stage4(max_pool(c3, 2))  # (B, 512, H/16, W/16)
+        return [c2, c3, c4, self.stage5(max_pool(c4, 2))]  # (B, 1024, H/32, W/32)
 
 
 class Residual(nn.Module):
@@ -165,12 +165,12 @@ class DarknetTiny(nn.Module):
             setattr(self, f"conv{i}", LeakyConv(widths[i - 1], widths[i], 3, norm, norm_epsilon))
 
     def forward(self, x: Tensor) -> Any:
-        x = F.max_pool2d(self.conv1(x), 2)  # (B, 16, H/2, W/2)
-        x = F.max_pool2d(self.conv2(x), 2)  # (B, 32, H/4, W/4)
+        x = max_pool(self.conv1(x), 2)  # (B, 16, H/2, W/2)
+        x = max_pool(self.conv2(x), 2)  # (B, 32, H/4, W/4)
         c2 = self.conv3(x)  # (B, 64, H/4, W/4)
-        c3 = self.conv4(F.max_pool2d(c2, 2))  # (B, 128, H/8, W/8)
-        c4 = self.conv5(F.max_pool2d(c3, 2))  # (B, 256, H/16, W/16)
-        x = self.conv6(F.max_pool2d(c4, 2))  # (B, 512, H/32, W/32)
+        c3 = self.conv4(max_pool(c2, 2))  # (B, 128, H/8, W/8)
+        c4 = self.conv5(max_pool(c3, 2))  # (B, 256, H/16, W/16)
+        x = self.conv6(max_pool(c4, 2))  # (B, 512, H/32, W/32)
         # Of each cell, the one right of it and the two below; at the edge of those there are.
         x = F.max_pool2d(F.pad(x, (0, 1, 0, 1), "replicate"), 2, 1)
         return [c2, c3, c4, self.conv7(x)]  # (B, 1024, H/32, W/32)

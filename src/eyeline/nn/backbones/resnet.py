@@ -15,10 +15,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyeline.nn.fused import fused
+from eyeline.nn.fused import fused, max_pool
 from eyeline.nn.layers import make_norm
 
 
@@ -123,7 +122,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         x = fused(x, self.conv1, self.bn1, relu=True)  # (B, 64, H/2, W/2)
-        x = F.max_pool2d(x, 3, 2, padding=1)  # (B, 64, H/4, W/4)
+        x = max_pool(x, 3, 2, padding=1)  # (B, 64, H/4, W/4)
         c2 = self.layer1(x)  # (B, 64 e, H/4, W/4), e the block's expansion
         c3 = self.layer2(c2)  # (B, 128 e, H/8, W/8)
         c4 = self.layer3(c3)  # (B, 256 e, H/16, W/16)

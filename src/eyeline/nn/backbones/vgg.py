@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyeline.nn.fused import fused
+from eyeline.nn.fused import fused, max_pool
 from eyeline.nn.layers import ConvNorm
 
 DEPTHS = (2, 2, 3, 3, 3)  # convolutions of each stage
@@ -55,7 +55,7 @@ class VGG16(nn.Module):
             x = self.stage(x, stage)
             if stage > 2:
                 maps.append(x)
-            x = F.max_pool2d(x, 2)
+            x = max_pool(x, 2)
         return [*maps, x]
 
 
@@ -90,13 +90,13 @@ class ReducedVGG16(VGG16):
         xavier(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = F.max_pool2d(self.stage(x, 1), 2)
-        x = F.max_pool2d(self.stage(x, 2), 2)
+        x = max_pool(self.stage(x, 1), 2)
+        x = max_pool(self.stage(x, 2), 2)
         # 75 cells make 38, as the authors' framework rounds up.
-        x = F.max_pool2d(self.stage(x, 3), 2, ceil_mode=True)
+        x = max_pool(self.stage(x, 3), 2, ceil_mode=True)
         conv4_3 = self.stage(x, 4)  # (B, 512, H/8, W/8)
-        conv5_3 = self.stage(F.max_pool2d(conv4_3, 2), 5)  # (B, 512, H/16, W/16)
-        x = fused(F.max_pool2d(conv5_3, *self.pool5), self.fc6, relu=True)
+        conv5_3 = self.stage(max_pool(conv4_3, 2), 5)  # (B, 512, H/16, W/16)
+        x = fused(max_pool(conv5_3, *self.pool5), self.fc6, relu=True)
         return [conv4_3, conv5_3, fused(x, self.fc7, relu=True)]  # (B, 1024, H/16, W/16)
 
 
