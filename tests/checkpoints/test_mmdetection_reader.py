@@ -151,7 +151,7 @@ def test_what_is_not_read_is_named(change: dict[str, int], message: str) -> None
 
 def test_another_detector_is_named() -> None:
     state = {f"{part}.conv.weight": torch.zeros(1) for part in ("backbone", "neck", "bbox_head")}
-    with pytest.raises(EyelineError, match="looks like a detector of mmdetection"):
+    with pytest.raises(EyelineError, match="looks like another detector of mmdetection, w"):
         read(state)
     meta = {"cfg": "model = dict(type='FCOS')"}
     with pytest.raises(EyelineError, match="holds mmdetection's FCOS"):

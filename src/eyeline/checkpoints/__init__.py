@@ -40,7 +40,7 @@ from eyeline.checkpoints.source import (
     some,
     unwrap,
 )
-from eyeline.errors import EyelineError
+from eyeline.errors import EyelineError, one_line
 from eyeline.nn.backbones import DARKNETS, VGG
 
 __all__ = [
@@ -169,16 +169,22 @@ def _identify(
     """By the first family that knows it; detectron2's, whose box heads have torchvision's names,
     and VGG16's, whose classifier has, stand before that."""
     how = (state, where, num_classes, tuple(skip))
-    return (
-        eyeline.read(state, metadata, where)
-        or lufficc.read(state, where, tuple(skip))
-        or luuuyi.read(state, where, tuple(skip))
-        or mmdetection.read(state, metadata, where, tuple(skip))
-        or yhenon.read(state, where, tuple(skip))
-        or detectron2.read(*how)
-        or vgg.read(state, where, tuple(skip))
-        or torchvision.read(*how)
-    )
+    try:
+        return (
+            eyeline.read(state, metadata, where)
+            or lufficc.read(state, where, tuple(skip))
+            or luuuyi.read(state, where, tuple(skip))
+            or mmdetection.read(state, metadata, where, tuple(skip))
+            or yhenon.read(state, where, tuple(skip))
+            or detectron2.read(*how)
+            or vgg.read(state, where, tuple(skip))
+            or torchvision.read(*how)
+        )
+    except EyelineError:
+        raise
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise EyelineError(f"{where}: tensors of unexpected names or shapes ({what})") from error
 
 
 def _unknown(state: State, where: str) -> EyelineError:
@@ -187,8 +193,8 @@ def _unknown(state: State, where: str) -> EyelineError:
     return EyelineError(
         f"{where} is a checkpoint of an unknown kind, {like}; known are eyeline's own, "
         "torchvision's ResNets, VGG16, Faster R-CNN, Mask R-CNN, RetinaNet and SSD, detectron2's "
-        "and mmdetection's detectors, lufficc/SSD's with VGG16, luuuyi/RefineDet.PyTorch's, "
-        "yhenon/pytorch-retinanet's, and darknet's .weights"
+        "and mmdetection's detectors of these kinds, lufficc/SSD's with VGG16, "
+        "luuuyi/RefineDet.PyTorch's, yhenon/pytorch-retinanet's, and darknet's .weights"
     )
 
 

@@ -8,14 +8,13 @@ from collections.abc import Iterable
 # What some keys begin with, all of a line needed -> whose such names are.
 FAMILIES: list[tuple[tuple[str, ...], str]] = [
     ((r"vgg\.\d", r"loc\.\d", r"conf\.\d"), "SSD in the names of ssd.pytorch"),
-    ((r"backbone\.vgg\.", r"box_head\.predictor\."), "SSD in the names of lufficc/SSD"),
-    ((r"classificationModel\.", r"regressionModel\."), "pytorch-retinanet's RetinaNet"),
     ((r"module_list\.\d",), "YOLOv3 in the names of PyTorch-YOLOv3"),
     ((r"(model\.)?model\.\d+\.(conv|cv1|m)\.",), "a YOLO of ultralytics"),
-    ((r"backbone\.", r"neck\.", r"(roi_head|rpn_head|bbox_head)\."), "a detector of mmdetection"),
-    ((r"backbone\.stages\.", r"bbox_head\."), "a detector of mmdetection"),
+    ((r"backbone\.", r"neck\.", r"(roi_head|rpn_head|bbox_head)\."),
+     "another detector of mmdetection"),
+    ((r"backbone\.stages\.", r"bbox_head\."), "another detector of mmdetection"),
     ((r"backbone\.(bottom_up\.|res2|stem)", r"(proposal_generator|roi_heads|head)\."),
-     "a detector of detectron2"),
+     "another detector of detectron2"),
     ((r"transformer\.encoder\.", r"(bbox_embed|class_embed)\."), "a DETR"),
     ((r"model\.(backbone\.conv_encoder|decoder)\.", r"(model\.|class_)"), "a DETR of transformers"),
     ((r"(backbone\.)?features\.\d", r"classifier\.\d"), "a VGG or AlexNet classifier"),

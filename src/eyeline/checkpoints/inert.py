@@ -3,13 +3,13 @@
 A checkpoint of mmengine has its log in it, `torch.save(model)` a whole model: pickles that name
 classes, which unpickling would import and call. Here each class of a few libraries becomes `Inert`,
 which does nothing and keeps what it is given; tensors are rebuilt by torch, arrays and numbers as
-in `eyeline.checkpoints.pickles`; any other name is refused.
+in `eyeline.checkpoints.pickles`; any other name is refused. Sources of classes that older files
+bring are not looked at: torch would compare them with ours, and can write the difference to a file.
 """
 
 from __future__ import annotations
 
 import pickle
-import warnings
 from collections import OrderedDict, defaultdict
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eyeline.checkpoints.pickles import ALLOWED, Refused
+from eyeline.checkpoints.pickles import ALLOWED, Function, Refused
 
 # Libraries whose classes may be in a file.
 ROOTS = ("mmengine", "mmcv", "mmdet", "numpy", "retinanet", "torch.nn")
@@ -32,7 +32,6 @@ class Inert:
     """
 
     state: Any = None
-    dump_patches = False  # which torch asks of a module
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
         return object.__new__(cls)
@@ -76,17 +75,25 @@ class _Reader(pickle.Unpickler):
             return getattr(torch, name)
         raise Refused(f"{module}.{name}")
 
+    def load(self) -> Any:
+        """Torch sets `persistent_load` first; for a class with its source it compares the two."""
+        this: Any = self
+        if stored := getattr(this, "persistent_load", None):
+            storages = ("storage", b"storage")
+            this.persistent_load = lambda pid: stored(pid) if pid[0] in storages else pid[1]
+        return super().load()
+
 
 TORCH: dict[tuple[str, str], Any] = {
-    ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    ("torch._utils", "_rebuild_tensor"): Function(torch._utils._rebuild_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Function(torch._utils._rebuild_tensor_v2),
+    ("torch._utils", "_rebuild_parameter"): Function(torch._utils._rebuild_parameter),
     ("torch", "Size"): torch.Size,
     ("torch", "device"): torch.device,
     ("collections", "OrderedDict"): OrderedDict,
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
-    ("collections", "defaultdict"): lambda *given: defaultdict(None),
+    ("collections", "defaultdict"): Function(lambda *given: defaultdict(None)),
 }
 
 
@@ -99,22 +106,29 @@ def read_inert(path: Path) -> object:
     reading: Any = ModuleType("reading")  # in place of `pickle`
     reading.Unpickler = _Reader
     reading.load = lambda file, **how: _Reader(file, **how).load()
-    with warnings.catch_warnings():  # older files bring their modules' source, which torch compares
-        warnings.simplefilter("ignore")
-        found = torch.load(path, "cpu", pickle_module=reading, weights_only=False)
-    return tensors_of(found) if isinstance(found, Inert) else found
+    found = torch.load(path, "cpu", pickle_module=reading, weights_only=False)
+    return tensors_of(found, set()) if isinstance(found, Inert) else found
 
 
-def tensors_of(module: Inert) -> dict[str, Tensor]:
-    """The state dict of what was a `torch.nn.Module`; empty where it was none."""
+def tensors_of(module: Inert, seen: set[int]) -> dict[str, Tensor]:
+    """The state dict of what was a `torch.nn.Module`; empty where it was none. `seen` are its
+    dicts, each taken once: a few in one another, each twice, would have any number of names."""
     state = module.state if isinstance(module.state, dict) else {}
+
+    def part(kind: str) -> dict[Any, Any]:
+        found = state.get(kind)
+        if not isinstance(found, dict) or id(found) in seen:
+            return {}
+        seen.add(id(found))
+        return found
+
     passing = state.get("_non_persistent_buffers_set") or ()
     found: dict[str, Tensor] = {}
     for kind in ("_parameters", "_buffers"):
-        for name, value in dict(state.get(kind) or {}).items():
+        for name, value in part(kind).items():
             if isinstance(value, Tensor) and not (isinstance(passing, set) and name in passing):
                 found[name] = value.detach()
-    for name, child in dict(state.get("_modules") or {}).items():
+    for name, child in part("_modules").items():
         if isinstance(child, Inert):
-            found |= {f"{name}.{key}": value for key, value in tensors_of(child).items()}
+            found |= {f"{name}.{key}": value for key, value in tensors_of(child, seen).items()}
     return found

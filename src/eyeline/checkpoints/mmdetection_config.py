@@ -83,17 +83,24 @@ def at(config: Any, *path: str | int) -> Any:
 
 def within(config: Any) -> Iterator[dict[str, Any]]:
     """All dicts below and including `config`, outer ones first."""
-    if isinstance(config, dict):
-        yield config
-    if isinstance(config, dict | list):
-        for part in config.values() if isinstance(config, dict) else config:
-            yield from within(part)
+    waiting, seen = [config], set()  # a text of a few lines can name a list any number of times
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict | list) and id(part) not in seen:
+            seen.add(id(part))
+            if isinstance(part, dict):
+                yield part
+            waiting += reversed(part.values() if isinstance(part, dict) else part)
 
 
 def number(value: Any) -> float | None:
     """The value, if it is a finite number."""
-    usual = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if usual and abs(value) < math.inf else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond all floats
+        return None
 
 
 def numbers(value: Any, count: int | None = None) -> list[float] | None:

@@ -195,6 +195,8 @@ def unwrap(found: object, where: str) -> State:
     odd = [str(key) for key, value in found.items() if not isinstance(value, Tensor)]
     if odd:
         raise EyelineError(f"{where} is not a checkpoint: these are not tensors: {some(odd)}")
+    if nameless := [str(key) for key in found if not isinstance(key, str)]:
+        raise EyelineError(f"{where} is not a checkpoint: these are not names: {some(nameless)}")
     if all(key.startswith("module.") for key in found):
         return {key.removeprefix("module."): value for key, value in found.items()}
     return dict(found)
