@@ -311,6 +311,21 @@ def test_heads_that_mean_something_else_are_refused(tmp_path, old, new, message)
     refused(tmp_path, YOLOV1.replace(old, new), message)
 
 
+def test_heads_of_unequal_numbers_of_priors_are_refused(tmp_path):
+    first = YOLOV3.index("mask=0,1")  # the finer head: three priors, then one
+    coarse, fine = YOLOV3[:first], YOLOV3[first:].replace("mask=0,1", "mask=0,1,2")
+    start, end = coarse.rsplit("filters=14", 1)
+    cfg = start.replace("filters=14", "filters=7") + "filters=21" + end + fine
+    refused(tmp_path, cfg.replace("mask=2,3", "mask=3"), r"1 priors, in .*, line 45 3")
+
+
+@pytest.mark.parametrize("classes", [20, 80])
+def test_classes_of_a_network_of_ones_own_have_no_names(tmp_path, classes):
+    cfg = REGION.replace("classes=2", f"classes={classes}")
+    path = write(tmp_path, cfg.replace("filters=14", f"filters={2 * (5 + classes)}"))
+    assert darknet.read(path).classes is None
+
+
 def test_a_region_layer_without_softmax_is_refused(tmp_path):
     refused(tmp_path, REGION.replace("softmax=1", ""), "softmax=0, and 1 alone is read")
 
@@ -346,22 +361,8 @@ def test_lines_of_a_config_are_checked_too():
 def mutated(cfg: str, rng: random.Random) -> str:
     """A cfg with one to three lines or sections changed."""
     lines = cfg.splitlines()
-    odd = [
-        "-1",
-        "0",
-        "1",
-        "3",
-        "7",
-        "64",
-        "100000",
-        "99999999999",
-        "x",
-        "",
-        ".5",
-        "nan",
-        "1,,2",
-        "²",
-    ]
+    odd = ["-1", "0", "1", "3", "7", "64", "100000", "99999999999", "x", "", ".5", "nan", "1,,2"]
+    odd.append("²")
     for _ in range(rng.randint(1, 3)):
         i, how = rng.randrange(len(lines)), rng.randrange(6)
         key, equals, _ = lines[i].partition("=")

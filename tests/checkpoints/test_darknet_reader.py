@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from eyeline.checkpoints import darknet, load_weights
+from eyeline.checkpoints.darknet_cfg import network_of
 from eyeline.errors import EyelineError
 from eyeline.registry import create_model
 
@@ -130,6 +131,36 @@ def test_headers_of_both_versions(tmp_path):
     new.write_bytes(new.read_bytes()[:-1])
     with pytest.raises(EyelineError, match="cut off"):
         darknet.read_values(new)
+
+
+def test_what_cannot_be_opened_and_what_is_torchs_are_named(tmp_path):
+    for call in (darknet.recognise, darknet.read_values, darknet.first_files):
+        with pytest.raises(EyelineError, match=r"cannot read .*: Is a directory"):
+            call(tmp_path)
+    torch.save({"a": torch.zeros(300)}, tmp_path / "best.weights")
+    with pytest.raises(EyelineError, match=r"is a torch file, not .*; rename it to \.pth"):
+        create_model(weights=tmp_path / "best.weights")
+
+
+def test_a_model_whose_config_names_no_backbone(tmp_path):
+    write(tmp_path / "a.weights", 9)
+    with pytest.raises(EyelineError, match="the model's backbone is none that its config names"):
+        darknet.read_start(tmp_path / "a.weights", torch.nn.Module())
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        "[convolutional]\nfilters=65536\nsize=65535\npad=1\n" * 2,
+        "[local]\nfilters=65536\nsize=3\npad=1\n",
+        "[connected]\noutput=65536\n",
+    ],
+)
+def test_layers_of_too_many_numbers_are_refused(tmp_path, layers):
+    cfg = f"[net]\nheight=65536\nwidth=65536\n{layers}[yolo]\n"
+    (tmp_path / "a.cfg").write_text(cfg)
+    with pytest.raises(EyelineError, match=r"line 4, .*: \d+ numbers; 1099511627776 is the most"):
+        network_of(tmp_path / "a.cfg")
 
 
 def test_weights_of_one_model_do_not_go_into_another(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eyeline.checkpoints import read
+from eyeline.checkpoints import load_weights, mmdetection, read
 from eyeline.checkpoints.inert import Inert
 from eyeline.checkpoints.mmdetection_config import at, pixels, read_config, side
 from eyeline.errors import EyelineError
@@ -62,6 +63,7 @@ VGG = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_
        "conv4_2", "conv4_3", "conv5_1", "conv5_2", "conv5_3", "fc6", "fc7")  # fmt: skip
 
 
+@cache
 def retinanet() -> dict[str, Tensor]:
     """Of two classes, with a ResNet-18."""
     state: dict[str, Tensor] = {}
@@ -116,6 +118,96 @@ def test_what_the_configuration_says_goes_into_the_model() -> None:
     plain: Any = create_model(weights={"state_dict": state, "meta": new})
     assert plain.classes == ["cow", "hen"] and not plain.config.stride_in_1x1
     assert torch.equal(plain.state_dict()["backbone.conv1.weight"], state["backbone.conv1.weight"])
+
+
+def told(state: dict[str, Tensor], text: str, **meta: Any) -> dict[str, Any]:
+    """A file of such a configuration."""
+    return {"state_dict": state, "meta": {"config": text} | meta}
+
+
+def test_thresholds_of_any_place_and_kind() -> None:
+    state = retinanet()
+    soft = "nms=dict(type='soft_nms', iou_thr=0.4, sigma=0.3, method='gaussian', min_score=0.01)"
+    early = f"model = dict(type='RetinaNet')\ntest_cfg = dict(score_thr=0, {soft}, max_per_img=9)"
+    found = read(told(state, early)).options
+    values = {"score_threshold": 0, "nms": "soft_gaussian", "nms_iou": 0.4, "nms_sigma": 0.3,
+              "nms_floor": 0.01, "max_detections": 9}  # fmt: skip
+    assert {key: found[key] for key in values} == values
+    part = mmdetection._of_proposals(
+        {"test_cfg": {"rpn": {"nms_pre": 10, "max_num": 5, "nms_thr": 0.6}},
+         "train_cfg": {"rpn_proposal": {"nms_pre": 20, "max_num": 6}}}, "here",
+    )  # fmt: skip
+    assert part == {"proposals_before_nms": (20, 10), "proposals": (6, 5), "rpn_nms_iou": 0.6}
+    with pytest.raises(EyelineError, match="its RPN has the NMS soft_nms, which is not read"):
+        mmdetection._of_proposals({"test_cfg": {"rpn": {"nms": {"type": "soft_nms"}}}}, "here")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("backbone=dict(conv_cfg=dict(type='ConvWS'))", "convolutions ConvWS, which are not read"),
+        ("bbox_head=dict(num_classes=3)", "of mmdetection 1.x, which is not read"),
+        ("test_cfg=dict(max_per_img=-1)", "max_per_img=-1 of its configuration is not read"),
+        ("test_cfg=dict(score_thr='a')", "score_thr=a of its configuration is not read"),
+        ("test_cfg=dict(nms=dict(type='nms_match'))", "its NMS is nms_match, linear, which is not"),
+        ("test_cfg=dict(nms=dict(type='soft_nms', method='naive'))", "soft_nms, naive, which is"),
+    ],
+)
+def test_what_a_configuration_says_and_we_have_not_is_refused(text: str, message: str) -> None:
+    with pytest.raises(EyelineError, match=message):
+        read(told(retinanet(), f"model = dict({text})"))
+    read(
+        told(
+            retinanet(), "model = dict(backbone=dict(conv_cfg=None), bbox_head=dict(num_classes=2))"
+        )
+    )
+
+
+def test_ssd_of_other_boxes_or_with_a_background_is_refused() -> None:
+    state, head = ssd(old=False), "model = dict(bbox_head=dict({}))"
+    boxes = head.format("anchor_generator=dict(basesize_ratio_range=({}))")
+    scales = read(told(state, boxes.format("0.15, 0.9"))).options["box_scales"]
+    assert scales[:2] == pytest.approx((0.07, 0.15))
+    with pytest.raises(EyelineError, match=r"default boxes of \[0.15, 0.95\] are not read"):
+        read(told(state, boxes.format("0.15, 0.95")))
+    with pytest.raises(EyelineError, match=r"of mmdetection 1\.x"):
+        read(told(state, head.format("num_classes=21")))
+
+
+def test_yolov3_may_keep_all_candidates() -> None:
+    state = {f"bbox_head.convs_pred.{i}.weight": torch.zeros(21, 4, 1, 1) for i in range(3)}
+    state |= {f"bbox_head.convs_pred.{i}.bias": torch.zeros(21) for i in range(3)}
+    state["backbone.conv1.conv.weight"] = torch.zeros(4, 3, 3, 3)
+    for value in (0, -1):
+        config = {"model": {"test_cfg": {"conf_thr": value, "score_thr": 0}}}
+        found = mmdetection._yolov3(state, config, "here", ()).options
+        assert (found["objectness_threshold"], found["score_threshold"]) == (0, 0)
+
+
+def test_the_order_of_channels_where_none_is_given() -> None:
+    values = "mean=[1, 2, 3], std=[1, 1, 1]"
+    for text, rgb in (
+        (f"model = dict(data_preprocessor=dict({values}))", False),
+        (f"model = dict(data_preprocessor=dict({values}, bgr_to_rgb=True))", True),
+        (f"data_preprocessor = dict({values}, rgb_to_bgr=True)", True),
+        (f"test_pipeline = [dict(type='Normalize', {values})]", True),
+        (f"test_pipeline = [dict(type='Normalize', {values}, to_rgb=False)]", False),
+    ):
+        assert pixels(read_config({"cfg": text})) == ([1, 2, 3], [1, 1, 1], rgb)
+
+
+def test_weights_go_into_a_model_of_the_same_convention() -> None:
+    model: Any = create_model(
+        "retinanet", num_classes=2, backbone="resnet18", fpn_channels=8, convention="mmdetection"
+    )
+    state = retinanet()
+    plain = "img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])"
+    text = f"{plain}\ntest_pipeline = [dict(type='Normalize', **img_norm_cfg)]"
+    load_weights(model, told(state, text, CLASSES=("0", "1")))
+    assert torch.equal(model.backbone.conv1.weight, state["backbone.conv1.weight"])
+    other = text.replace("58.395", "59.395")
+    with pytest.raises(EyelineError, match="has image_std="):
+        load_weights(model, told(state, other, CLASSES=("0", "1")))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from eyeline.checkpoints import (
     vgg,
     yhenon,
 )
-from eyeline.checkpoints.bringing import brought
+from eyeline.checkpoints.bringing import brought, same
 from eyeline.checkpoints.channels import for_channels
 from eyeline.checkpoints.eyeline import run_model, run_weights, save_weights
 from eyeline.checkpoints.families import looks_like
@@ -216,7 +216,7 @@ def _check_same(model: nn.Module, checkpoint: Checkpoint, skip: Sequence[str]) -
         )
     for key in MEANING:
         ours, theirs = getattr(model.config, key, None), checkpoint.options.get(key)
-        if None not in (ours, theirs) and ours != theirs:
+        if None not in (ours, theirs) and not same(key, ours, theirs):
             raise EyelineError(
                 f"{checkpoint.where} has {key}={_short(theirs)}, the model {_short(ours)}; "
                 "create_model(weights=...) builds the model that the file needs"

@@ -43,7 +43,7 @@ def brought(config: Any, checkpoint: Checkpoint, given: Mapping[str, Any]) -> di
                     f"{where} does not tell its {key}: give image_mean= and image_std= of pictures "
                     "in [0, 1], which the weights were trained on"
                 )
-        elif not same(ours, theirs[key]):
+        elif _as_many(ours, theirs[key]) and not same(key, ours, theirs[key]):
             if key not in given:
                 found[key] = theirs[key]
             elif key in PICTURES:
@@ -54,12 +54,19 @@ def brought(config: Any, checkpoint: Checkpoint, given: Mapping[str, Any]) -> di
     return found
 
 
-def same(ours: Any, theirs: Any) -> bool:
-    """Are they equal but for digits left out? Of pictures of other channels nothing is said."""
-    if not isinstance(ours, tuple):
-        return bool(ours == theirs)
-    pairs = zip(ours, theirs, strict=False)
-    return len(ours) != len(theirs) or all(isclose(a, b, rel_tol=1e-3) for a, b in pairs)
+def _as_many(ours: Any, theirs: Any) -> bool:
+    """Of pictures of other channels nothing is said."""
+    return not isinstance(ours, tuple) or len(ours) == len(theirs)
+
+
+def same(key: str, ours: Any, theirs: Any) -> bool:
+    """Are two values of an option equal but for rounding, and of pictures for digits left out?"""
+    if isinstance(ours, tuple) and isinstance(theirs, tuple):
+        pairs = zip(ours, theirs, strict=False)
+        return len(ours) == len(theirs) and all(same(key, a, b) for a, b in pairs)
+    if isinstance(ours, float) and isinstance(theirs, float):
+        return isclose(ours, theirs, rel_tol=1e-3 if key in PICTURES else 1e-6)
+    return bool(ours == theirs)
 
 
 def rounded(values: tuple[float, ...]) -> str:

@@ -28,7 +28,7 @@ from torch import nn
 
 from eyeline import registry
 from eyeline.checkpoints.darknet_cfg import model_of, network_of, shapes_alone
-from eyeline.checkpoints.names import COCO_SLOTS
+from eyeline.checkpoints.names import COCO, VOC
 from eyeline.checkpoints.source import Checkpoint, State
 from eyeline.errors import EyelineError
 from eyeline.nn.backbones import build_backbone
@@ -36,12 +36,6 @@ from eyeline.nn.backbones.darknet import LeakyConv
 from eyeline.nn.darknet_layers import Convolution
 from eyeline.nn.local import Local
 
-COCO = 80
-VOC = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
-    "tvmonitor",
-)  # fmt: skip
 # What the published files of a network without a cfg are, and its priors by number of classes.
 STANDARD: tuple[tuple[str, dict[str, Any]], ...] = (
     ("yolov3", {}),
@@ -53,13 +47,13 @@ STANDARD: tuple[tuple[str, dict[str, Any]], ...] = (
     ("yolov1", {}),
 )
 PRIORS = {  # of [region], in cells
-    ("darknet19", COCO): (
+    ("darknet19", len(COCO)): (
         0.57273, 0.677385, 1.87446, 2.06253, 3.33843, 5.47434, 7.88282, 3.52778, 9.77052, 9.16828
     ),
     ("darknet19", len(VOC)): (
         1.3221, 1.73145, 3.19275, 4.00944, 5.05587, 8.09892, 9.47112, 4.84053, 11.2364, 10.0071
     ),
-    ("darknet_tiny", COCO): (
+    ("darknet_tiny", len(COCO)): (
         0.57273, 0.677385, 1.87446, 2.06253, 3.33843, 5.47434, 7.88282, 3.52778, 9.77052, 9.16828
     ),
     ("darknet_tiny", len(VOC)): (1.08, 1.19, 3.42, 4.41, 6.63, 11.38, 9.42, 5.11, 16.62, 10.52),
@@ -95,12 +89,20 @@ def recognise(path: Path) -> bool:
     """Whether a file is darknet's: by its ending, or a header of its first versions."""
     if path.suffix == ".weights":
         return True
-    with path.open("rb") as file:
-        start = file.read(12)
+    start = _content(path, 12)
     if len(start) < 12:
         return False
     major, minor, revision = np.frombuffer(start, "<i4")
     return major == 0 and minor in (1, 2) and 0 <= revision <= 5
+
+
+def _content(path: Path, count: int = -1) -> bytes:
+    """The file's first bytes, or all."""
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise EyelineError(f"cannot read {path}: {error.strerror}") from error
 
 
 def read(path: Path, cfg: Path | None = None) -> Checkpoint:
@@ -124,16 +126,20 @@ def read(path: Path, cfg: Path | None = None) -> Checkpoint:
     if name in BACKBONES:
         return Checkpoint("darknet", name, str(path), {}, None, state)
     classes = None
-    if options["num_classes"] == COCO:
-        classes = [slot for slot in COCO_SLOTS if slot is not None]
-    elif options["num_classes"] == len(VOC) and name != "yolov3":
+    if "layers" in options:
+        pass  # a network of one's own has classes of one's own
+    elif options["num_classes"] == len(COCO):
+        classes = list(COCO)
+    elif options["num_classes"] == len(VOC) and name in ("yolov1", "yolov2"):
         classes = list(VOC)
     return Checkpoint("darknet", name, str(path), options, classes, state)
 
 
 def read_values(path: Path) -> np.ndarray:
     """The numbers behind the header, float32."""
-    content = path.read_bytes()
+    content = _content(path)
+    if content.startswith(b"PK\x03\x04"):
+        raise EyelineError(f"{path} is a torch file, not darknet's; rename it to .pth")
     if len(content) < 16:
         raise EyelineError(f"{path} is no darknet file: it has {len(content)} bytes")
     major, minor = (int(v) for v in np.frombuffer(content, "<i4", 2))
@@ -145,8 +151,7 @@ def read_values(path: Path) -> np.ndarray:
 
 def first_files(path: Path) -> bool:
     """Whether a file is of the first, with numbers of its training in place of a version."""
-    with path.open("rb") as file:
-        version = np.frombuffer(file.read(8), "<i4")
+    version = np.frombuffer(_content(path, 8), "<i4")
     return len(version) == 2 and bool((version > LATER).any())
 
 
@@ -190,10 +195,12 @@ def read_start(path: Path, model: Any) -> Checkpoint:
     Raises EyelineError where the numbers end within a layer, by how many; where they are another
     backbone's.
     """
-    values, name, where = read_values(path), model.config.backbone, str(path)
+    values, where, config = read_values(path), str(path), getattr(model, "config", None)
+    name = getattr(config, "backbone", None)
     if name not in BACKBONES:
-        raise EyelineError(f"{where} is darknet's, the model's backbone is a {name}")
-    own = "none" if model.config.norm == "none" else "batch"
+        kind = "none that its config names" if name is None else f"a {name}"
+        raise EyelineError(f"{where} is darknet's, the model's backbone is {kind}")
+    own = "none" if getattr(config, "norm", None) == "none" else "batch"
     for norm in (own, "batch" if own == "none" else "none"):
         twin = _twin(model, name, norm)
         layers = list(convolutions(twin))
@@ -300,9 +307,9 @@ def _by_count(count: int, where: str) -> tuple[str, dict[str, Any]]:
     for name, options, none, each in _standard():
         classes, rest = divmod(count - none, each)
         if rest == 0 and 1 <= classes <= MOST:
-            usual = classes in (COCO, len(VOC))
+            usual = classes in (len(COCO), len(VOC))
             fitting.append((not usual, name, options | {"num_classes": classes}))
-        near.append((abs(count - none - COCO * each), none + COCO * each, name))
+        near.append((abs(count - none - len(COCO) * each), none + len(COCO) * each, name))
     for _, name, options in sorted(fitting, key=lambda entry: entry[0]):
         if name == "yolov2":
             key = (options.get("backbone", "darknet19"), options["num_classes"])
@@ -317,7 +324,7 @@ def _by_count(count: int, where: str) -> tuple[str, dict[str, Any]]:
         if count == sum(layer.count for _, _, layer in convolutions(network(name, {}))):
             return name, {}
     _, wanted, name = min(near)
-    text = _difference(count, wanted, f"{name} of {COCO} classes")
+    text = _difference(count, wanted, f"{name} of {len(COCO)} classes")
     raise EyelineError(f"{where} {text}; another network needs its .cfg beside it")
 
 

@@ -124,14 +124,16 @@ def _anchors(head: Section) -> list[tuple[float, float]]:
 
 def _yolo(_net: Section, heads: list[Section], network: DarknetNet, classes: int) -> Options:
     priors: list[tuple[float, float]] = []
+    each = 0  # priors of a head: as many as the first has
     for i, head in zip(network.heads, heads, strict=True):
-        anchors, before = _anchors(head), len(priors)
+        anchors = _anchors(head)
         rows = head.text("mask", ",".join(map(str, range(len(anchors))))).split(",")
         priors += [anchors[head.number("mask", row, 0, len(anchors) - 1)] for row in rows]
         if head.whole("classes", default=20) != classes:
             raise head.error(f"classes={head.text('classes', '20')}, in {heads[0].where} {classes}")
-        if before % len(rows):
-            raise head.error(f"{len(rows)} priors; in {heads[0].where} there are others in number")
+        each = each or len(rows)
+        if len(rows) != each:
+            raise head.error(f"{len(rows)} priors, in {heads[0].where} {each}")
         wanted, of = len(rows) * (5 + classes), f"{len(rows)} priors of {classes} classes"
         _check_outputs(head, network.results[i].channels, wanted, of)
     return {"priors": sum(priors, ()), "ignore_iou": heads[0].share("ignore_thresh", "0.5")}

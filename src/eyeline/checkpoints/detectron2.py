@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eyeline.checkpoints.names import COCO_SLOTS
+from eyeline.checkpoints.names import COCO
 from eyeline.checkpoints.renaming import count, norm_of, rename, resnet_of
 from eyeline.checkpoints.source import COUNTER, Checkpoint, State, begins
 from eyeline.errors import EyelineError
@@ -238,7 +238,7 @@ def _of_body(found: Checkpoint, state: State, where: str) -> None:
         "max_size": 1333,
     }
     if found.options["num_classes"] == 80:
-        found.classes = [name for name in COCO_SLOTS if name]
+        found.classes = list(COCO)
 
 
 def _of_pictures(found: Checkpoint, pixels: State) -> None:

@@ -29,6 +29,7 @@ from eyeline.checkpoints.mmdetection_config import (
     pixels,
     read_config,
     side,
+    within,
 )
 from eyeline.checkpoints.mmdetection_names import (
     BODY,
@@ -72,11 +73,12 @@ def read(
     meta = metadata.get("meta", {})
     meta = meta if isinstance(meta, Mapping) else {}
     version = str(meta.get("mmdet_version", ""))
+    first = EyelineError(
+        f"{where} holds a detector of mmdetection {version or '1.x'}, which is not read: "
+        "other classes and boxes stand behind its numbers; 2.x and 3.x are"
+    )
     if "bbox_head.fc_cls.weight" in state or version.startswith(("0.", "1.")):
-        raise EyelineError(
-            f"{where} holds a detector of mmdetection {version or '1.x'}, which is not read: "
-            "other classes and boxes stand behind its numbers; 2.x and 3.x are"
-        )
+        raise first
     config = read_config(meta)
     computed = [key for key in state if begins(key, COMPUTED)]
     rest = {key: value for key, value in state.items() if key not in computed}
@@ -92,10 +94,17 @@ def read(
         raise EyelineError(f"{where} holds mmdetection's {kind}, which is not read")
     else:
         return None
+    classes = found.options["num_classes"]
+    if at(config, "model", "bbox_head", "num_classes") == classes + 1:  # 1.x counts the background
+        raise first
+    for part in within(at(config, "model")):
+        # One that changes its weights, "ConvWS", has tensors of the same names.
+        if (kind := at(part, "conv_cfg", "type")) not in (None, "Conv", "Conv2d"):
+            raise EyelineError(f"{where} has convolutions {kind!s:.50}, which are not read")
     found.dropped += computed
     found.options["convention"] = "mmdetection"
     _of_pictures(found, config)
-    found.classes = _classes(meta, found.options["num_classes"])
+    found.classes = _classes(meta, classes)
     return found
 
 
@@ -149,7 +158,7 @@ def _rcnn(state: State, config: dict[str, Any], where: str, skip: tuple[str, ...
             )
         options["masks"] = bool(masks)
         name = "cascade_mask_rcnn" if masks else "cascade_rcnn"
-    options |= _of_body(ours, config, where) | _of_proposals(config)
+    options |= _of_body(ours, config, where) | _of_proposals(config, where)
     coders = at(config, "model", "roi_head", "bbox_head")
     stds = [
         numbers(at(head, "bbox_coder", "target_stds"), 4)
@@ -160,11 +169,16 @@ def _rcnn(state: State, config: dict[str, Any], where: str, skip: tuple[str, ...
         options["stage_weights" if stages else "box_weights"] = (
             tuple(weights) if stages else weights[0]
         )
-    options |= _of_tests(at(config, "model", "test_cfg", "rcnn"))
+    options |= _of_tests(at(_part(config, "test_cfg"), "rcnn"), where)
     return Checkpoint("mmdetection", name, where, options, None, ours, renamed, dropped)
 
 
-def _of_proposals(config: dict[str, Any]) -> dict[str, Any]:
+def _part(config: dict[str, Any], name: str) -> Any:
+    """ "test_cfg" or "train_cfg": in the model or, in early versions, beside it."""
+    return at(config, "model", name) or at(config, name)
+
+
+def _of_proposals(config: dict[str, Any], where: str) -> dict[str, Any]:
     """Of the RPN's anchors, and of how many boxes it proposes, what a configuration tells."""
     options: dict[str, Any] = {}
     given = at(config, "model", "rpn_head", "anchor_generator")
@@ -173,26 +187,58 @@ def _of_proposals(config: dict[str, Any]) -> dict[str, Any]:
         options["anchor_sizes"] = tuple(scales[0] * stride for stride in strides)
     if ratios := numbers(at(given, "ratios")):
         options["anchor_ratios"] = tuple(ratios)
-    training = at(config, "model", "train_cfg", "rpn_proposal")
-    test = at(config, "model", "test_cfg", "rpn")
-    for key, ours in (("nms_pre", "proposals_before_nms"), ("max_per_img", "proposals")):
-        pair = [at(part, key) for part in (training, test)]
-        if all(isinstance(n, int) and n > 0 for n in pair):
+    training = at(_part(config, "train_cfg"), "rpn_proposal")
+    test = at(_part(config, "test_cfg"), "rpn")
+    for keys, ours in (
+        (("nms_pre",), "proposals_before_nms"),
+        (("max_per_img", "max_num"), "proposals"),
+    ):
+        pair = [_told(part, where, 1, *keys) for part in (training, test)]
+        if None not in pair:
             options[ours] = tuple(pair)
-    if iou := number(at(test, "nms", "iou_threshold")):
-        options["rpn_nms_iou"] = iou
-    return options
+    nms = at(test, "nms")
+    if (kind := at(nms, "type")) not in (None, "nms"):
+        raise EyelineError(f"{where}: its RPN has the NMS {kind!s:.50}, which is not read")
+    iou = _told(nms, where, 0, "iou_threshold", "iou_thr")
+    iou = _told(test, where, 0, "nms_thr") if iou is None else iou
+    return options if iou is None else options | {"rpn_nms_iou": iou}
 
 
-def _of_tests(given: Any) -> dict[str, Any]:
-    """Thresholds of the detections."""
-    paths = {
-        "score_threshold": ("score_thr",),
-        "nms_iou": ("nms", "iou_threshold"),
-        "max_detections": ("max_per_img",),
+def _told(given: Any, where: str, least: float, *keys: str) -> float | None:
+    """A number, by one of its names; None where it is not there.
+
+    Raises EyelineError where it is none, or less than `least`.
+    """
+    for key in keys:
+        if (value := at(given, key)) is not None:
+            if number(value) is None or value < least:
+                raise EyelineError(f"{where}: {key}={value!s:.50} of its configuration is not read")
+            found: float = value
+            return found
+    return None
+
+
+def _of_tests(given: Any, where: str) -> dict[str, Any]:
+    """Thresholds of the detections, and their NMS."""
+    nms, options = at(given, "nms"), {}
+    kind, method = at(nms, "type") or "nms", at(nms, "method") or "linear"
+    told: dict[str, Any] = {
+        "score_threshold": _told(given, where, 0, "score_thr"),
+        "max_detections": _told(given, where, 1, "max_per_img"),
+        "nms_iou": _told(nms, where, 0, "iou_threshold", "iou_thr"),
+        "class_agnostic_nms": at(nms, "class_agnostic"),
     }
-    found = {ours: number(at(given, *path)) for ours, path in paths.items()}
-    return {ours: value for ours, value in found.items() if value is not None and value > 0}
+    if kind == "soft_nms" and method in ("linear", "gaussian"):
+        told |= {
+            "nms": f"soft_{method}",
+            "nms_sigma": _told(nms, where, 0, "sigma"),
+            "nms_floor": _told(nms, where, 0, "min_score"),
+        }
+        options["nms_iou"] = 0.3
+    elif kind != "nms":
+        text = f"{kind!s:.50}, {method!s:.50}"
+        raise EyelineError(f"{where}: its NMS is {text}, which is not read")
+    return options | {key: value for key, value in told.items() if value is not None}
 
 
 def _of_body(ours: State, config: dict[str, Any], where: str) -> dict[str, Any]:
@@ -232,7 +278,7 @@ def _retinanet(
         "fpn_extra_from": "level" if from_level else "backbone",
         "fpn_extra_relu": at(config, "model", "neck", "relu_before_extra_convs") is True,
         **_of_body(ours, config, where),
-        **_of_tests(at(config, "model", "test_cfg")),
+        **_of_tests(_part(config, "test_cfg"), where),
     }
     head = at(config, "model", "bbox_head")
     given = at(head, "anchor_generator")
@@ -256,10 +302,14 @@ def _ssd(state: State, config: dict[str, Any], where: str, skip: tuple[str, ...]
         raise EyelineError(f"{where} has {maps} maps; SSD300 has 6 and SSD512 has 7")
     size, first = int(name[3:]), ours["backbone.conv1_1.weight"]
     percents = SSD_PERCENTS[name, classes == len(VOC)]
-    given = numbers(at(config, "model", "bbox_head", "anchor_generator", "basesize_ratio_range"), 2)
-    for known in (SSD_PERCENTS[name, False], SSD_PERCENTS[name, True]):
-        if given and tuple(int(100 * share) for share in given) == known[:2]:
-            percents = known
+    given = at(config, "model", "bbox_head", "anchor_generator", "basesize_ratio_range")
+    if given is not None:
+        told = tuple(100 * share for share in numbers(given, 2) or ())
+        both = (SSD_PERCENTS[name, False], SSD_PERCENTS[name, True])
+        known: dict[tuple[float, ...], tuple[int, int, int]] = {p[:2]: p for p in both}
+        if told not in known:
+            raise EyelineError(f"{where}: default boxes of {given!s:.50} are not read")
+        percents = known[told]
     options: dict[str, Any] = {
         "num_classes": classes,
         "backbone": "vgg16",
@@ -270,7 +320,7 @@ def _ssd(state: State, config: dict[str, Any], where: str, skip: tuple[str, ...]
         "max_size": size,
         "box_scales": ssd_scales(name, *percents),
         "box_strides": SSD_STRIDES[name],
-        **_of_tests(at(config, "model", "test_cfg")),
+        **_of_tests(_part(config, "test_cfg"), where),
     }
     return Checkpoint("mmdetection", name, where, options, None, ours, renamed, dropped)
 
@@ -298,10 +348,11 @@ def _yolov3(state: State, config: dict[str, Any], where: str, skip: tuple[str, .
         "in_channels": ours["backbone.stem.conv.weight"].shape[1],
         "min_size": 608,
         "max_size": 608,
-        **_of_tests(at(config, "model", "test_cfg")),
+        **_of_tests(_part(config, "test_cfg"), where),
     }
-    if floor := number(at(config, "model", "test_cfg", "conf_thr")):
-        options["objectness_threshold"] = floor
+    floor = _told(_part(config, "test_cfg"), where, -1, "conf_thr")
+    if floor is not None:
+        options["objectness_threshold"] = max(0, floor)
     given = at(config, "model", "bbox_head", "anchor_generator", "base_sizes")
     shapes = [numbers(at(given, s, i), 2) for s in (2, 1, 0) for i in range(3)]  # finest first
     if all(shapes):

@@ -112,13 +112,19 @@ def numbers(value: Any, count: int | None = None) -> list[float] | None:
 
 def pixels(config: dict[str, Any]) -> tuple[list[float], list[float], bool] | None:
     """Mean and deviation of pictures from 0 to 255, and whether they are RGB, not BGR."""
-    given = [at(config, "model", "data_preprocessor"), at(config, "data_preprocessor")]
-    given += [step for step in within(_test_steps(config)) if step.get("type") == "Normalize"]
-    for part in given:
-        mean, std = numbers(at(part, "mean"), 3), numbers(at(part, "std"), 3)
-        if mean and std and min(std) > 0:
-            return mean, std, bool(part.get("bgr_to_rgb", part.get("to_rgb", True)))
+    for part in (at(config, "model", "data_preprocessor"), at(config, "data_preprocessor")):
+        if found := _normalised(part):  # either turns round what was read as BGR
+            return *found, bool(part.get("bgr_to_rgb") or part.get("rgb_to_bgr"))
+    for step in within(_test_steps(config)):
+        if step.get("type") == "Normalize" and (found := _normalised(step)):
+            return *found, bool(step.get("to_rgb", True))
     return None
+
+
+def _normalised(part: Any) -> tuple[list[float], list[float]] | None:
+    """Mean and deviation."""
+    mean, std = numbers(at(part, "mean"), 3), numbers(at(part, "std"), 3)
+    return (mean, std) if mean and std and min(std) > 0 else None
 
 
 def side(config: dict[str, Any]) -> tuple[int, int] | None:

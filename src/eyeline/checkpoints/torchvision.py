@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from eyeline.checkpoints.names import COCO_SLOTS
+from eyeline.checkpoints.names import COCO, COCO_SLOTS
 from eyeline.checkpoints.renaming import (
     count,
     norm_of,
@@ -244,7 +244,7 @@ def _slots(count: int, num_classes: int | None) -> tuple[list[int], list[str] | 
         names = [name or f"unused id {slot}" for slot, name in enumerate(COCO_SLOTS)]
         return list(range(1, count)), names[1:]
     slots = [slot for slot, name in enumerate(COCO_SLOTS) if name]
-    return slots, [name for name in COCO_SLOTS if name]
+    return slots, list(COCO)
 
 
 def _options(state: State, ours: State, where: str, num_classes: int) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class How(NamedTuple):
 
 
 Shape = tuple[int, int, int]
+LARGEST = 2**40  # numbers of a layer: beyond it shapes overflow
 
 
 class Convolution(nn.Module):
@@ -85,12 +86,19 @@ def _slid(result: Result, size: int, stride: int, padding: int) -> tuple[int, in
     return height, width
 
 
+def _check_count(section: Section, *factors: int) -> None:
+    """Whether a layer of so many numbers, their product, can be made."""
+    if (count := math.prod(factors)) > LARGEST:
+        raise section.error(f"{count} numbers; {LARGEST} is the most")
+
+
 def _convolution(section: Section, given: list[Result], how: How) -> tuple[nn.Module, Shape]:
     before, size, stride = given[0], section.whole("size"), section.whole("stride")
     padding, groups = section.padding(), section.whole("groups")
     outputs = how.outputs or section.whole("filters")
     if before.channels % groups or outputs % groups:
         raise section.error(f"groups={groups} do not divide {before.channels} to {outputs}")
+    _check_count(section, before.channels // groups, outputs, size, size)
     normed = section.whole("batch_normalize", 0) == 1
     conv = nn.Conv2d(
         before.channels, outputs, size, stride, padding, groups=groups, bias=not normed
@@ -124,6 +132,7 @@ def _local(section: Section, given: list[Result], how: How) -> tuple[nn.Module, 
     outputs, out = section.whole("filters"), _slid(before, size, stride, 2 if pad else 0)
     if min(out) < 1:
         return nn.Identity(), (outputs, *out)
+    _check_count(section, before.channels, outputs, size, size, *out)
     layer = Local(before.channels, outputs, size, out, stride, int(pad > 0))
     return Place(layer, (before.height, before.width), section.activation()), (outputs, *out)
 
@@ -131,6 +140,7 @@ def _local(section: Section, given: list[Result], how: How) -> tuple[nn.Module, 
 def _connected(section: Section, given: list[Result], how: How) -> tuple[nn.Module, Shape]:
     channels, height, width, _ = given[0]
     outputs = how.outputs or section.whole("output")
+    _check_count(section, channels, height, width, outputs)
     layer = nn.Linear(channels * height * width, outputs)
     return Place(layer, (height, width), section.activation()), (outputs, 1, 1)
 
