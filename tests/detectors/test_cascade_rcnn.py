@@ -198,10 +198,20 @@ def test_masks_at_one_stage_or_at_all():
         assert found["masks"].shape == (len(found["boxes"]), 64, 64)
 
 
+def test_stages_with_weights_of_their_own_need_no_scales():
+    """However many they are: there are scales for three."""
+    weights = [[t, t, 2 * t, 2 * t] for t in (1.0, 2.0, 3.0, 4.0)]
+    model = build(ious=(0.4, 0.5, 0.6, 0.7), stage_weights=weights)
+    assert [list(model.weights(t)) for t in range(4)] == weights
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"ious": (0.5, 0.6)}, "a number for each stage"),
+        ({"stage_weights": [[1, 1, 1, 1]] * 2}, "or stage_weights four; got .* .*1, 1, 1, 1"),
+        ({"stage_weights": [[1, 1, 1]] * 3}, "stage_weights must be tuple"),
+        ({"method": "iterative_bbox", "iterations": 0}, "iterations must be 1 at least, not 0"),
         ({"method": "casade"}, "method must be one of cascade"),
         ({"scored_at": "first"}, "scored_at must be one of last"),
         ({"masks": True, "mask_stages": (4,)}, "mask_stages"),

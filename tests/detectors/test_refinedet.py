@@ -125,6 +125,15 @@ def test_candidates_are_of_a_picture_or_of_each_class(per_class: bool, count: in
     (found,) = model([IMAGE])
     assert len(found["labels"]) == count
     assert found["labels"].tolist() == ([0] * 6 + [1] * 6 if per_class else [0] * 6)
+    logits[0, rows, 1] = torch.linspace(2.0, 4.0, 10)  # both classes now, of an anchor too
+    (found,) = model([IMAGE])
+    pairs = logits[0, rows].softmax(-1)[:, :2]
+    best = (
+        [pairs[:, k].topk(6).values for k in (0, 1)]
+        if per_class
+        else [pairs.flatten().topk(6).values]
+    )
+    torch.testing.assert_close(found["scores"], torch.cat(best).sort(descending=True).values)
 
 
 def test_the_second_step_reads_nothing_of_the_first() -> None:

@@ -235,6 +235,7 @@ def test_the_x_ray_follows_detections_and_mining():
     [
         (dict(box_scales=(0.1, 0.2)), "box_ratios are of 6 maps: box_scales needs 7"),
         (dict(extras=((128, 256, 3, 1, 0),)), "and extras 3 layers, not 1"),
+        (dict(extras=[[128, 256, 3, 1]] * 4), "extras must be tuple"),
         (dict(box_strides=(8, 16)), "box_strides needs 6 numbers or none"),
         (dict(claims="best"), "claims must be one of distinct, last"),
         (dict(backbone="vgg61"), "no backbone is called"),

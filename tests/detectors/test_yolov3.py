@@ -184,9 +184,18 @@ def test_boxes_of_a_letter_box_are_the_pictures():
     assert len(inner) and all((found - box).abs().amax(1).min() < 1e-3 for box in shifted)
 
 
-def test_priors_that_do_not_share_out_are_named():
-    with pytest.raises(EyelineError, match="as many at each of 3 scales"):
-        create_model("yolov3", **SMALL, priors=(10.0, 20.0, 30.0, 40.0))
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("yolov3", dict(priors=(10.0, 20.0, 30.0, 40.0)), "as many at each of 3 scales"),
+        ("yolov3", dict(tower_depths=[]), "tower_depths are empty"),
+        ("yolov3_tiny", dict(tower_depths=[]), "tower_depths are empty"),
+        ("yolov3", dict(tower_depths=[1] * 5, priors=[9] * 10), "of 5 scales; resnet18 has 4 maps"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(name, options, message):
+    with pytest.raises(EyelineError, match=message):
+        create_model(name, **SMALL | options)
 
 
 @pytest.mark.slow

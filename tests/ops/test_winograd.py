@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -81,16 +84,45 @@ def test_large_tiles_round_less_than_at_the_papers_points() -> None:
 
 
 @torch.inference_mode()
-def test_sizes_in_turn() -> None:
-    """Strips of few tiles want the kernels in another order than those of many."""
+def test_sizes_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strips of few tiles want the kernels in another order than those of many, and small tiles
+    want others. Of all that were made those of the last input are kept, until another kind comes.
+    """
+    made: list[weakref.ref[Tensor]] = []
+    transform = winograd.kernels_of
+
+    def watched(*given: Any, **options: Any) -> Tensor:
+        kernels = transform(*given, **options)
+        made.append(weakref.ref(kernels))
+        return kernels
+
+    monkeypatch.setattr(winograd, "kernels_of", watched)
     conv = nn.Conv2d(20, 20, 3, padding=1)
     layer = WinogradConv2d(conv)
-    for side in (24, 60, 28, 59):
+    for side, count in ((24, 1), (28, 1), (60, 2), (59, 2), (17, 3), (24, 4)):
         x = torch.randn(1, 20, side, side)
         assert (
             layer(x, relu=True, slope=0.1) - F.leaky_relu(exact(conv, x), 0.1)
         ).abs().max() < 2e-5
-    assert len(layer.packed) == 2
+        assert len(made) == count
+        assert [kernels() is None for kernels in made] == [True] * (count - 1) + [False]
+
+
+@torch.inference_mode()
+def test_rounding_is_relative_to_the_largest_of_a_tile() -> None:
+    """As the direct sum's is to the largest of the 3x3: beside a spike that is much more."""
+    conv, x = nn.Conv2d(128, 128, 3, padding=1), 0.01 * torch.rand(1, 128, 24, 24)
+    x[0, 5, 10, 10] = 1000.0
+    wanted, form = exact(conv, x), winograd.best_form(x)
+    assert form is LARGE
+    highest = x.amax(1)  # (1, H, W)
+    near = F.max_pool2d(highest, 3, 1, 1)
+    tiles = F.max_pool2d(F.pad(highest, (1, 1, 1, 1)), form.reach, form.side)
+    tiles = tiles.repeat_interleave(form.side, 1).repeat_interleave(form.side, 2)
+    error = (WinogradConv2d(conv)(x) - wanted).abs().amax(1)
+    assert (error < 1e-5 * tiles).all()
+    assert (error > 1e-4 * near).any()
+    assert ((conv(x) - wanted).abs().amax(1) < 1e-5 * near).all()
 
 
 @pytest.mark.parametrize("tiles", [1, 7, 64, 10_000])

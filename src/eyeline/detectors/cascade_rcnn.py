@@ -60,7 +60,7 @@ from eyeline.nn.heads.sampling import random_order
 from eyeline.nn.lineage import of_regions
 from eyeline.nn.necks.fpn import FPN
 from eyeline.note import note
-from eyeline.ops.boxes import clip
+from eyeline.ops.boxes import clip, has_area
 from eyeline.ops.deltas import decode
 from eyeline.ops.matching import pad_objects
 from eyeline.registry import register
@@ -78,7 +78,7 @@ class Config:
     method: str = "cascade"  # or "iterative_bbox", "integral": Fig. 3
     ious: tuple[float, ...] = (0.5, 0.6, 0.7)  # 5.1: u of each stage (or classifier)
     stage_scales: tuple[float, ...] = (1.0, 2.0, 3.0)  # 4.1, Fig. 2: of each stage's box_weights
-    stage_weights: tuple[tuple[float, ...], ...] = ()  # or outright, of each stage x, y, w, h
+    stage_weights: tuple[tuple[float, float, float, float], ...] = ()  # or x, y, w, h outright
     iterations: int = 3  # 5.3: of "iterative_bbox", at test
     scored_at: str = "last"  # Table 2: where all classifiers look; or "own": each at its own boxes
     averaged: str = "scores"  # Table 2: over the classifiers; or "logits"
@@ -170,12 +170,14 @@ class CascadeRCNN(Detector):
         super().__init__()
         self.config = c = config
         count = 1 if c.method == "iterative_bbox" else len(c.ious)
-        wanted = len(c.stage_weights) if c.stage_weights else len(c.stage_scales)
-        if not c.ious or (c.method == "cascade" and wanted != count):
+        of_stages = c.stage_weights or c.stage_scales
+        if not c.ious or (c.method == "cascade" and len(of_stages) != count):
             raise EyelineError(
-                f"ious and stage_scales have a number for each stage; got {c.ious} and "
-                f"{c.stage_scales}"
+                f"ious have a number for each stage, and stage_scales, or stage_weights four; got "
+                f"{c.ious} and {of_stages}"
             )
+        if c.iterations < 1:
+            raise EyelineError(f"iterations must be 1 at least, not {c.iterations}")
         self.needs_masks = c.masks
         self.class_dependent = tuple(f"heads.{t}.classes" for t in range(count))
         self.preprocess = Preprocess(
@@ -239,17 +241,16 @@ class CascadeRCNN(Detector):
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """Padded pictures (B, C, H, W) to P2 .. P6, each (B, 256, H_l, W_l)."""
-        images = images.to(self.dtype)
-        features = note("features C2 to C5", self.backbone(images))
+        features = note("features C2 to C5", self.backbone(images.to(self.dtype)))
         return note("levels P2 to P6", self.fpn(features))
 
     def weights(self, stage: int) -> tuple[float, float, float, float]:
         """What the deltas of a stage, from 0, are multiplied by: its own 1 / std (sec. 4.1)."""
         c, cascade = self.config, self.config.method == "cascade"
+        if cascade and c.stage_weights:
+            return c.stage_weights[stage]
         scale = c.stage_scales[stage] if cascade else 1.0
         x, y, w, h = c.box_weights
-        if cascade and c.stage_weights:
-            scale, (x, y, w, h) = 1.0, c.stage_weights[stage]
         return x * scale, y * scale, w * scale, h * scale
 
     def propose(
@@ -363,7 +364,7 @@ class CascadeRCNN(Detector):
             if c.method == "cascade":
                 move = decode(deltas.detach()[:, 0], sampled.regions, self.weights(t))
                 regions = rows.rows_of(clip(move, batch.sizes[sampled.picture]))
-                there = rows.counts & (regions[..., 2:] > regions[..., :2]).all(-1)
+                there = rows.counts & has_area(regions)
         return losses
 
     def mask_loss(

@@ -45,6 +45,7 @@ from eyeline.losses.multibox import multibox
 from eyeline.nn.anchors import AnchorPyramid
 from eyeline.nn.backbones import VGG, build_backbone
 from eyeline.nn.backbones.vgg import L2Norm, ReducedVGG16, xavier
+from eyeline.nn.cells import best_pairs
 from eyeline.nn.detector import Detector, Preprocess, make_config, suppression
 from eyeline.nn.fused import fused
 from eyeline.nn.heads.maps import MapHeads
@@ -55,7 +56,7 @@ from eyeline.ops.boxes import clip
 from eyeline.ops.deltas import decode
 from eyeline.ops.matching import BACKGROUND, Objects, assign, pad_objects
 from eyeline.ops.mining import mined
-from eyeline.ops.select import highest, slots, take
+from eyeline.ops.select import best_of_classes, take
 from eyeline.registry import register
 from eyeline.structures import Assignment, Batch, Padded, Prediction, Target
 
@@ -267,14 +268,13 @@ class RefineDet(Detector):
         moved = clip(moved, batch.sizes[:, None]) if c.clipped else moved
         scores = logits.softmax(-1)[..., :-1].masked_fill(~kept[..., None], 0)  # (B, N, K)
         note("boxes of the ODM, sec. 3", moved, of_regions, moved, kept, scores)
-        pairs = scores.transpose(1, 2)  # (B, K, N)
-        rows = pairs if c.candidates_per_class else pairs.flatten(1)[:, None]  # (B, R, K N / R)
-        limit = slots((rows > c.score_threshold).flatten(0, 1), c.candidates)
-        top, index = highest(rows, limit)
-        start = torch.arange(rows.shape[1], device=top.device) * rows.shape[2]
-        top, pair = top.flatten(1), (index + start[:, None]).flatten(1)  # (B, C)
-        labels, chosen = pair // pairs.shape[2], pair % pairs.shape[2]
-        boxes, valid = take(moved, chosen), top > c.score_threshold
+        if c.candidates_per_class:
+            top, chosen, labels, valid = best_of_classes(scores, c.score_threshold, c.candidates)
+        else:
+            top, chosen, labels, valid = best_pairs(
+                scores.amax(-1), lambda rows: take(scores, rows), c.candidates, c.score_threshold
+            )
+        boxes = take(moved, chosen)  # (B, C, 4)
         note(
             "candidates over the threshold, sec. 4", valid, of_classes,
             boxes, top, labels, valid, chosen, scores, c.score_threshold, c.candidates, kept,

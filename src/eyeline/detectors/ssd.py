@@ -69,7 +69,7 @@ class Config:
     width: int = 64  # channels of VGG16's first stage, of which all other widths are multiples
     conv4_scale: float = 20.0  # sec. 3.1
     # Fig. 2: channels of the 1x1, channels, kernel, stride and padding of what follows it
-    extras: tuple[tuple[int, ...], ...] = (
+    extras: tuple[tuple[int, int, int, int, int], ...] = (
         (256, 512, 3, 2, 1),  # conv8_2
         (128, 256, 3, 2, 1),
         (128, 256, 3, 1, 0),

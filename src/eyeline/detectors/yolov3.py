@@ -186,6 +186,8 @@ class YOLOv3(Detector):
         kind = Letterbox if c.letterbox else Preprocess
         self.preprocess = kind(c.num_classes, c.min_size, c.max_size, c.image_mean, c.image_std)
         count = sum(line.startswith("yolo") for line in c.layers) or len(c.tower_depths)
+        if not count:
+            raise EyelineError("tower_depths are empty; a number for each scale, one at least")
         self.per_cell = len(c.priors) // (2 * count)
         if not c.priors or len(c.priors) % (2 * count) or min(c.priors) <= 0:
             raise EyelineError(
@@ -206,6 +208,10 @@ class YOLOv3(Detector):
         )
         self.strides = [COARSEST >> i for i in range(count)][::-1]  # finest first
         inputs = list(self.backbone.channels)[::-1]
+        if count > len(inputs):
+            raise EyelineError(
+                f"tower_depths are of {count} scales; {c.backbone} has {len(inputs)} maps"
+            )
         self.scales = Scales()
         passed, width = 0, c.neck_width
         for channels, depth in zip(inputs, c.tower_depths, strict=False):

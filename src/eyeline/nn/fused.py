@@ -143,21 +143,24 @@ class WinogradConv2d(FusedLayer):
     """A 3x3 convolution of many channels in float32, its ReLU included: see `eyeline.ops.winograd`,
     whose `suits` says which. Small maps go the direct way.
 
-    The kernels are transformed when an input comes, for the form that suits it.
+    The kernels are transformed when an input comes that they are not there for; those of the last
+    one alone are kept, for they are up to four times the weights. Two kinds of maps in turn cost
+    about a direct convolution at each change.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.direct = PackedConv2d(conv)
         self.weight, self.bias, self.outputs = conv.weight, conv.bias, conv.out_channels
-        self.packed: dict[tuple[winograd.Form, bool], Tensor] = {}
+        self.last: tuple[tuple[winograd.Form, bool] | None, Tensor | None] = (None, None)
 
     def kernels(self, x: Tensor, form: winograd.Form) -> Tensor:
         tiles = winograd.tiles_of(x, form)
-        kind = (form, tiles < winograd.FEW)
-        if kind not in self.packed:  # threads that share the layer may both do it
-            self.packed[kind] = winograd.kernels_of(self.weight, form=form, tiles=tiles)
-        return self.packed[kind]
+        kind, (before, packed) = (form, tiles < winograd.FEW), self.last
+        if packed is None or kind != before:
+            packed = winograd.kernels_of(self.weight, form=form, tiles=tiles)
+            self.last = (kind, packed)  # at once, so that threads may share the layer
+        return packed
 
     def forward(
         self, x: Tensor, add: Tensor | None = None, relu: bool = False, slope: float = 0.0
