@@ -89,7 +89,8 @@ class Candidates(NamedTuple):
     """The boxes of one stage of a detector, and what became of those of the stage before.
 
     Boxes are in the resized picture's pixels. Rules have short names: "top-k" (not among the best),
-    "score" (not above a threshold), "size", "nms", "limit" (enough were kept).
+    "score" (not above a threshold), "background" and "objectness" (a filter before that), "size",
+    "nms", "limit" (enough were kept).
     """
 
     boxes: Tensor  # (B, M, 4)

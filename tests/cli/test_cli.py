@@ -568,7 +568,9 @@ def test_eval_and_predict_with_suppression_and_augmentation(
     results = json.loads((out / "results.json").read_text())
     facts = results["facts"]
     assert facts["nms"] == "soft_gaussian" and facts["vote iou"] == "0.6"
-    assert facts["test-time augmentation"] == "2 passes" and facts["split"] == "val"
+    assert (
+        facts["test-time augmentation"] == "size 1, plain and mirrored" and facts["split"] == "val"
+    )
     assert facts["class agnostic nms"] == "True" and facts["model"] == "retinanet"
     how_all = "--nms soft_gaussian --nms-iou 0.4 --vote-iou 0.6 --class-agnostic --tta"
     how_all += " --tta-size 1.0"
@@ -584,5 +586,7 @@ def test_eval_and_predict_with_suppression_and_augmentation(
     assert status == 1 and "nms must be one of hard, soft_linear, soft_gaussian" in err
     status, _, err = cli("eval", weights, "--data", data, "--split", "val", "--tta-size", "1")
     assert status == 1 and "--tta-size says at which sizes --tta looks" in err
+    status, _, err = cli("eval", weights, "--data", tmp_path / "none", "--tta", "--tta-size", "1.3")
+    assert status == 1 and "no pass is made at 1.3" in err  # before anything is opened
     status, _, err = cli("predict", weights, data / "val", "--vote-iou", "2")
     assert status == 2 and "vote-iou" in err

@@ -101,6 +101,18 @@ def test_curves_are_means_of_bins():
     assert report.close(0, 0.6) == pytest.approx(0.09)
 
 
+def test_detectors_of_one_u_keep_their_numbers(tmp_path):
+    ap = [[[0.1 * (2 * s + t)] * 10 for t in range(2)] for s in range(2)]
+    moves = [torch.tensor([[0.6, 0.7]])] * 2
+    report = StageReport([0.5, 0.5], "cascade", ap, [0.4] * 10, moves, [4, 2], 1)
+    told = json.loads(report.to_json(tmp_path / "stages.json").read_text())
+    for s, stage in enumerate(told["stages"]):
+        assert [stage["ap"][key][0] for key in "12"] == pytest.approx([row[0] for row in ap[s]])
+        assert stage["share_from_iou"] == {"1": (0.25, 0.5)[s], "2": (0.25, 0.5)[s]}
+    page = report.to_html(tmp_path / "stages.html").read_text()
+    assert "detector 1, u = 0.5" in page and "detector 2, u = 0.5" in page
+
+
 def test_what_has_no_stages_is_named():
     model = create_model("faster_rcnn", num_classes=3, backbone="resnet18", size=96)
     with pytest.raises(EyelineError, match="faster_rcnn has no stages"):

@@ -248,6 +248,15 @@ def test_passes_of_some_sizes_alone() -> None:
         EyelineError, match=r"no pass is made at 1\.3 of the size; there are: 1, 0\.6"
     ):
         TTA.merging({}, [1.3])
+    with pytest.raises(EyelineError, match="1 must be among the sizes"):
+        TTA.merging({}, [1.8])  # would report no large object
+
+
+def test_passes_are_told_apart() -> None:
+    assert TTA().told() == TTA.merging({}, [0.6, 1, 1.2, 1.4, 1.6, 1.8]).told() == "twelve passes"
+    assert TTA.merging({}, [0.6, 1]).told() == "sizes 1, 0.6, plain and mirrored"
+    assert TTA.merging({}, [1.8, 1]).told() == "sizes 1, 1.8, plain and mirrored"
+    assert TTA((Pass(),)).told() == "size 1, plain"
 
 
 def test_wrong_augmentations_are_named(image: Tensor) -> None:

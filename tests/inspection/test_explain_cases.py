@@ -17,7 +17,7 @@ import eyeline
 import eyeline.note as note_module
 from eyeline.errors import EyelineError
 from eyeline.inspection.cam import METHODS, box_score, score_activations
-from eyeline.inspection.explain import class_names, explain
+from eyeline.inspection.explain import _sizes, class_names, explain
 from eyeline.inspection.page import source
 from eyeline.inspection.page.attention import _why_black, attention
 from eyeline.inspection.page.found import ranked
@@ -167,6 +167,47 @@ def test_weights_that_are_no_numbers() -> None:
         with pytest.raises(EyelineError, match="not finite numbers") as raised:
             xray(model, torch.rand(3, 90, 120), TARGET)
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("convention", "seen"), [("paper", "0"), ("darknet", "grey")])
+def test_the_picture_is_shown_as_it_was_given(convention: str, seen: str, tmp_path: Path) -> None:
+    """A tall one, the upper half red, the lower blue: also where the network sees it in a square
+    of grey."""
+    torch.manual_seed(0)
+    model = eyeline.create_model(
+        "yolov3_tiny", classes=["cat", "dog"], backbone="resnet18", size=128, neck_width=16,
+        convention=convention,
+    )  # fmt: skip
+    image = torch.zeros(3, 120, 45)
+    image[0, :60], image[2, 60:] = 1, 1
+    page = page_of(xray(model, image))
+    data = data_of(page)["picture"]
+    left = {"0": 0, "grey": 40}[seen]
+    assert data["original"] == [120, 45] and data["inside"] == [left, 0, left + 48, 128]
+    assert data["padded"] == [128, {"0": 64, "grey": 128}[seen]]
+    script = """
+      const shown = canvas("The picture as it was given");
+      await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+      const { width, height } = shown;
+      const look = (x, y) => [...shown.getContext("2d").getImageData(x * width, y * height, 1, 1)
+        .data.slice(0, 3)].map((v) => Math.round(v / 255));
+      const found = [look(.1, .1), look(.9, .3), look(.1, .7), height > width];
+      document.body.append(`looked ${found.join(" ")}`);
+    """
+    errors, _, shown = walked(page, tmp_path, doing(script))
+    assert errors == [] and "looked 1,0,0 1,0,0 0,0,1 true" in shown
+    assert f"Beyond the dashed line it is padded with {seen}." in shown
+
+
+@pytest.mark.parametrize(
+    ("width", "told"),
+    [(60, "× 1.067; "), (61, "× 1.049 in width and × 1.033 in height; ")],
+)
+def test_both_scales_are_told_where_they_differ(width: int, told: str) -> None:
+    model = eyeline.create_model(
+        "yolov3_tiny", num_classes=2, backbone="resnet18", size=64, neck_width=16
+    )
+    assert told in _sizes(xray(model, torch.rand(3, 30, width)))
 
 
 def test_a_bad_address_does_no_harm(tmp_path: Path) -> None:

@@ -193,6 +193,39 @@ def test_without_an_annotation_there_is_no_fate() -> None:
         fates(xray(one_stage([]), torch.rand(3, SIZE, SIZE)))
 
 
+@pytest.mark.parametrize(
+    ("sure", "bee", "rule", "told"),
+    [
+        (0.003, 0.9, "objectness", "hardly an object with 0.003; below 0.005 it is dropped, "
+         "whatever its class (bee 0.900)."),
+        (0.9, 0.04, "score", "gave bee 0.040; it takes more than 0.05."),  # not their product
+        (0.02, 0.9, None, "Found by detection 0, which overlaps it by 1.00."),
+    ],
+)  # fmt: skip
+def test_a_yolo_that_chooses_by_class(sure: float, bee: float, rule: str | None, told: str) -> None:
+    model: Any = eyeline.create_model(
+        "yolov3_tiny", classes=NAMES, backbone="resnet18", size=64, neck_width=16,
+        convention="mmdetection",
+    )  # fmt: skip
+    heads, row = model.heads, 30
+
+    def planted(images: Tensor) -> Any:
+        outputs, anchors = heads(images)
+        outputs = [torch.full_like(level, -20.0) for level in outputs]
+        outputs[0][0, row] = torch.tensor([0.0] * 4 + [logit(sure), -20, logit(bee), -20])
+        outputs[0][0, :, :4] = 0
+        return outputs, anchors
+
+    model.heads = planted
+    image = torch.rand(3, 64, 64)
+    box = xray(model, image).stages[0].boxes[row]
+    x = xray(model, image, {"boxes": box[None], "labels": torch.tensor([1])})
+    fate, text = fate_of(x)
+    assert fate.rule == rule and text.partition(" Other")[0].endswith(told)
+    if rule:
+        assert fate.step is not None and fate.step.row == row
+
+
 # ---- two stages
 
 

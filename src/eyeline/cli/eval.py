@@ -77,6 +77,11 @@ def evaluate(
 
     if tta_size and not tta:
         raise EyelineError("--tta-size says at which sizes --tta looks; give that, too")
+    chosen = {
+        "nms": nms, "nms_iou": nms_iou, "vote_iou": vote_iou,
+        "class_agnostic_nms": class_agnostic or None,
+    }  # fmt: skip
+    passes = TTA.merging(chosen, tta_size or ()) if tta else None
     with together():
         found_device = own_device(device)
         model: Any = load_model(run)
@@ -102,15 +107,11 @@ def evaluate(
         )
         if getattr(model, "needs_masks", False) and dataset.has_masks:
             dataset.use_masks()
-        chosen = {
-            "nms": nms, "nms_iou": nms_iou, "vote_iou": vote_iou,
-            "class_agnostic_nms": class_agnostic or None,
-        }  # fmt: skip
         out = free_path(out, (folder if folder.is_dir() else Path()) / f"eval-{split}")
         known = find_ranges(run, ranges) if precision == "int8" else None
         fast: Any = optimize(model, precision, found_device, known)
         set_suppression(fast, chosen)
-        augmented = Augmented(fast, TTA.merging(chosen, tta_size or ())) if tta else None
+        augmented = Augmented(fast, passes) if passes else None
         report = evaluate(
             augmented or fast,
             dataset,
@@ -128,8 +129,8 @@ def evaluate(
         )  # fmt: skip
         told = {key.replace("_", " "): str(v) for key, v in chosen.items() if v is not None}
         report.facts |= told
-        if augmented is not None:
-            report.facts["test-time augmentation"] = f"{len(augmented.tta.passes)} passes"
+        if passes is not None:
+            report.facts["test-time augmentation"] = passes.told()
         if dataset.left_out:
             report.facts["left out"] = in_words(dataset.left_out).partition(": ")[2]
         if place()[0]:

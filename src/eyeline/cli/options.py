@@ -45,7 +45,10 @@ Tta = Annotated[
 ]
 TtaSize = Annotated[
     list[float] | None,
-    typer.Option(metavar="RATIO", help="of --tta, again for each: 1, 0.6, 1.2, 1.4, 1.6, 1.8"),
+    typer.Option(
+        metavar="RATIO",
+        help="of --tta, again for each: 1, which has to be among them, 0.6, 1.2, 1.4, 1.6, 1.8",
+    ),
 ]
 Precision = Annotated[str, typer.Option(help="float32, bf16 or int8")]
 CalibratedRanges = Annotated[

@@ -42,12 +42,13 @@ def stages(
     from eyeline.data.checking.progress import track
     from eyeline.data.checking.usable import open_checked
     from eyeline.device import find_device
-    from eyeline.evaluation.cascade import measure_stages
+    from eyeline.evaluation.cascade import check_stages, measure_stages
     from eyeline.inference.predictor import load_model
     from eyeline.training import load_recipe
     from eyeline.training.recipe import Data
 
     model: Any = load_model(run)
+    check_stages(model)
     folder = Path(run)
     in_run = (folder / "recipe.yaml").is_file()
     of_run = load_recipe(folder / "recipe.yaml").data if in_run else Data()

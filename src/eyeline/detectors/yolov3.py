@@ -269,9 +269,9 @@ class YOLOv3(Detector):
         boxes = moved(moves, torch.cat(anchors), self.strides_of(anchors), c.offsets)
         boxes = boxes - shift(batch)  # (B, N, 4)
         boxes = clip(boxes, batch.sizes[:, None]) if c.clipped else boxes
-        note("boxes of all priors, sec. 2.1", boxes, every_pair, boxes, objectness, classes)
         sure = objectness.sigmoid()  # (B, N), what a class's score is multiplied by
         factor = sure.new_ones(()).expand_as(sure) if c.chosen_by == "class" else sure
+        note("boxes of all priors, sec. 2.1", boxes, every_pair, boxes, sure, factor, classes)
         if c.objectness_threshold > 0:
             factor = factor * (sure >= c.objectness_threshold)
 
@@ -285,8 +285,8 @@ class YOLOv3(Detector):
         valid = valid if c.keep_empty else valid & has_area(boxes)
         note(
             "candidates over the threshold", valid, of_pairs,
-            boxes, scores, labels, valid, rows, objectness, classes,
-            c.score_threshold, c.candidates,
+            boxes, scores, labels, valid, rows, sure, factor, classes,
+            c.objectness_threshold, c.score_threshold, c.candidates,
         )  # fmt: skip
         thin_out = suppression(c)
         found = thin_out(boxes, scores, labels, valid, c.nms_iou, c.max_detections)  # (B, D)

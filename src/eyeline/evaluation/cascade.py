@@ -72,7 +72,8 @@ class StageReport:
         return stage if self.method == "cascade" else 0
 
     def to_json(self, path: str | Path) -> Path:
-        """Write every number but the single boxes."""
+        """Write every number but the single boxes; those of a detector under its number, 1 first,
+        in the order of "u"."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         told = {
@@ -85,11 +86,13 @@ class StageReport:
                 {
                     "stage": s + 1,
                     "boxes": self.proposals[s],
-                    "share_from_iou": {f"{u:g}": round(self.close(s, u), 5) for u in self.u},
+                    "share_from_iou": {
+                        str(t): round(self.close(s, u), 5) for t, u in enumerate(self.u, 1)
+                    },
                     "iou_before_after_count": [
                         [round(x, 4), round(y, 4), n] for x, y, n in self.curve(s)
                     ],
-                    "ap": {f"{u:g}": _numbers(self.ap[s][t]) for t, u in enumerate(self.u)},
+                    "ap": {str(t): _numbers(row) for t, row in enumerate(self.ap[s], 1)},
                 }
                 for s in range(len(self.ap))
             ],
@@ -153,7 +156,7 @@ class StageReport:
         own["the model: all classifiers"] = self.together
         rest = "".join(
             f"<h3>At the boxes of stage {s + 1}</h3>"
-            + _lines({f"u = {u:g}": row[t] for t, u in enumerate(self.u)})
+            + _lines({f"detector {t + 1}, u = {u:g}": row[t] for t, u in enumerate(self.u)})
             for s, row in enumerate(self.ap)
             if len(self.u) > 1
         )
@@ -217,6 +220,13 @@ def _numbers(values: Sequence[float | None]) -> list[float | None]:
     return [None if value is None else round(value, 4) for value in values]
 
 
+def check_stages(model: nn.Module) -> None:
+    """Raises EyelineError where a model has no stages to look behind."""
+    if not hasattr(model, "refine"):
+        name = getattr(model, "name", type(model).__name__)
+        raise EyelineError(f"{name} has no stages to look behind; cascade_rcnn has")
+
+
 def measure_stages(
     model: nn.Module,
     dataset: Dataset[Any],
@@ -233,10 +243,8 @@ def measure_stages(
 
     Raises EyelineError where the model has no stages, or the data no picture.
     """
+    check_stages(model)
     cascade: Any = model
-    if not hasattr(model, "refine"):
-        name = getattr(model, "name", type(model).__name__)
-        raise EyelineError(f"{name} has no stages to look behind; cascade_rcnn has")
     if not len(dataset):  # type: ignore[arg-type]
         raise EyelineError("the data set to evaluate on has no pictures")
     classes = _classes(model, dataset)

@@ -83,14 +83,31 @@ class TTA:
     @classmethod
     def merging(cls, options: Mapping[str, Any], ratios: Sequence[float] = ()) -> TTA:
         """The twelve passes, or those of some `ratios` alone, merged by the `nms_iou` and
-        `vote_iou` among a detector's options, where given; see `eyeline.inference.options`."""
+        `vote_iou` among a detector's options, where given; see `eyeline.inference.options`.
+
+        Raises EyelineError where no pass is made at one of the ratios, or 1 is not among them.
+        """
         known = list(dict.fromkeys(one.ratio for one in TWELVE))
         if unknown := [ratio for ratio in ratios if ratio not in known]:
             told = ", ".join(f"{ratio:g}" for ratio in known)
             raise EyelineError(f"no pass is made at {unknown[0]:g} of the size; there are: {told}")
+        if ratios and 1.0 not in ratios:  # each other one may report objects of some sizes only
+            raise EyelineError(
+                "1 must be among the sizes of test-time augmentation: only the passes at the "
+                "detector's own size report objects of every size"
+            )
         passes = tuple(one for one in TWELVE if not ratios or one.ratio in ratios)
         given = {key: options.get(key) for key in ("nms_iou", "vote_iou")}
         return cls(passes, **{key: value for key, value in given.items() if value is not None})
+
+    def told(self) -> str:
+        """Which passes are made, in words."""
+        if self.passes == TWELVE:
+            return "twelve passes"
+        ratios = list(dict.fromkeys(one.ratio for one in self.passes))
+        sizes = "size" if len(ratios) == 1 else "sizes"
+        kinds = dict.fromkeys("mirrored" if one.flip else "plain" for one in self.passes)
+        return f"{sizes} {', '.join(f'{ratio:g}' for ratio in ratios)}, {' and '.join(kinds)}"
 
 
 class Passes(list[Batch]):

@@ -208,12 +208,17 @@ def _sizes(x: XRay) -> str:
         return ", ".join(f"{value:.3f}" for value in values)
 
     height, width = x.batch.sizes[0].tolist()
+    scale, tall = (
+        f"{new / old:.3f}"
+        for new, old in zip((width, height), (x.image.shape[2], x.image.shape[1]), strict=True)
+    )
+    if tall != scale:
+        scale += f" in width and × {tall} in height"
     pre = x.model.preprocess
     low, high = torch.aminmax(x.batch.images[0])
     return facts({
         "given": f"{x.image.shape[2]} × {x.image.shape[1]} pixels",
-        "resized": f"{width} × {height}, that is × {width / x.image.shape[2]:.3f}; "
-        f"{pre.told()}",
+        "resized": f"{width} × {height}, that is × {scale}; {pre.told()}",
         "padded": f"{x.batch.images.shape[3]} × {x.batch.images.shape[2]}, "
         f"to multiples of {pre.divisor}",
         "mean taken off": told(pre.mean),

@@ -29,6 +29,7 @@ RULES = {
     "top-k": "not among the best",
     "size": "too small",
     "background": "filtered out as background",
+    "objectness": "hardly an object",
     "nms": "suppressed",
     "score": "below the score threshold",
     "class": "taken for another class",
@@ -168,6 +169,8 @@ def _end(x: XRay, s: int, row: int, label: int) -> str:
         child &= after.labels == label
     if child.any():
         return "moved"
+    if "objectness" in after.dropped and after.dropped["objectness"][row]:
+        return "objectness"  # whatever its classes
     if before.class_scores is not None and after.labels is not None:
         threshold = after.limits.get("score", 0.0)
         scores = before.class_scores[row]
@@ -184,7 +187,7 @@ def story(x: XRay, fate: Fate, names: list[str]) -> str:
         return f"Found by detection {fate.detection}, which overlaps it by {fate.iou:.2f}."
     assert fate.stage is not None and fate.step is not None and fate.rule is not None
     limits = x.stages[fate.stage].limits
-    limit = limits.get(fate.rule)
+    limit, row = limits.get(fate.rule), fate.step.row
     near = f"Its best candidate (IoU {fate.iou:.2f})"
     if fate.rule == "never":
         text = f"No anchor's box overlaps it by {GOOD}; the nearest does by {fate.iou:.2f}."
@@ -197,6 +200,12 @@ def story(x: XRay, fate: Fate, names: list[str]) -> str:
         text = (
             f"{near} was background with {1 - (fate.score or 0):.3f}; above {limit:g} an anchor is "
             "filtered out."
+        )
+    elif fate.rule == "objectness":
+        sure = "" if x.moves is None else f" with {float(x.moves.objectness[row].sigmoid()):.3f}"
+        text = (
+            f"{near} was hardly an object{sure}; below {limit:g} it is dropped, whatever its "
+            f"class ({name} {fate.score:.3f})."
         )
     elif fate.rule == "score":
         text = f"{near} gave {name} {fate.score:.3f}; it takes more than {limits['score']:g}."

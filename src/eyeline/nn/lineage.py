@@ -164,9 +164,12 @@ def refined_anchors(
     )  # fmt: skip
 
 
-def every_pair(boxes: Tensor, objectness: Tensor, classes: Tensor) -> Candidates:
-    """`scored`, where a score is objectness times class: logits (B, N) and (B, N, K)."""
-    return scored(boxes, objectness.sigmoid()[..., None] * classes.sigmoid())
+def every_pair(boxes: Tensor, sure: Tensor, factor: Tensor, classes: Tensor) -> Candidates:
+    """All boxes (B, N, 4), whose score is objectness `sure` (B, N) times class, logits (B, N, K).
+    What chooses among them is `factor` (B, N) times class."""
+    pairs = classes.sigmoid()
+    best = (sure[..., None] * pairs).amax(-1)
+    return scored(boxes, factor[..., None] * pairs)._replace(scores=best)
 
 
 def of_pairs(
@@ -175,11 +178,22 @@ def of_pairs(
     labels: Tensor,
     valid: Tensor,
     rows: Tensor,
-    objectness: Tensor,
+    sure: Tensor,
+    factor: Tensor,
     classes: Tensor,
+    floor: float,
     threshold: float,
     limit: int,
 ) -> Candidates:
-    """`of_classes` after `every_pair`; the limit is of all classes together."""
-    pairs = objectness.sigmoid()[..., None] * classes.sigmoid()
-    return of_classes(boxes, scores, labels, valid, rows, pairs, threshold, limit)
+    """`of_classes` after `every_pair`, of the rows where `sure` is not below a floor; the limit is
+    of all classes together."""
+    pairs, live = factor[..., None] * classes.sigmoid(), sure >= floor
+    found = of_classes(
+        boxes, scores, labels, valid, rows, pairs, threshold, limit, live if floor > 0 else None
+    )
+    if floor <= 0:
+        return found
+    return found._replace(
+        dropped={**found.dropped, "objectness": ~live},
+        limits={**found.limits, "objectness": floor},
+    )

@@ -1,21 +1,23 @@
 // The picture as given and as seen, and the maps.
 
-function buildPicture(view, data, seen) {
+function buildPicture(view, data, seen, given) {
   const pair = el("div", { className: "pair-of-scenes" });
   view.append(pair);
   const [high, wide] = data.original;
   new Scene(pair, "The picture as it was given", (context) => {
-    context.drawImage(photo, 0, 0, wide, high);
+    context.drawImage(given, 0, 0, wide, high);
   }, { view: [0, 0, wide, high], caption: `as given, ${wide} × ${high}` });
   const [paddedHigh, paddedWide] = data.padded;
-  const bare = paddedWide === WIDTH && paddedHigh === HEIGHT;
+  const [x1, y1, x2, y2] = data.inside;
+  const bare = paddedWide === x2 - x1 && paddedHigh === y2 - y1;
   const scene = new Scene(pair, "The picture as the network sees it", (context, unit) => {
     context.imageSmoothingEnabled = false;
     context.drawImage(seen, 0, 0, paddedWide, paddedHigh);
-    if (!bare) drawBox(context, unit, [0, 0, WIDTH, HEIGHT], COLOURS.chosen, { dash: [5, 4] });
+    if (!bare) drawBox(context, unit, data.inside, COLOURS.chosen, { dash: [5, 4] });
   }, { view: [0, 0, paddedWide, paddedHigh] });
   scene.caption.textContent = `as seen, ${paddedWide} × ${paddedHigh}; lowest value black, highest `
-    + `white. ${bare ? "Nothing had to be padded." : "Beyond the dashed line it is padded with 0."}`;
+    + `white. ${bare ? "Nothing had to be padded."
+      : `Beyond the dashed line it is padded with ${data.padding}.`}`;
 }
 
 function buildFeatures(view, maps, pictures) {

@@ -5,6 +5,7 @@ let photo;
 async function main() {
   photo = await loaded(DATA.picture.photo);
   const seen = await loaded(DATA.picture.seen);
+  const given = DATA.picture.given ? await loaded(DATA.picture.given) : photo;
   const maps = await Promise.all((DATA.features || []).map((map) => loaded(map.components)));
   const pasted = await Promise.all(
     (DATA.masks?.masks || []).map((mask) => (mask.pasted ? loaded(mask.pasted) : null)),
@@ -12,7 +13,7 @@ async function main() {
   const wanted = chosenByAddress();
   if (DATA.boxes.detections.length) state.detection = 0;
   const build = {
-    picture: (view, data) => buildPicture(view, data, seen),
+    picture: (view, data) => buildPicture(view, data, seen, given),
     features: buildFeatures,
     anchors: buildAnchors,
     cells: buildCells,

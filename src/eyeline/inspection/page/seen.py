@@ -51,9 +51,15 @@ def nms_stage(x: XRay) -> int | None:
 
 
 def picture(x: XRay) -> dict[str, Any]:
+    """`photo` is drawn over the `height` and `width` in whose pixels all boxes are; `given` is the
+    picture before anything was done to it, None where that is `photo`; `inside` is the part of
+    what the network sees, `seen`, that is the picture and not padded."""
     height, width = x.batch.sizes[0].tolist()
-    seen, photo = x.batch.images[0], x.image
+    left, top = x.begin[:2].tolist()
+    inside = [left, top, left + width, top + height]
+    seen, photo, given = x.batch.images[0], x.image, None
     if x.batch.offsets is not None:  # what is padded all round is shown so
+        given = picture_uri(photograph(x.image), "JPEG")
         height, width = seen.shape[1:]
         mean, std = (
             torch.tensor(values)[:, None, None]
@@ -62,10 +68,13 @@ def picture(x: XRay) -> dict[str, Any]:
         photo = (seen * std + mean).clamp(0, 1)
     return {
         "photo": picture_uri(photograph(photo), "JPEG"),
+        "given": given,
         "seen": picture_uri(normalised(seen), "JPEG"),
         "height": height,
         "width": width,
         "padded": list(seen.shape[1:]),
+        "inside": inside,
+        "padding": "0" if x.batch.offsets is None else "grey",
         "original": list(x.image.shape[1:]),
     }
 
