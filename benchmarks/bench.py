@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--busy", action="store_true",
-        help="detectors: the processor's time, where others use the machine; with one thread",
+        help="the processor's time, not the wall's, where others use the machine; with one thread",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where to write it")
     args = parser.parse_args()
