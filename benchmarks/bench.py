@@ -36,17 +36,18 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="input: a folder of JPEGs, not made ones")
     parser.add_argument("--weights", help="a checkpoint of torchvision's, for a single --model")
     parser.add_argument("--quick", action="store_true", help="few rounds: a look, not a figure")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, help="default: 2, with --busy 1")
     parser.add_argument(
         "--busy", action="store_true",
-        help="detectors: the processor's time, where others use the machine; with one thread",
+        help="the processor's time, not the wall's: where others use the machine",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where to write it")
     args = parser.parse_args()
     if args.weights and (len(args.model) != 1 or args.model[0] in bench_yolo.MODELS):
         parser.error("--weights needs exactly one --model of torchvision's")
-    torch.set_num_threads(args.threads)
-    table = Table(args.threads, args.busy)
+    threads = args.threads or (1 if args.busy else 2)
+    torch.set_num_threads(threads)
+    table = Table(threads, args.busy)
     equal = True
     if "ops" in args.only:
         bench_ops.bench(table, 3 if args.quick else 9, args.op)

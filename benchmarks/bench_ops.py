@@ -126,5 +126,5 @@ def bench(table: Table, rounds: int, only: str = "") -> None:
     table.section("operators")
     for label, ours, theirs in cases():
         if only in label:
-            seconds = take_turns({"theirs": theirs, "ours": ours}, rounds)
+            seconds = take_turns({"theirs": theirs, "ours": ours}, rounds, table.clock)
             table.row(label, seconds["theirs"], seconds["ours"])

@@ -4,7 +4,8 @@ weights. `bench.py` is the command.
 OpenCV 4 reads a configuration and weights in the authors' format, written here. Of ultralytics'
 package today's network of that name is another (3x3 where the paper has 1x1, no anchors), so its
 own parts are put together to the paper's network; what it makes of a picture is compared, and
-timed, up to the last convolutions. It is imported if it is there, and nothing of it is needed.
+timed, up to the last convolutions, in both memory layouts, of which the faster counts. It is
+imported if it is there, and nothing of it is needed.
 
 Letters   K classes, N priors in all their cells, D detections.
 """
@@ -12,6 +13,7 @@ Letters   K classes, N priors in all their cells, D detections.
 from __future__ import annotations
 
 import os
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable
@@ -36,6 +38,12 @@ THRESHOLD, NMS = 0.25, 0.45
 BARS = {"float32": 1.0, "fastest": 1.0}
 # Pixels; probability. Both sides take fewer products than the definition, and round more.
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.05, 5e-4
+NETWORK_TOLERANCE = 1e-3  # of single outputs of the network in float32
+# Of the other precisions: the root mean square of what an output differs from float32's by, in
+# standard deviations of that output over all priors.
+SPREAD_TOLERANCE = {"bf16": 0.1, "int8": 0.5}
+LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}  # of theirs
+Calls = dict[str, Callable[[], object]]
 
 
 def eyeline_model(name: str) -> Any:
@@ -96,9 +104,11 @@ class OpenCV:
         return self.whole.detect(image, THRESHOLD, NMS)  # type: ignore[no-any-return]
 
 
-def ultralytics_network(model: Any) -> tuple[nn.Module, Callable[[Tensor], list[Tensor]]]:
-    """The paper's network of ultralytics' parts, and what gives its three outputs (B, A (5 + K),
-    H, W), finest scale first."""
+def ultralytics_network(
+    model: Any, layout: torch.memory_format
+) -> tuple[nn.Module, Callable[[Tensor], list[Tensor]]]:
+    """The paper's network of ultralytics' parts, its weights in this layout, and what gives its
+    three outputs (B, A (5 + K), H, W), finest scale first."""
     os.environ.setdefault("YOLO_OFFLINE", "true")
     os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp())  # where it writes settings
     from ultralytics.nn.tasks import DetectionModel
@@ -143,11 +153,17 @@ def ultralytics_network(model: Any) -> tuple[nn.Module, Callable[[Tensor], list[
         theirs(images)
         return outputs[::-1]
 
-    return theirs, run
+    return theirs.to(memory_format=layout), run
 
 
 def largest(a: list[Tensor], b: list[Tensor]) -> float:
     return max(float((x - y).abs().max()) for x, y in zip(a, b, strict=True))
+
+
+def spread_off(said: list[Tensor], expected: list[Tensor]) -> float:
+    """How far outputs (B, N_l, 5 + K) are from those in float32, as SPREAD_TOLERANCE counts it."""
+    found, right = torch.cat(said, 1).float(), torch.cat(expected, 1)
+    return float(((found - right) / right.std(1, keepdim=True)).square().mean().sqrt())
 
 
 def bench(table: Table, name: str, quick: bool) -> bool:
@@ -157,7 +173,6 @@ def bench(table: Table, name: str, quick: bool) -> bool:
     model, size = eyeline_model(name), (SIDE, SIDE)
     table.section(f"{name}, Darknet-53, {SIDE}x{SIDE}", "OpenCV")
     image = picture(size, 0)
-    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     options: dict[str, dict[str, Any]] = {"float32": {}}
     if torch.cpu._is_avx512_bf16_supported():
         options["bf16"] = {}
@@ -169,79 +184,137 @@ def bench(table: Table, name: str, quick: bool) -> bool:
         )
         for precision, more in options.items()
     }
-    rounds, equal = 3 if quick else 9, True
-    images = model.prepare([image]).images
-    fast = predictors["float32"].model
-    with torch.inference_mode():
-        said, anchors = fast.heads(images)
-        values = torch.cat(said, 1)[0]
-        boxes = moved(values[:, :4], torch.cat(anchors), fast.strides_of(anchors))
-        scores = values[:, 4:5].sigmoid() * values[:, 5:].sigmoid()
-    found = predictors["float32"](image)
+    rounds = 3 if quick else 9
+    equal = precisions(table, predictors, image)
+    equal &= against_opencv(table, model, predictors, image, rounds)
+    equal &= against_ultralytics(table, name, model, predictors, image, rounds)
+    return equal
 
+
+@torch.inference_mode()
+def precisions(table: Table, predictors: dict[str, Any], image: Tensor) -> bool:
+    """Each precision beside float32; False where it is further off than it may be."""
+    equal = True
+    images = predictors["float32"].model.prepare([image]).images
+    expected = predictors["float32"].model.heads(images)[0]
+    count = len(predictors["float32"](image))
+    for precision in list(predictors)[1:]:
+        off = spread_off(predictors[precision].model.heads(images)[0], expected)
+        near = off < SPREAD_TOLERANCE[precision]
+        equal &= near
+        table.note(
+            f"{precision} beside float32: {'near' if near else 'TOO FAR'} ({off:.2g} of the "
+            f"outputs' spread); {len(predictors[precision](image))} detections, {count} in float32"
+        )
+    return equal
+
+
+def against_opencv(
+    table: Table, model: Any, predictors: dict[str, Any], image: Tensor, rounds: int
+) -> bool:
+    """From a picture to detections; False where outputs differ."""
     try:
         opencv = OpenCV(model, table.threads)
     except (ImportError, AttributeError) as error:
         table.note(f"no rows against OpenCV 4: {error}")
-    else:
-        rows = opencv.boxes(pixels)
-        centre, sides = rows[:, :2] * SIDE, rows[:, 2:4] * SIDE
-        theirs = torch.cat([centre - sides / 2, centre + sides / 2], 1)
-        box = float((theirs - boxes)[scores.amax(1) > SCORE_TOLERANCE].abs().max())
-        score = float((rows[:, 5:] - scores).abs().max())
-        same = box < BOX_TOLERANCE and score < SCORE_TOLERANCE
-        equal &= same
-        table.note(
-            f"boxes of all priors, float32: {'equal' if same else 'they differ'} "
-            f"({box:.2g} pixels, {score:.2g} of scores); after NMS theirs "
-            f"{len(opencv(pixels)[0])}, ours {len(found)}"
-        )
-        calls: dict[str, Callable[[], object]] = {"OpenCV": lambda: opencv(pixels)}
-        for precision, predictor in predictors.items():
-            calls[precision] = lambda predictor=predictor: predictor(image)
-        seconds = take_turns(calls, rounds, table.clock)
-        for precision in predictors:
-            what = (
-                "float32, Predictor"
-                if precision == "float32"
-                else f"{precision}, Predictor; theirs float32"
-            )
-            bar = BARS["float32" if precision == "float32" else "fastest"]
-            table.row(f"inference {what}", seconds["OpenCV"], seconds[precision], bar=bar)
-        del opencv
+        return True
+    fast = predictors["float32"].model
+    with torch.inference_mode():
+        said, anchors = fast.heads(fast.prepare([image]).images)
+        values = torch.cat(said, 1)[0]
+        boxes = moved(values[:, :4], torch.cat(anchors), fast.strides_of(anchors))
+        scores = values[:, 4:5].sigmoid() * values[:, 5:].sigmoid()
+    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    rows = opencv.boxes(pixels)
+    centre, sides = rows[:, :2] * SIDE, rows[:, 2:4] * SIDE
+    theirs = torch.cat([centre - sides / 2, centre + sides / 2], 1)
+    told = scores.amax(1) > SCORE_TOLERANCE
+    box = float((theirs - boxes)[told].abs().max())
+    score = float((rows[:, 5:] - scores).abs().max())
+    same = box < BOX_TOLERANCE and score < SCORE_TOLERANCE
+    table.note(
+        f"scores of all {len(told)} priors, and boxes of the {int(told.sum())} whose best score is "
+        f"above {SCORE_TOLERANCE:g}, float32: {'equal' if same else 'they differ'} ({box:.2g} "
+        f"pixels, {score:.2g} of scores); after NMS theirs {len(opencv(pixels)[0])}, ours "
+        f"{len(predictors['float32'](image))}"
+    )
+    calls: Calls = {"OpenCV": lambda: opencv(pixels)}
+    for precision, predictor in predictors.items():
+        calls[precision] = lambda predictor=predictor: predictor(image)
+    seconds = take_turns(calls, rounds, table.clock)
+    for precision in predictors:
+        usual = precision == "float32"
+        what = "float32, Predictor" if usual else f"{precision}, Predictor; theirs float32"
+        bar = BARS["float32" if usual else "fastest"]
+        table.row(f"inference {what}", seconds["OpenCV"], seconds[precision], bar=bar)
+    return same
 
+
+def against_ultralytics(
+    table: Table, name: str, model: Any, predictors: dict[str, Any], image: Tensor, rounds: int
+) -> bool:
+    """The network alone, theirs in the faster of two layouts; False where outputs differ."""
     try:
-        theirs_model, run = ultralytics_network(model)
+        sides = {key: ultralytics_network(model, layout) for key, layout in LAYOUTS.items()}
     except ImportError as error:
         table.note(f"no rows against ultralytics: {error}")
-        return equal
+        return True
     table.section(f"{name}, Darknet-53 alone, {SIDE}x{SIDE}", "ultralytics")
     infer = torch.inference_mode()
-    plain = images.contiguous()
-    expected = [out.movedim(1, -1).reshape(1, -1, 5 + CLASSES) for out in infer(run)(plain)]
-    for what, side in (("model", model), ("Predictor", fast)):
-        error = largest(infer(side.heads)(images)[0], expected)
-        equal &= error < 1e-3
-        table.note(f"outputs of {what}: {'equal' if error < 1e-3 else 'they differ'} ({error:.2g})")
-    calls = {"theirs": lambda: infer(run)(plain), "ours": lambda: infer(model.heads)(images)}
-    seconds = take_turns(calls, rounds, table.clock)
-    table.row("network float32, as trained", seconds["theirs"], seconds["ours"], bar=1.0)
-    theirs_model.fuse(verbose=False)
-    calls = {"theirs": lambda: infer(run)(plain)}
-    for precision, predictor in predictors.items():
-        calls[precision] = lambda m=predictor.model: infer(m.heads)(images)
-    seconds = take_turns(calls, rounds, table.clock)
-    table.row("network float32, fused, Predictor's", seconds["theirs"], seconds["float32"], bar=1.0)
-    if "bf16" in predictors:
-        half = theirs_model.to(torch.bfloat16)
-        small = plain.to(torch.bfloat16)
-        half(small)
-        more = take_turns(
-            {"theirs": lambda: infer(run)(small), "bf16": calls["bf16"]}, rounds, table.clock
-        )
-        table.row("network bf16, fused, Predictor's", more["theirs"], more["bf16"], bar=1.0)
+    images = model.prepare([image]).images
+    given = {key: images.contiguous(memory_format=layout) for key, layout in LAYOUTS.items()}
+
+    def outputs(key: str) -> list[Tensor]:
+        said = infer(sides[key][1])(given[key])
+        return [out.movedim(1, -1).reshape(1, -1, 5 + CLASSES) for out in said]
+
+    def turns(ours: Calls) -> tuple[str, dict[str, list[float]]]:
+        """Seconds of ours and of theirs, and the layout in which theirs is faster."""
+        theirs: Calls = {key: lambda k=key: infer(sides[k][1])(given[k]) for key in LAYOUTS}
+        seconds = take_turns(theirs | ours, rounds, table.clock)
+        return min(LAYOUTS, key=lambda key: statistics.median(seconds[key])), seconds
+
+    expected, equal = outputs("NCHW"), True
+    found = {
+        "model": infer(model.heads)(images)[0],
+        "Predictor": infer(predictors["float32"].model.heads)(images)[0],
+        "ultralytics in NHWC": outputs("NHWC"),
+    }
+    for what, said in found.items():
+        error = largest(said, expected)
+        same = error < NETWORK_TOLERANCE
+        equal &= same
+        table.note(f"outputs of {what}: {'equal' if same else 'they differ'} ({error:.2g})")
+    best, seconds = turns({"ours": lambda: infer(model.heads)(images)})
+    what = "network float32, as trained; theirs"
+    table.row(f"{what} {best}", seconds[best], seconds["ours"], bar=1.0)
+
+    for key, (network, _) in sides.items():
+        network.fuse(verbose=False)
+        network.to(memory_format=LAYOUTS[key])
+    calls: Calls = {
+        precision: lambda m=predictor.model: infer(m.heads)(images)
+        for precision, predictor in predictors.items()
+    }
+    half = calls.pop("bf16", None)
+    best, seconds = turns(calls)
+    what = "network float32, fused, Predictor's; theirs"
+    table.row(f"{what} {best}", seconds[best], seconds["float32"], bar=1.0)
     if "int8" in predictors:
-        table.row(
-            "network int8, Predictor's; theirs float32", seconds["theirs"], seconds["int8"], bar=1.0
+        what = "network int8, Predictor's; theirs float32"
+        table.row(f"{what} {best}", seconds[best], seconds["int8"], bar=1.0)
+    if half is not None:
+        for key, (network, _) in sides.items():
+            network.to(torch.bfloat16)
+            given[key] = given[key].to(torch.bfloat16)
+        off = max(spread_off(outputs(key), expected) for key in LAYOUTS)
+        near = off < SPREAD_TOLERANCE["bf16"]
+        equal &= near
+        table.note(
+            f"theirs in bf16 beside float32: {'near' if near else 'TOO FAR'} ({off:.2g} of the "
+            "outputs' spread)"
         )
+        best, seconds = turns({"ours": half})
+        what = "network bf16, fused, Predictor's; theirs"
+        table.row(f"{what} {best}", seconds[best], seconds["ours"], bar=1.0)
     return equal

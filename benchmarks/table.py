@@ -62,14 +62,15 @@ class Table:
     """Rows as they come, printed and kept. Ratios above 1 are in eyeline's favour.
 
     Args:
-        busy: others use the machine: what counts is the processor's time, not that on the wall.
+        busy: others use the machine: what counts is the processor's time, not that on the wall;
+            `clock` gives it to all rows but those of input, which are the processor's either way.
     """
 
     def __init__(self, threads: int, busy: bool = False) -> None:
         self.threads, self.clock = threads, time.process_time if busy else time.perf_counter
         self.machine = machine(threads)
-        if busy:
-            self.machine["time"] = "the processor's, of all threads"
+        processor = "the processor's, of all threads"
+        self.machine["time"] = processor if busy else f"on the wall; of input {processor}"
         self.rows: list[Row] = []
         self.notes: list[str] = []
         for key, value in self.machine.items():
