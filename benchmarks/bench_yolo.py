@@ -262,6 +262,7 @@ def against_ultralytics(
         return True
     table.section(f"{name}, Darknet-53 alone, {SIDE}x{SIDE}", "ultralytics")
     infer = torch.inference_mode()
+    model.to(memory_format=torch.channels_last)  # as training does
     images = model.prepare([image]).images
     given = {key: images.contiguous(memory_format=layout) for key, layout in LAYOUTS.items()}
 
