@@ -91,7 +91,7 @@ def test_every_parameter_is_used_in_every_batch(name: str) -> None:
         images, targets = zip(*(Discs(6)[i] for i in indices), strict=True)
         sum(shared(list(images), list(targets)).values()).backward()
     gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
-    assert len(gradients) > 10 and all(g is not None for g in gradients.values())
+    assert len(gradients) >= 4 and all(g is not None for g in gradients.values())
 
 
 @pytest.mark.usefixtures("group_of_one")

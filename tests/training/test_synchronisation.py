@@ -213,7 +213,7 @@ def test_a_planted_read_is_seen(kind, monkeypatch):
     module = importlib.import_module("eyeline.detectors.retinanet")
     encode = module.encode
     # As if it stood in the model's file: its innermost frame of eyeline is `losses`.
-    monkeypatch.setattr(module, "encode", lambda a, b: (PLANTED[kind](a), encode(a, b))[1])
+    monkeypatch.setattr(module, "encode", lambda a, *b: (PLANTED[kind](a), encode(a, *b))[1])
     model = small("retinanet")
     step = one_step(model, batch_of(model))
     with watching() as seen:
