@@ -33,6 +33,7 @@ def woken(request: pytest.FixtureRequest) -> Any:
     few = {"nms_iou": 0.2} if request.param.startswith("yolo") else {}
     if request.param == "yolov1":
         few = {"size": 96, "neck_width": 64, "head_width": 64, "nms_iou": 0.1}
+    few |= {"mask_width": 32} if "mask" in request.param else {}
     model: Any = eyeline.create_model(
         request.param, num_classes=3, backbone="resnet18", max_detections=most, **few
     )
