@@ -59,8 +59,12 @@ def torchvision_model(name: str, weights: str | None) -> nn.Module:
         else:
             model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         return model
-    kinds = (detection.FasterRCNN, detection.MaskRCNN, detection.RetinaNet)
-    build, options = dict(zip(MODELS, kinds, strict=False))[name], {}
+    kinds = {
+        "faster_rcnn": detection.FasterRCNN,
+        "mask_rcnn": detection.MaskRCNN,
+        "retinanet": detection.RetinaNet,
+    }
+    build, options = kinds[name], {}
     if name == "retinanet":
         options = dict(returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
     backbone = resnet_fpn_backbone(

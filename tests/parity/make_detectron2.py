@@ -28,7 +28,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from fill import UNUSED, fill
-from make_torchvision import PICTURES, first_instead_of_random, read_picture, same
+from make_torchvision import PICTURES, confirmed, first_instead_of_random, read_picture
 from torch import Tensor, nn
 
 HERE = Path(__file__).parent
@@ -201,13 +201,7 @@ def detections(model: nn.Module, pictures: list[Tensor]) -> list[dict[str, Tenso
             for a in answers
         ])  # fmt: skip
     model.float()
-    for a, b in zip(*found, strict=True):
-        scores, classes = a["scores"], len(a["labels"].unique())
-        print(
-            f"  {len(scores)} of {classes} classes, scores {scores.min():.3f} .. {scores.max():.3f}"
-        )
-        assert same(a, b), "a detection stands on a rounding error"
-    return found[0]
+    return confirmed(*found)
 
 
 @torch.no_grad()

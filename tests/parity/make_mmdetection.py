@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from fill import UNUSED, fill
-from make_torchvision import PICTURES, first_instead_of_random, read_picture, same, shapes_of
+from make_torchvision import PICTURES, confirmed, first_instead_of_random, read_picture, shapes_of
 from torch import Tensor, nn
 
 HERE = Path(__file__).parent
@@ -268,13 +268,7 @@ def detections(model: Any, case: str, pictures: list[Tensor]) -> list[dict[str, 
             one = {"boxes": own.bboxes, "scores": own.scores, "labels": own.labels}
             found[-1].append(one | ({"masks": own.masks} if "masks" in own else {}))
     model.float()
-    for a, b in zip(*found, strict=True):
-        scores, classes = a["scores"], len(a["labels"].unique())
-        print(
-            f"  {len(scores)} of {classes} classes, scores {scores.min():.3f} .. {scores.max():.3f}"
-        )
-        assert same(a, b), "a detection stands on a rounding error"
-    return found[0]
+    return confirmed(*found)
 
 
 @torch.no_grad()

@@ -197,6 +197,19 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return len(a["boxes"]) == len(b["boxes"]) and bool(close.any(0).all() and close.any(1).all())
 
 
+def confirmed(
+    found: list[dict[str, Tensor]], exact: list[dict[str, Tensor]]
+) -> list[dict[str, Tensor]]:
+    """Float32's detections of each picture, which float64's have to be too."""
+    for a, b in zip(found, exact, strict=True):
+        scores, classes = a["scores"], len(a["labels"].unique())
+        print(
+            f"  {len(scores)} of {classes} classes, scores {scores.min():.3f} .. {scores.max():.3f}"
+        )
+        assert same(a, b), "a detection stands on a rounding error"
+    return found
+
+
 @torch.no_grad()
 def detections(model: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor] | None]:
     """Of each picture; None where one stands on a rounding error, and float64 finds others."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,8 +15,6 @@ import torch
 from fill import UNUSED, fill
 from torch import Tensor, nn
 
-import eyeline.detectors.faster_rcnn
-import eyeline.detectors.mask_rcnn
 import eyeline.nn.heads.rpn
 from eyeline.structures import Prediction
 
@@ -41,7 +40,7 @@ def stored(case: str) -> dict[str, np.ndarray]:
 
 
 def filled(case: str, shapes: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict that torchvision had."""
+    """The state dict that the other side had."""
     calibration = {
         key.removeprefix("calibration."): value
         for key, value in stored(case).items()
@@ -65,6 +64,25 @@ def target(own: list[dict[str, Any]]) -> dict[str, Tensor]:
     x, y, w, h = torch.tensor([a["bbox"] for a in own]).T
     labels = torch.tensor([IDS.index(a["category_id"]) for a in own])
     return {"boxes": torch.stack([x, y, x + w, y + h], 1), "labels": labels}
+
+
+def target_within(
+    shared_data: Path, picture: int, size: tuple[int, int], least: int
+) -> dict[str, Tensor]:
+    """Of a picture cut to a height and width its objects of more than so many pixels a side, as
+    `make_detectron2` and `make_mmdetection` have them; a mask is an ellipse in its box."""
+    height, width = size
+    own = annotations(shared_data)[PICTURES[picture]]
+    x, y, w, h = torch.tensor([a["bbox"] for a in own]).T
+    limit = torch.tensor([width, height] * 2)
+    boxes = torch.stack([x, y, x + w, y + h], 1).clamp(min=0).minimum(limit)
+    labels = torch.tensor([IDS.index(a["category_id"]) for a in own])
+    large = (boxes[:, 2:] - boxes[:, :2] > least).all(1)
+    boxes, labels = boxes[large], labels[large]
+    rows, columns = torch.arange(height)[:, None] + 0.5, torch.arange(width) + 0.5
+    x1, y1, x2, y2 = boxes[..., None, None].unbind(1)
+    masks = ((columns - (x1 + x2) / 2) / (x2 - x1)) ** 2 + ((rows - (y1 + y2) / 2) / (y2 - y1)) ** 2
+    return {"boxes": boxes, "labels": labels, "masks": masks < 0.25}
 
 
 def theirs(case: str, size: int, picture: int) -> Prediction:
@@ -101,10 +119,10 @@ def sample_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     def falling(module: nn.Module, targets: Sequence[object], count: int) -> Tensor:
         return (1 - torch.arange(count) / (count + 1)).expand(len(targets), -1)
 
-    for module in (
-        eyeline.nn.heads.rpn, eyeline.detectors.faster_rcnn, eyeline.detectors.mask_rcnn
-    ):  # fmt: skip
-        monkeypatch.setattr(module, "random_order", falling)
+    detectors = [m for name, m in sys.modules.items() if name.startswith("eyeline.detectors.")]
+    for module in (eyeline.nn.heads.rpn, *detectors):
+        if hasattr(module, "random_order"):
+            monkeypatch.setattr(module, "random_order", falling)
 
 
 def train_with_fixed_norms(model: nn.Module) -> nn.Module:

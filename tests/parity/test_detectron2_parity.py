@@ -7,18 +7,23 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from fill import fill
-from references import IDS, PICTURES, agree, annotations, stored, train_with_fixed_norms
+from references import (
+    PICTURES,
+    agree,
+    filled,
+    sample_the_first,
+    stored,
+    target_within,
+    train_with_fixed_norms,
+)
 from torch import Tensor
 
-import eyeline.nn.heads.rpn
 from eyeline.checkpoints import load_weights
 from eyeline.data.images import read_image
 from eyeline.errors import EyelineError
@@ -50,12 +55,7 @@ def reference(case: str) -> dict[str, np.ndarray]:
 def weights(case: str) -> dict[str, Tensor]:
     """The state dict that detectron2 had."""
     shapes = json.loads((HERE / "detectron2.json").read_text())[case]
-    calibration = {
-        key.removeprefix("calibration."): value
-        for key, value in reference(case).items()
-        if key.startswith("calibration.")
-    }
-    return {name: torch.from_numpy(v) for name, v in fill(shapes, calibration).items()}
+    return filled(f"detectron2_{case}", shapes)
 
 
 def build(case: str, **options):
@@ -144,27 +144,11 @@ def test_masks_are_theirs(case, pictures):
 
 
 def target_of(shared_data, picture: int) -> dict[str, Tensor]:
-    """As `make_detectron2.read_target` has it."""
-    height, width = SIZES[picture]
-    own = annotations(shared_data)[PICTURES[picture]]
-    x, y, w, h = torch.tensor([a["bbox"] for a in own]).T
-    limit = torch.tensor([width, height] * 2)
-    boxes = torch.stack([x, y, x + w, y + h], 1).clamp(min=0).minimum(limit)
-    labels = torch.tensor([IDS.index(a["category_id"]) for a in own])
-    large = (boxes[:, 2:] - boxes[:, :2] > 8).all(1)
-    boxes, labels = boxes[large], labels[large]
-    rows, columns = torch.arange(height)[:, None] + 0.5, torch.arange(width) + 0.5
-    x1, y1, x2, y2 = boxes[..., None, None].unbind(1)
-    masks = ((columns - (x1 + x2) / 2) / (x2 - x1)) ** 2 + ((rows - (y1 + y2) / 2) / (y2 - y1)) ** 2
-    return {"boxes": boxes, "labels": labels, "masks": masks < 0.25}
+    return target_within(shared_data, picture, SIZES[picture], 8)
 
 
 def losses_of(case, model, pictures, shared_data, monkeypatch) -> dict[str, float]:
-    def falling(module, targets, count):
-        return (1 - torch.arange(count) / (count + 1)).expand(len(targets), -1)
-
-    for module in (eyeline.nn.heads.rpn, sys.modules[type(model).__module__]):
-        monkeypatch.setattr(module, "random_order", falling)
+    sample_the_first(monkeypatch)
     targets = [target_of(shared_data, i) for i in range(2)]
     with torch.no_grad():
         losses = train_with_fixed_norms(model)(batch_of(model, pictures, targets))

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fill import fill
-from references import IDS, PICTURES, agree, annotations, stored, train_with_fixed_norms
+from references import (
+    PICTURES,
+    agree,
+    filled,
+    sample_the_first,
+    stored,
+    target_within,
+    train_with_fixed_norms,
+)
 from torch import Tensor, nn
 
-import eyeline.nn.heads.rpn
 from eyeline.checkpoints import mmdetection
 from eyeline.data.images import read_image
 from eyeline.detectors.ssd import default_boxes
@@ -48,12 +53,7 @@ def reference(case: str) -> dict[str, np.ndarray]:
 def weights(case: str) -> dict[str, Tensor]:
     """The state dict that mmdetection had."""
     shapes = json.loads((HERE / "mmdetection.json").read_text())[case]
-    calibration = {
-        key.removeprefix("calibration."): value
-        for key, value in reference(case).items()
-        if key.startswith("calibration.")
-    }
-    return {name: torch.from_numpy(v) for name, v in fill(shapes, calibration).items()}
+    return filled(f"mmdetection_{case}", shapes)
 
 
 def build(case: str, **options: Any) -> nn.Module:
@@ -145,19 +145,7 @@ def test_a_wrong_detail_is_seen(case: str, wrong: dict[str, Any], pictures: list
 
 
 def target_of(shared_data: Path, picture: int) -> dict[str, Tensor]:
-    """As `make_mmdetection.read_target` has it."""
-    height, width = SIZES[picture]
-    own = annotations(shared_data)[PICTURES[picture]]
-    x, y, w, h = torch.tensor([a["bbox"] for a in own]).T
-    limit = torch.tensor([width, height] * 2)
-    boxes = torch.stack([x, y, x + w, y + h], 1).clamp(min=0).minimum(limit)
-    labels = torch.tensor([IDS.index(a["category_id"]) for a in own])
-    large = (boxes[:, 2:] - boxes[:, :2] > 20).all(1)
-    boxes, labels = boxes[large], labels[large]
-    rows, columns = torch.arange(height)[:, None] + 0.5, torch.arange(width) + 0.5
-    x1, y1, x2, y2 = boxes[..., None, None].unbind(1)
-    masks = ((columns - (x1 + x2) / 2) / (x2 - x1)) ** 2 + ((rows - (y1 + y2) / 2) / (y2 - y1)) ** 2
-    return {"boxes": boxes, "labels": labels, "masks": masks < 0.25}
+    return target_within(shared_data, picture, SIZES[picture], 20)
 
 
 @pytest.mark.parametrize("case", [RETINANET, CASCADE, SSD, *SLOW[:2]])
@@ -167,13 +155,8 @@ def test_losses_are_theirs(
     """Of the second picture, in which objects are. Theirs weighs a cascade's later stages, and
     leaves the objects out of them: of those nothing is compared."""
 
-    def falling(module: nn.Module, targets: list[Any], count: int) -> Tensor:
-        return (1 - torch.arange(count) / (count + 1)).expand(len(targets), -1)
-
     model = train_with_fixed_norms(build(case))
-    for module in (eyeline.nn.heads.rpn, sys.modules[type(model).__module__]):
-        if hasattr(module, "random_order"):
-            monkeypatch.setattr(module, "random_order", falling)
+    sample_the_first(monkeypatch)
     batch = batch_of(model, pictures[1:], [target_of(shared_data, 1)])
     with torch.no_grad():
         losses = model(batch)

@@ -62,8 +62,9 @@ def _as_many(ours: Any, theirs: Any) -> bool:
 def same(key: str, ours: Any, theirs: Any) -> bool:
     """Are two values of an option equal but for rounding, and of pictures for digits left out?"""
     if isinstance(ours, tuple) and isinstance(theirs, tuple):
-        pairs = zip(ours, theirs, strict=False)
-        return len(ours) == len(theirs) and all(same(key, a, b) for a, b in pairs)
+        if len(ours) != len(theirs):
+            return False
+        return all(same(key, a, b) for a, b in zip(ours, theirs, strict=True))
     if isinstance(ours, float) and isinstance(theirs, float):
         return isclose(ours, theirs, rel_tol=1e-3 if key in PICTURES else 1e-6)
     return bool(ours == theirs)

@@ -24,15 +24,22 @@ import torch
 from torch import Tensor
 
 from eyeline.checkpoints.names import COCO
-from eyeline.checkpoints.renaming import count, norm_of, rename, resnet_of
+from eyeline.checkpoints.renaming import (
+    NORM,
+    WB,
+    by_cell,
+    count,
+    norm_of,
+    of_heads,
+    rename,
+    resnet_of,
+)
 from eyeline.checkpoints.source import COUNTER, Checkpoint, State, begins
 from eyeline.errors import EyelineError
 
 MEAN = (103.53, 116.28, 123.675)  # BGR
 TORCH_STD = (57.375, 57.12, 58.395)
 
-NORM = r"(weight|bias|running_mean|running_var)"
-WB = r"(weight|bias)"
 STAGES = r"backbone\.bottom_up\.res"
 BODY = [
     (r"backbone\.bottom_up\.stem\.conv1\.weight", r"backbone.conv1.weight"),
@@ -166,26 +173,13 @@ def _rcnn(state: State, where: str, skip: tuple[str, ...]) -> Checkpoint:
     channels = len(ours["fpn.output.0.weight"])
     classes = len(ours[f"{heads[0]}.classes.weight"]) - 1
     for head in heads:
-        # Theirs reads a region channel by channel, ours cell by cell, as RoIAlign leaves it.
-        by_channel = ours[f"{head}.fc1.weight"].unflatten(1, (channels, -1))
-        ours[f"{head}.fc1.weight"] = by_channel.transpose(1, 2).flatten(1)
+        ours[f"{head}.fc1.weight"] = by_cell(ours[f"{head}.fc1.weight"], channels)
         boxes, expected = len(ours[f"{head}.deltas.bias"]), 4 if stages else 4 * classes
         if boxes != expected:
             raise EyelineError(f"{where}: {boxes} box outputs where {expected} are expected")
     options: dict[str, Any] = {
         "num_classes": classes,
-        "rpn_depth": 1 + count(ours, "rpn.deeper"),
-        "head_convs": count(ours, f"{heads[0]}.convs"),
-        "head_layers": 2 if f"{heads[0]}.fc2.weight" in ours else 1,
-        "head_norm": norm_of(ours, f"{heads[0]}.convs.0"),
-        "head_width": len(ours[f"{heads[0]}.fc1.weight"]),
-    }
-    if mask:
-        options |= {
-            "mask_width": ours[f"{mask}.up.weight"].shape[1],
-            "mask_depth": count(ours, f"{mask}.convs"),
-            "mask_norm": norm_of(ours, f"{mask}.convs.0"),
-        }
+    } | of_heads(ours, heads[0], mask)
     if stages:
         options |= {"masks": masks}
         if stages != 3:

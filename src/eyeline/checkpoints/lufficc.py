@@ -13,17 +13,15 @@ from __future__ import annotations
 from typing import Any
 
 from eyeline.checkpoints.names import COCO, VOC
-from eyeline.checkpoints.renaming import count, rename, ssd_slots, take_slots, vgg_places
+from eyeline.checkpoints.renaming import SSD_PLACES, count, rename, ssd_slots, take_slots
 from eyeline.checkpoints.source import Checkpoint, State
 from eyeline.errors import EyelineError
 
 HEADS = "box_head.predictor."
-# The convolutions of VGG16 and the two behind it, by their place between ReLUs and poolings.
-PLACES = vgg_places() | {31: "fc6", 33: "fc7"}
 TABLE = [
     *(
         (rf"backbone\.vgg\.{place}\.(weight|bias)", rf"backbone.{name}.\1")
-        for place, name in PLACES.items()
+        for place, name in SSD_PLACES.items()
     ),
     *(
         (rf"backbone\.extras\.{2 * i + j}\.(weight|bias)", rf"extras.{i}.{name}.\1")

@@ -16,9 +16,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eyeline.checkpoints.lufficc import PLACES
 from eyeline.checkpoints.names import VOC
-from eyeline.checkpoints.renaming import rename
+from eyeline.checkpoints.renaming import SSD_PLACES, rename
 from eyeline.checkpoints.source import Checkpoint, State
 from eyeline.errors import EyelineError
 
@@ -28,7 +27,7 @@ MAPS = 4
 TABLE = [
     *(
         (rf"vgg\.{place}\.(weight|bias)", rf"backbone.{name}.\1")
-        for place, name in PLACES.items()
+        for place, name in SSD_PLACES.items()
     ),
     (r"conv4_3_L2Norm\.weight", r"conv4_norm.weight"),
     (r"conv5_3_L2Norm\.weight", r"conv5_norm.weight"),

@@ -42,7 +42,15 @@ from eyeline.checkpoints.mmdetection_names import (
     neck,
 )
 from eyeline.checkpoints.names import COCO, VOC
-from eyeline.checkpoints.renaming import count, norm_of, rename, resnet_of, ssd_slots
+from eyeline.checkpoints.renaming import (
+    by_cell,
+    count,
+    norm_of,
+    of_heads,
+    rename,
+    resnet_of,
+    ssd_slots,
+)
 from eyeline.checkpoints.source import Checkpoint, State, begins
 from eyeline.errors import EyelineError
 
@@ -111,15 +119,15 @@ def read(
 def _rcnn(state: State, config: dict[str, Any], where: str, skip: tuple[str, ...]) -> Checkpoint:
     stages = count(state, "roi_head.bbox_head", ".fc_cls.weight")
     heads = [f"heads.{t}" for t in range(stages)] or ["head"]
-    numbers_ = [f".{t}" for t in range(stages)] or [""]
+    suffixes = [f".{t}" for t in range(stages)] or [""]
     masks = [
         (n, f"mask_heads.{t + 1}" if stages else "mask_head")
-        for t, n in enumerate(numbers_)
+        for t, n in enumerate(suffixes)
         if f"roi_head.mask_head{n}.conv_logits.weight" in state
     ]
     table = [*BODY, *neck(4), *RPN]
     layers = ["fpn.output.0", "rpn.objectness"]
-    for n, ours in zip(numbers_, heads, strict=True):
+    for n, ours in zip(suffixes, heads, strict=True):
         table += box_head(n, ours)
         layers += [f"{ours}.{part}" for part in ("fc1", "classes", "deltas")]
     for n, ours in masks:
@@ -130,26 +138,13 @@ def _rcnn(state: State, config: dict[str, Any], where: str, skip: tuple[str, ...
     if (scores := len(ours["rpn.objectness.bias"])) != len(ours["rpn.deltas.bias"]) // 4:
         raise EyelineError(f"{where}: its RPN has {scores} scores a cell, not one an anchor")
     for head in heads:
-        # Theirs reads a region channel by channel, ours cell by cell, as RoIAlign leaves it.
-        by_channel = ours[f"{head}.fc1.weight"].unflatten(1, (channels, -1))
-        ours[f"{head}.fc1.weight"] = by_channel.transpose(1, 2).flatten(1)
+        ours[f"{head}.fc1.weight"] = by_cell(ours[f"{head}.fc1.weight"], channels)
         boxes, expected = len(ours[f"{head}.deltas.bias"]), 4 if stages else 4 * classes
         if boxes != expected:
             raise EyelineError(f"{where}: {boxes} box outputs where {expected} are expected")
     options: dict[str, Any] = {
         "num_classes": classes,
-        "rpn_depth": 1 + count(ours, "rpn.deeper"),
-        "head_convs": count(ours, f"{heads[0]}.convs"),
-        "head_layers": 2 if f"{heads[0]}.fc2.weight" in ours else 1,
-        "head_norm": norm_of(ours, f"{heads[0]}.convs.0"),
-        "head_width": len(ours[f"{heads[0]}.fc1.weight"]),
-    }
-    for _, mask in masks[:1]:
-        options |= {
-            "mask_width": ours[f"{mask}.up.weight"].shape[1],
-            "mask_depth": count(ours, f"{mask}.convs"),
-            "mask_norm": norm_of(ours, f"{mask}.convs.0"),
-        }
+    } | of_heads(ours, heads[0], masks[0][1] if masks else None)
     name = "mask_rcnn" if masks else "faster_rcnn"
     if stages:
         if stages != 3 or len(masks) not in (0, 3):

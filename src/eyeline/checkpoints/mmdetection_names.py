@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-NORM = r"(weight|bias|running_mean|running_var)"
-WB = r"(weight|bias)"
+from eyeline.checkpoints.renaming import NORM, SSD_PLACES, WB
+
 Table = list[tuple[str, str]]
 
 BODY: Table = [
@@ -81,15 +81,12 @@ RETINANET: Table = [
     (rf"bbox_head\.retina_reg\.{WB}", r"box_head.output.\1"),
 ]
 
-# VGG16's convolutions and the two behind it, by their place between ReLUs and poolings.
-VGG = {
-    0: "conv1_1", 2: "conv1_2", 5: "conv2_1", 7: "conv2_2", 10: "conv3_1", 12: "conv3_2",
-    14: "conv3_3", 17: "conv4_1", 19: "conv4_2", 21: "conv4_3", 24: "conv5_1", 26: "conv5_2",
-    28: "conv5_3", 31: "fc6", 33: "fc7",
-}  # fmt: skip
 # The extra layers and the norm were the backbone's before 2.14, and the heads no lists.
 SSD: Table = [
-    *((rf"backbone\.features\.{i}\.{WB}", rf"backbone.{name}.\1") for i, name in VGG.items()),
+    *(
+        (rf"backbone\.features\.{i}\.{WB}", rf"backbone.{name}.\1")
+        for i, name in SSD_PLACES.items()
+    ),
     *(
         (pattern, rf"extras.{i}.{name}.\1")
         for i in range(5)

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import re
 from itertools import count as integers
+from typing import Any
+
+from torch import Tensor
 
 from eyeline.checkpoints.source import COUNTER, State, begins, some
 from eyeline.errors import EyelineError
 from eyeline.nn.backbones.vgg import DEPTHS
 
+# Of a parameter's name, in patterns: a norm's, a layer's.
+NORM = r"(weight|bias|running_mean|running_var)"
+WB = r"(weight|bias)"
 # (blocks of each stage, bottleneck, width of the first 3x3, its groups) -> name
 RESNETS: dict[tuple[tuple[int, ...], bool, int, int], str] = {
     ((2, 2, 2, 2), False, 64, 1): "resnet18",
@@ -71,6 +77,34 @@ def vgg_places(normed: bool = False) -> dict[int, str]:
             place += 3 if normed else 2
         place += 1
     return names
+
+
+# VGG16's convolutions and SSD's two behind them, in one row.
+SSD_PLACES = vgg_places() | {31: "fc6", 33: "fc7"}
+
+
+def by_cell(weight: Tensor, channels: int) -> Tensor:
+    """Of a box head's first layer (O, C S S), which reads a region channel by channel: cell by
+    cell, as our RoIAlign leaves it."""
+    return weight.unflatten(1, (channels, -1)).transpose(1, 2).flatten(1)
+
+
+def of_heads(ours: State, box: str, mask: str | None) -> dict[str, Any]:
+    """The options that the shapes of an R-CNN's RPN, box head and mask head tell."""
+    options: dict[str, Any] = {
+        "rpn_depth": 1 + count(ours, "rpn.deeper"),
+        "head_convs": count(ours, f"{box}.convs"),
+        "head_layers": 2 if f"{box}.fc2.weight" in ours else 1,
+        "head_norm": norm_of(ours, f"{box}.convs.0"),
+        "head_width": len(ours[f"{box}.fc1.weight"]),
+    }
+    if mask:
+        options |= {
+            "mask_width": ours[f"{mask}.up.weight"].shape[1],
+            "mask_depth": count(ours, f"{mask}.convs"),
+            "mask_norm": norm_of(ours, f"{mask}.convs.0"),
+        }
+    return options
 
 
 def rename(

@@ -25,8 +25,11 @@ from typing import Any
 
 from eyeline.checkpoints.names import COCO, COCO_SLOTS
 from eyeline.checkpoints.renaming import (
+    NORM,
+    by_cell,
     count,
     norm_of,
+    of_heads,
     rename,
     resnet_of,
     ssd_slots,
@@ -41,7 +44,6 @@ IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.2
 # Their names -> ours. Two namings of the pyramid, the RPN, the towers and the mask head exist:
 # files from before torchvision 0.13 (the mask head's: 0.14), and those written since.
 BODY = r"(?:conv1|bn1|layer[1-4]\..*)\.\w+"
-NORM = r"(weight|bias|running_mean|running_var)"
 NECK = [
     (rf"backbone\.body\.({BODY})", r"backbone.\1"),
     (r"backbone\.fpn\.inner_blocks\.(\d)(?:\.0)?\.(weight|bias)", r"fpn.lateral.\1.\2"),
@@ -166,10 +168,8 @@ def _faster_rcnn(
         layers = (*layers, "mask_head.up", "mask_head.classes")
     table = [*table, *_after_convolutions(state)]
     ours, renamed, dropped = rename(state, table, layers, where, skip)
-    # Theirs reads a region channel by channel, ours cell by cell, as RoIAlign leaves it.
     channels = len(ours["fpn.output.0.weight"])
-    by_channel = ours["head.fc1.weight"].unflatten(1, (channels, -1))  # (1024, C, 7 * 7)
-    ours["head.fc1.weight"] = by_channel.transpose(1, 2).flatten(1)
+    ours["head.fc1.weight"] = by_cell(ours["head.fc1.weight"], channels)
     slots, classes = _slots(len(ours["head.classes.weight"]), num_classes)
     for kind in ("weight", "bias"):
         scores, deltas = ours[f"head.classes.{kind}"], ours[f"head.deltas.{kind}"]
@@ -183,13 +183,8 @@ def _faster_rcnn(
             if len(rows) != len(scores):
                 raise EyelineError(f"{where}: {len(rows)} masks for {len(scores)} slots")
             ours[f"mask_head.classes.{kind}"] = rows[slots]  # (K, ...)
-    options = _options(state, ours, where, len(slots)) | _box_head(ours)
-    if masks:
-        options |= {
-            "mask_width": ours["mask_head.up.weight"].shape[1],
-            "mask_depth": count(ours, "mask_head.convs"),
-            "mask_norm": norm_of(ours, "mask_head.convs.0"),
-        }
+    options = _options(state, ours, where, len(slots))
+    options |= of_heads(ours, "head", "mask_head" if masks else None)
     return Checkpoint("torchvision", name, where, options, classes, ours, renamed, dropped)
 
 
@@ -262,17 +257,6 @@ def _options(state: State, ours: State, where: str, num_classes: int) -> dict[st
         "min_size": 800,
         "max_size": 1333,
         **IMAGENET,
-    }
-
-
-def _box_head(ours: State) -> dict[str, Any]:
-    """What the config of a detector with an RPN and a box head learns from its shapes."""
-    return {
-        "rpn_depth": 1 + count(ours, "rpn.deeper"),
-        "head_convs": count(ours, "head.convs"),
-        "head_layers": 2 if "head.fc2.weight" in ours else 1,
-        "head_norm": norm_of(ours, "head.convs.0"),
-        "head_width": len(ours["head.fc1.weight"]),
     }
 
 

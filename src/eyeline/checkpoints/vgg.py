@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eyeline.checkpoints.renaming import rename, vgg_places
+from eyeline.checkpoints.renaming import NORM, rename, vgg_places
 from eyeline.checkpoints.source import Checkpoint, State
-from eyeline.checkpoints.torchvision import IMAGENET, NORM
+from eyeline.checkpoints.torchvision import IMAGENET
 from eyeline.errors import EyelineError
 
 CAFFE = {

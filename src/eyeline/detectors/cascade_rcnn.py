@@ -144,20 +144,15 @@ STDS = ((0.1, 0.2), (0.05, 0.1), (0.033, 0.067))  # mmdetection's, of a stage's 
 CONVENTIONS: dict[str, dict[str, Any]] = {
     "paper": {},
     "detectron2": dict(
-        scored_at="own",
-        mask_stages=(1,),
-        stride_in_1x1=True,
-        anchor_offset=0.0,
-        objectness="sigmoid",
-        rpn_beta=0.0,
-        sampling_ratio=0,
-        head_beta=0.0,
+        scored_at="own", mask_stages=(1,), stride_in_1x1=True, anchor_offset=0.0,
+        objectness="sigmoid", rpn_beta=0.0, sampling_ratio=0, head_beta=0.0,
     ),
-}
-CONVENTIONS["mmdetection"] = dict(
-    scored_at="own", averaged="logits", anchor_offset=0.0, objectness="sigmoid", rpn_beta=1 / 9,
-    sampling_ratio=0, stage_weights=tuple((1 / s, 1 / s, 1 / t, 1 / t) for s, t in STDS),
-)  # fmt: skip
+    "mmdetection": dict(
+        scored_at="own", averaged="logits", anchor_offset=0.0, objectness="sigmoid",
+        rpn_beta=1 / 9, sampling_ratio=0,
+        stage_weights=tuple((1 / s, 1 / s, 1 / t, 1 / t) for s, t in STDS),
+    ),
+}  # fmt: skip
 STRIDES = (4, 8, 16, 32, 64)  # P2 .. P6; the heads read the first four
 
 

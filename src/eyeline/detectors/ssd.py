@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -336,7 +337,7 @@ def default_boxes(
     standing box of s_k's area; no side is longer than `limit`.
     """
     cells = []
-    for scale, after, shapes in zip(scales, scales[1:], ratios, strict=False):
+    for (scale, after), shapes in zip(pairwise(scales), ratios, strict=True):
         sides = [(scale, scale), ((scale * after) ** 0.5,) * 2]
         for ratio in shapes:
             long, short = scale * ratio**0.5, scale / ratio**0.5

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -18,17 +19,16 @@ from torch import Tensor, nn
 from eyeline.nn.backbones.darknet import SLOPE
 from eyeline.nn.cells import reorg
 from eyeline.nn.darknet_sections import Section
-from eyeline.nn.fused import fused
+from eyeline.nn.fused import fused, max_pool
 from eyeline.nn.layers import make_norm
 from eyeline.nn.local import Local
 
+SLOPES = {"leaky": SLOPE, "relu": 0.0, "relie": 0.01}  # below 0, of those that are a line there
 # May write over what they are given, the result of a layer.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda x: x,
-    "leaky": lambda x: F.leaky_relu_(x, SLOPE),
-    "relu": F.relu,
+    **{name: partial(F.leaky_relu_, negative_slope=slope) for name, slope in SLOPES.items()},
     "relu6": F.relu6,
-    "relie": lambda x: F.leaky_relu_(x, 0.01),
     "elu": F.elu,
     "logistic": torch.sigmoid,
     "tanh": torch.tanh,
@@ -72,8 +72,8 @@ class Convolution(nn.Module):
         nn.init.kaiming_normal_(conv.weight, SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.activation == "relu":
-            return fused(x, self.conv, self.norm, relu=True)
+        if self.activation in SLOPES:
+            return fused(x, self.conv, self.norm, relu=True, slope=SLOPES[self.activation])
         return ACTIVATIONS[self.activation](fused(x, self.conv, self.norm))
 
     def extra_repr(self) -> str:
@@ -156,7 +156,7 @@ class Pool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         near, far = self.padding // 2, self.padding - self.padding // 2
         if near == far:
-            return F.max_pool2d(x, self.size, self.stride, near)
+            return max_pool(x, self.size, self.stride, near)
         return F.max_pool2d(
             F.pad(x, (near, far, near, far), value=-math.inf), self.size, self.stride
         )

@@ -1,14 +1,14 @@
-"""3x3 convolutions with 16 multiplications where the definition takes 36.
+"""3x3 convolutions with 16 multiplications where the definition takes 36, or 36 for 144.
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, arXiv:1509.09308:
-F(2x2, 3x3), and F(4x4, 3x3), which takes 36 where the definition takes 144. A square Y of 2x2
-outputs comes from a tile d of 4x4 inputs and the kernel g as
+F(2x2, 3x3) and F(4x4, 3x3). A square Y of 2x2 (4x4) outputs comes from a tile d of 4x4 (6x6) inputs
+and the kernel g as
 
     Y = A^T [(G g G^T) . (B^T d B)] A,   . element by element and summed over channels    (eq. 8)
 
-B and A hold nothing but 0, 1 and -1, and the kernel's part is computed once. What is left between
-the two transforms is, for each of the 16 places of a tile, a product of matrices: all 16 together
-are one 1x1 convolution in 16 groups. Tiles go through in strips that stay in the cache.
+With F(2x2) B and A hold nothing but 0, 1 and -1; the kernel's part is computed once. What is left
+between the two transforms is, for each of the 16 or 36 places of a tile, a product of matrices: all
+together are one 1x1 convolution in as many groups. Tiles go in strips that stay in the cache.
 
 Where values are of one size, rounding differs with F(2x2) from the direct sum's and is not larger:
 fewer products are added up. With F(4x4) it is some times as large; at the points that the paper

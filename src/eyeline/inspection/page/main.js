@@ -30,6 +30,7 @@ async function main() {
   }
   follow(wanted);
   addEventListener("hashchange", () => follow(chosenByAddress()));
+  scenes.forEach((scene) => scene.redraw());
   root.dataset.ready = "true";
 }
 

@@ -5,6 +5,7 @@ const COLOURS = {
 };
 const SHAPES = ["#5cbcff", "#ff9a55", "#5fd088", "#c79bff", "#ff7d72", "#4fd3d8", "#e3bd4e",
   "#ff8fcb", "#ffffff"];
+const scenes = []; // all of the page
 class Scene {
   // draw(context, unit): `unit` is one pixel of the screen. `view` is what is seen: x1, y1, x2, y2.
   constructor(parent, label, draw, { click, key, view, caption } = {}) {
@@ -35,6 +36,7 @@ class Scene {
       });
     }
     new ResizeObserver(() => this.redraw()).observe(this.canvas);
+    scenes.push(this);
   }
 
   look(view) {
@@ -42,7 +44,7 @@ class Scene {
     this.redraw();
   }
 
-  frame(view) { // the first drawing is the observer's
+  frame(view) {
     this.view = view;
     const ratio = (view[2] - view[0]) / (view[3] - view[1]);
     this.canvas.style.aspectRatio = ratio;
