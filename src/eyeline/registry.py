@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 # Importing a package registers its models.
-PACKAGES = ("eyeline.detectors", "eyeline.classifiers")
+PACKAGES = ("eyeline.detectors", "eyeline.segmenters", "eyeline.classifiers")
 
 
 @dataclass(frozen=True)

@@ -222,11 +222,8 @@ def as_float(image: Tensor) -> Tensor:
     return image.float().div_(255) if image.dtype == torch.uint8 else image.float()
 
 
-class Detector(nn.Module):
-    """The part of a detector that no paper is about: from the caller's pictures and back.
-
-    A paper's class sets `preprocess`, and has `compute` (fixed shapes) and `losses`.
-    """
+class Prepared(nn.Module):
+    """A model whose class sets `preprocess`, by which the caller's pictures become a `Batch`."""
 
     preprocess: Preprocess
     classes: list[str]
@@ -235,8 +232,6 @@ class Detector(nn.Module):
     class_dependent: tuple[str, ...] = ()
     # The method from prepared pictures to maps, whose shapes follow from the pictures' alone.
     network: str
-    # Its losses take the targets' masks, and its predictions have some.
-    needs_masks = False
 
     @property
     def device(self) -> torch.device:
@@ -253,7 +248,7 @@ class Detector(nn.Module):
         return len(self.preprocess.mean)
 
     def prepare(
-        self, images: Sequence[Tensor] | Batch, targets: Sequence[Target] | None = None
+        self, images: Sequence[Tensor] | Batch, targets: Sequence[Any] | None = None
     ) -> Batch:
         """Resize, normalise and pad; see `Preprocess`. A `Batch` passes as it is."""
         if isinstance(images, Batch):
@@ -261,6 +256,16 @@ class Detector(nn.Module):
                 raise EyelineError("a Batch carries its targets; give prepare the pictures' own")
             return images
         return self.preprocess(images, targets)
+
+
+class Detector(Prepared):
+    """The part of a detector that no paper is about: from the caller's pictures and back.
+
+    A paper's class sets `preprocess`, and has `compute` (fixed shapes) and `losses`.
+    """
+
+    # Its losses take the targets' masks, and its predictions have some.
+    needs_masks = False
 
     def finish(self, padded: Padded, batch: Batch) -> list[Prediction]:
         """Detections back in the pixels of the caller's pictures, without the empty slots."""
@@ -279,10 +284,10 @@ class Detector(nn.Module):
 def prepare_of(model: nn.Module) -> Callable[..., Batch] | None:
     """What prepares a model's pictures in a loader's workers; None where it has no `prepare`.
 
-    Of a detector it is its `preprocess` alone: the model, which each worker would get, is large,
-    and cannot always be pickled. A class with a `prepare` of its own gets that called.
+    Of ours it is `preprocess` alone: the model, which each worker would get, is large, and cannot
+    always be pickled. A class with a `prepare` of its own gets that called.
     """
-    if isinstance(model, Detector) and type(model).prepare is Detector.prepare:
+    if isinstance(model, Prepared) and type(model).prepare is Prepared.prepare:
         return model.preprocess
     return getattr(model, "prepare", None)
 

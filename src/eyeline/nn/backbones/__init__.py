@@ -25,6 +25,8 @@ def build_backbone(name: str, **options: Any) -> Any:
     """
     if name not in RESNETS and options.pop("stride_in_1x1", False):
         raise EyelineError(f"stride_in_1x1 is for our own ResNets, not for {name}")
+    if name not in RESNETS and options.pop("output_stride", 32) != 32:
+        raise EyelineError(f"output_stride is for our own ResNets, not for {name}")
     if name == VGG:
         options.pop("norm_epsilon", None)
         return VGG16(**options)

@@ -8,7 +8,9 @@ Letters   B pictures, H and W of the input; C2..C5 the outputs of the four stage
 Departs   the stride of a bottleneck lies in its 3x3 convolution, as in most published weights
           since 2016; the paper has it in the first 1x1, and so have Caffe's weights
           (`stride_in_1x1`). Parameter names are those under which the published classification
-          weights are stored.
+          weights are stored. For segmentation late strides can be dilation instead
+          (`output_stride`; Chen et al., "Rethinking Atrous Convolution", 2017, arXiv:1706.05587,
+          sec. 3).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from eyeline.errors import EyelineError
 from eyeline.nn.fused import fused, max_pool
 from eyeline.nn.layers import make_norm
 
@@ -29,12 +32,13 @@ class BasicBlock(nn.Module):
 
     def __init__(
         self, inputs: int, planes: int, stride: int, norm: str, eps: float, groups: int, width: int,
-        stride_in_1x1: bool,
+        stride_in_1x1: bool, dilation: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, padding=1, bias=False)
+        d = dilation
+        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, padding=d, dilation=d, bias=False)
         self.bn1 = make_norm(norm, planes, eps)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=d, dilation=d, bias=False)
         self.bn2 = make_norm(norm, planes, eps)
         self.downsample = shortcut(inputs, planes, stride, norm, eps)
 
@@ -52,14 +56,16 @@ class Bottleneck(nn.Module):
 
     def __init__(
         self, inputs: int, planes: int, stride: int, norm: str, eps: float, groups: int, width: int,
-        stride_in_1x1: bool,
+        stride_in_1x1: bool, dilation: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
         inner = planes * width // 64 * groups
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = nn.Conv2d(inputs, inner, 1, first, bias=False)
         self.bn1 = make_norm(norm, inner, eps)
-        self.conv2 = nn.Conv2d(inner, inner, 3, second, padding=1, groups=groups, bias=False)
+        self.conv2 = nn.Conv2d(
+            inner, inner, 3, second, dilation, dilation=dilation, groups=groups, bias=False
+        )
         self.bn2 = make_norm(norm, inner, eps)
         self.conv3 = nn.Conv2d(inner, planes * 4, 1, bias=False)
         self.bn3 = make_norm(norm, planes * 4, eps)
@@ -88,6 +94,12 @@ class ResNet(nn.Module):
         groups, width: ResNeXt's cardinality and the width of a group, at 64 planes.
         norm: "batch", "frozen" or "group"; `norm_epsilon` is what it adds to the variance.
         stride_in_1x1: a bottleneck's stride lies in its first convolution, not in its second.
+        output_stride: of C5, and of C4 where it is 8: 32, or 16 or 8, with dilation in the 3x3
+            convolutions in place of the strides left out.
+        first_dilates: the first block of such a stage has that stage's dilation; or, as in
+            torchvision, the one before it.
+        multi_grid: factors of the dilations of the last stage's blocks, one each, the last one
+            for all further blocks (the paper cited above, sec. 3.2.1).
     """
 
     fusable: ClassVar = [("conv1", "bn1")]
@@ -102,17 +114,27 @@ class ResNet(nn.Module):
         norm_epsilon: float = 1e-5,
         in_channels: int = 3,
         stride_in_1x1: bool = False,
+        output_stride: int = 32,
+        first_dilates: bool = False,
+        multi_grid: tuple[int, ...] = (1,),
     ) -> None:
         super().__init__()
+        if output_stride not in (8, 16, 32):
+            raise EyelineError(f"output_stride must be 8, 16 or 32, not {output_stride}")
         self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, padding=3, bias=False)
         self.bn1 = make_norm(norm, 64, norm_epsilon)
-        inputs = 64
+        inputs, reached, dilation = 64, 4, 1
         for stage, (planes, depth) in enumerate(zip((64, 128, 256, 512), depths, strict=True)):
+            strided = stage > 0 and reached < output_stride
+            before, dilation = dilation, dilation if strided or not stage else 2 * dilation
+            reached *= 2 if strided else 1
             blocks = []
             for i in range(depth):
-                stride = 2 if stage > 0 and i == 0 else 1
+                stride = 2 if strided and i == 0 else 1
                 how = (stride, norm, norm_epsilon, groups, width, stride_in_1x1)
-                blocks.append(block(inputs, planes, *how))
+                grid = multi_grid[min(i, len(multi_grid) - 1)] if stage == 3 else 1
+                wide = before if i == 0 and not first_dilates else dilation
+                blocks.append(block(inputs, planes, *how, wide * grid))
                 inputs = planes * block.expansion
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
         self.channels = [planes * block.expansion for planes in (64, 128, 256, 512)]
@@ -121,13 +143,17 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Any:
-        x = fused(x, self.conv1, self.bn1, relu=True)  # (B, 64, H/2, W/2)
-        x = max_pool(x, 3, 2, padding=1)  # (B, 64, H/4, W/4)
+        return self.stages(x)[1:]
+
+    def stages(self, x: Tensor) -> list[Any]:
+        """[C1, C2, C3, C4, C5]; C1 (B, 64, H/2, W/2) is the stem's."""
+        c1 = fused(x, self.conv1, self.bn1, relu=True)
+        x = max_pool(c1, 3, 2, padding=1)  # (B, 64, H/4, W/4)
         c2 = self.layer1(x)  # (B, 64 e, H/4, W/4), e the block's expansion
         c3 = self.layer2(c2)  # (B, 128 e, H/8, W/8)
         c4 = self.layer3(c3)  # (B, 256 e, H/16, W/16)
         c5 = self.layer4(c4)  # (B, 512 e, H/32, W/32)
-        return [c2, c3, c4, c5]
+        return [c1, c2, c3, c4, c5]
 
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -1,0 +1,191 @@
+"""What every segmenter does before and after its network.
+
+Letters   B pictures, K classes, H and W of the padded batch, h and w of a map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eyeline.errors import EyelineError
+from eyeline.nn.detector import Prepared, Preprocess
+from eyeline.note import note
+from eyeline.structures import Batch, Target
+
+IGNORED = 255  # of a target: counts nowhere
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterConfig:
+    """What all of them can be told; a paper's Config has its numbers besides."""
+
+    num_classes: int
+    convention: str = "paper"
+    norm: str = "batch"  # "frozen", "group"
+    norm_epsilon: float = 1e-5
+    in_channels: int = 3
+    # Pictures
+    image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    # Losses, of eyeline.losses.segmentation, with a weight each (none: 1)
+    losses: tuple[str, ...] = ("cross_entropy",)
+    loss_weights: tuple[float, ...] = ()
+    class_weights: tuple[float, ...] = ()  # none: 1
+
+
+class SegmenterPreprocess(Preprocess):
+    """Normalise pictures of their own sizes and pad them to one: to a `Batch` whose targets each
+    have `map`, (H_i, W_i) int64."""
+
+    def __init__(self, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__(num_classes, 0, 0, mean, std, divisor=1)
+
+    def __call__(
+        self, images: Sequence[Tensor] | Tensor, targets: Sequence[Any] | None = None
+    ) -> Batch:
+        """Pictures (C, H, W), uint8 or float in [0, 1], and as many targets: (H, W), or {"map":
+        (H, W)}, 0 .. K-1 or 255, to be ignored.
+
+        Raises EyelineError where a picture has another shape, dtype or range, or a target cannot
+        be meant.
+        """
+        if targets is not None:
+            targets = [t if isinstance(t, dict) else {"map": t} for t in targets]
+        return super().__call__(list(images), targets)
+
+    def fitted(self, size: tuple[int, int], wanted: int | None = None) -> tuple[int, int]:
+        return size
+
+    def told(self) -> str:
+        return "as large as it is"
+
+    def scaled(
+        self, target: Target, size: tuple[int, int], new: tuple[int, int], where: str
+    ) -> Target:
+        """A checked target; a picture is never resized here."""
+        if "map" not in target:
+            raise EyelineError(f"{where}: the target has no map of classes, and the model needs it")
+        classes = target["map"]
+        if classes.shape != size or classes.is_floating_point():
+            raise EyelineError(
+                f"{where}: its map {tuple(classes.shape)}, {classes.dtype}, must be int64 and of "
+                f"the picture's size, {size}"
+            )
+        check_map(classes, self.num_classes, where)
+        return {"map": classes.long()} | {k: target[k] for k in ("image_id",) if k in target}
+
+
+def check_map(classes: Tensor, num_classes: int, where: str) -> None:
+    """Raises EyelineError where a value of a map is neither a class nor 255."""
+    wrong = (classes != IGNORED) & ((classes < 0) | (classes >= num_classes))
+    if wrong.any():
+        value, count = int(classes[wrong][0]), int(wrong.sum())
+        raise EyelineError(
+            f"{where}: class {value} ({count} pixels) is not in 0 .. {num_classes - 1}, nor "
+            f"{IGNORED}, which is ignored"
+        )
+
+
+class Segmenter(Prepared):
+    """The part of a segmenter that no paper is about: from the caller's pictures and back.
+
+    A paper's class calls `set_up` first and has `maps`: normalised pictures (B, C, H, W) to logits
+    (B, K, h, w) at its own stride, or these and those of auxiliary heads by name, which count in
+    the loss only.
+    """
+
+    config: Any
+    network = "maps"
+    align_corners = False  # logits are resized with corner pixels on corner pixels
+    auxiliary_weights: dict[str, float]  # of the auxiliary heads' losses
+
+    def set_up(self, config: SegmenterConfig) -> None:
+        """Call it in the place of `super().__init__()`."""
+        nn.Module.__init__(self)
+        self.config = c = config
+        self.preprocess = SegmenterPreprocess(c.num_classes, c.image_mean, c.image_std)
+        self.auxiliary_weights = {}
+        if len(c.class_weights) not in (0, c.num_classes):
+            raise EyelineError(
+                f"class_weights has {len(c.class_weights)} numbers for {c.num_classes} classes"
+            )
+        if not c.losses or len(c.loss_weights) not in (0, len(c.losses)):
+            raise EyelineError("losses names one loss at least, loss_weights has a number for each")
+
+    def maps(self, images: Tensor) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        raise NotImplementedError
+
+    def forward(self, images: Any, targets: Any = None) -> Any:
+        """Losses where targets are given, else logits, in train() and eval() alike.
+
+        Args:
+            images: (B, C, H, W), uint8 or float in [0, 1], or a list of (C, H, W) of any sizes, or
+                a `Batch`.
+            targets: (B, H, W), or a list of (H, W): classes 0 .. K-1, and 255, which is ignored.
+
+        Returns:
+            losses: by name, each a scalar; those of auxiliary heads under their own.
+            logits: (B, K, H, W), float32; of pictures of several sizes a list of (K, H_i, W_i).
+        """
+        batch = self.prepare(images, targets).to(self.device)
+        if batch.targets is None:
+            return self.finish(self.compute(batch), batch)
+        return self.losses(batch, batch.targets)
+
+    def compute(self, batch: Batch) -> Tensor:
+        """A prepared batch to logits (B, K, H, W), float32."""
+        said = self.maps(batch.images.to(self.dtype))
+        logits = said if isinstance(said, Tensor) else said[0]
+        return note("logits", self.resized(logits, batch.images.shape[2:]))
+
+    def resized(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """Logits (B, K, h, w) at another size, bilinear, float32."""
+        logits, size = logits.float(), (int(size[0]), int(size[1]))
+        if logits.shape[2:] == size:
+            return logits
+        return F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
+
+    def finish(self, logits: Tensor, batch: Batch) -> Tensor | list[Tensor]:
+        """Each picture's logits without the padding; one tensor where there is none."""
+        whole = batch.sizes.new_tensor(batch.images.shape[2:])
+        if (batch.sizes == whole).all():
+            return logits
+        return [batch.inside(i, each) for i, each in enumerate(logits)]
+
+    def losses(self, batch: Batch, targets: list[Target]) -> dict[str, Tensor]:
+        """The Config's losses of the logits, and the first of them for each auxiliary head."""
+        c, size = self.config, batch.images.shape[2:]
+        truth = torch.stack([
+            F.pad(t["map"], (0, size[1] - t["map"].shape[1], 0, size[0] - t["map"].shape[0]),
+                  value=IGNORED) for t in targets
+        ])  # fmt: skip
+        said = self.maps(batch.images.to(self.dtype))
+        logits, others = (said, {}) if isinstance(said, Tensor) else said
+        logits = note("logits", self.resized(logits, size))
+        factors = c.loss_weights or (1.0,) * len(c.losses)
+        found = {
+            name: factor * self.loss(name, logits, truth)
+            for name, factor in zip(c.losses, factors, strict=True)
+        }
+        for name, other in others.items():
+            weight = self.auxiliary_weights[name]
+            found[name] = weight * self.loss(c.losses[0], self.resized(other, size), truth)
+        return found
+
+    def loss(self, name: str, logits: Tensor, truth: Tensor) -> Tensor:
+        weights = (
+            logits.new_tensor(self.config.class_weights) if self.config.class_weights else None
+        )
+        assert name == "cross_entropy"  # until the others are there
+        summed = F.cross_entropy(logits, truth, weights, ignore_index=IGNORED, reduction="sum")
+        kept = truth != IGNORED
+        if weights is None:
+            return summed / kept.sum().clamp(min=1)
+        share = weights[truth.where(kept, 0)].where(kept, 0).sum()
+        return summed / share.clamp(min=torch.finfo(share.dtype).tiny)

@@ -1,0 +1,1 @@
+"""Segmenters: one paper, one file. Importing this package registers them."""
