@@ -31,6 +31,7 @@ class SegmenterConfig:
     norm_epsilon: float = 1e-5
     in_channels: int = 3
     # Pictures
+    size: tuple[int, int] | None = None  # height and width that the network sees; None: their own
     image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
     # Losses, of eyeline.losses.segmentation, with a weight each (none: 1)
@@ -40,11 +41,22 @@ class SegmenterConfig:
 
 
 class SegmenterPreprocess(Preprocess):
-    """Normalise pictures of their own sizes and pad them to one: to a `Batch` whose targets each
-    have `map`, (H_i, W_i) int64."""
+    """Normalise pictures and pad them to one size: to a `Batch` whose targets each have `map`,
+    (H_i, W_i) int64, in the size in which they came.
 
-    def __init__(self, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    Args:
+        size: height and width that every picture is resized to; None: they keep their own.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        size: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__(num_classes, 0, 0, mean, std, divisor=1)
+        self.size = size
 
     def __call__(
         self, images: Sequence[Tensor] | Tensor, targets: Sequence[Any] | None = None
@@ -60,15 +72,17 @@ class SegmenterPreprocess(Preprocess):
         return super().__call__(list(images), targets)
 
     def fitted(self, size: tuple[int, int], wanted: int | None = None) -> tuple[int, int]:
-        return size
+        return self.size or size
 
     def told(self) -> str:
-        return "as large as it is"
+        if self.size is None:
+            return "as large as it is"
+        return f"{self.size[0]} x {self.size[1]}, whatever the aspect"
 
     def scaled(
         self, target: Target, size: tuple[int, int], new: tuple[int, int], where: str
     ) -> Target:
-        """A checked target; a picture is never resized here."""
+        """A checked target, which is never resized: logits are, where it comes to the loss."""
         if "map" not in target:
             raise EyelineError(f"{where}: the target has no map of classes, and the model needs it")
         classes = target["map"]
@@ -79,6 +93,15 @@ class SegmenterPreprocess(Preprocess):
             )
         check_map(classes, self.num_classes, where)
         return {"map": classes.long()} | {k: target[k] for k in ("image_id",) if k in target}
+
+
+def padded(parts: Sequence[Tensor], value: float) -> Tensor:
+    """Tensors (..., H_i, W_i) as one (B, ..., H, W), `value` right of and below each."""
+    height, width = (max(part.shape[axis] for part in parts) for axis in (-2, -1))
+    return torch.stack([
+        F.pad(part, (0, width - part.shape[-1], 0, height - part.shape[-2]), value=value)
+        for part in parts
+    ])  # fmt: skip
 
 
 def check_map(classes: Tensor, num_classes: int, where: str) -> None:
@@ -101,6 +124,8 @@ class Segmenter(Prepared):
     """
 
     config: Any
+    preprocess: SegmenterPreprocess
+    task = "segmentation"
     network = "maps"
     align_corners = False  # logits are resized with corner pixels on corner pixels
     auxiliary_weights: dict[str, float]  # of the auxiliary heads' losses
@@ -109,12 +134,14 @@ class Segmenter(Prepared):
         """Call it in the place of `super().__init__()`."""
         nn.Module.__init__(self)
         self.config = c = config
-        self.preprocess = SegmenterPreprocess(c.num_classes, c.image_mean, c.image_std)
+        self.preprocess = SegmenterPreprocess(c.num_classes, c.image_mean, c.image_std, c.size)
         self.auxiliary_weights = {}
         if len(c.class_weights) not in (0, c.num_classes):
             raise EyelineError(
                 f"class_weights has {len(c.class_weights)} numbers for {c.num_classes} classes"
             )
+        if c.size is not None and min(c.size) < 1:
+            raise EyelineError(f"size is height and width in pixels, not {c.size}")
         if not c.losses or len(c.loss_weights) not in (0, len(c.losses)):
             raise EyelineError("losses names one loss at least, loss_weights has a number for each")
 
@@ -152,22 +179,23 @@ class Segmenter(Prepared):
         return F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
 
     def finish(self, logits: Tensor, batch: Batch) -> Tensor | list[Tensor]:
-        """Each picture's logits without the padding; one tensor where there is none."""
+        """Logits at the size in which each picture came; one tensor where all came in one."""
+        sizes = batch.original_sizes.tolist()
         whole = batch.sizes.new_tensor(batch.images.shape[2:])
-        if (batch.sizes == whole).all():
-            return logits
-        return [batch.inside(i, each) for i, each in enumerate(logits)]
+        if (batch.sizes == whole).all() and sizes.count(sizes[0]) == len(sizes):
+            return self.resized(logits, sizes[0])
+        return [
+            self.resized(batch.inside(i, each)[None], size)[0]
+            for i, (each, size) in enumerate(zip(logits, sizes, strict=True))
+        ]
 
     def losses(self, batch: Batch, targets: list[Target]) -> dict[str, Tensor]:
         """The Config's losses of the logits, and the first of them for each auxiliary head."""
-        c, size = self.config, batch.images.shape[2:]
-        truth = torch.stack([
-            F.pad(t["map"], (0, size[1] - t["map"].shape[1], 0, size[0] - t["map"].shape[0]),
-                  value=IGNORED) for t in targets
-        ])  # fmt: skip
+        c = self.config
+        truth = padded([t["map"] for t in targets], IGNORED)
         said = self.maps(batch.images.to(self.dtype))
         logits, others = (said, {}) if isinstance(said, Tensor) else said
-        logits = note("logits", self.resized(logits, size))
+        logits = note("logits", self.as_truth(logits, batch))
         factors = c.loss_weights or (1.0,) * len(c.losses)
         found = {
             name: factor * self.loss(name, logits, truth)
@@ -175,8 +203,16 @@ class Segmenter(Prepared):
         }
         for name, other in others.items():
             weight = self.auxiliary_weights[name]
-            found[name] = weight * self.loss(c.losses[0], self.resized(other, size), truth)
+            found[name] = weight * self.loss(c.losses[0], self.as_truth(other, batch), truth)
         return found
+
+    def as_truth(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Logits (B, K, h, w) in the sizes of the targets' maps, padded as these are."""
+        logits = self.resized(logits, batch.images.shape[2:])
+        if self.preprocess.size is None or torch.equal(batch.sizes, batch.original_sizes):
+            return logits
+        finished = self.finish(logits, batch)
+        return finished if isinstance(finished, Tensor) else padded(finished, 0)
 
     def loss(self, name: str, logits: Tensor, truth: Tensor) -> Tensor:
         weights = (
