@@ -53,7 +53,7 @@ def test_a_size_is_two_numbers_of_pixels(size):
 
 def test_without_a_size_nothing_is_resized():
     model = toy()
-    image, truth = bands(25, 37)
+    image, _ = bands(25, 37)
     assert model(image[None]).shape == (1, 3, 25, 37)
     with pytest.raises(EyelineError, match="class 7"):
         model(image[None], torch.full((1, 25, 37), 7))

@@ -297,8 +297,8 @@ def make_config(
 ) -> C:
     """A paper's Config from options, on top of what the named convention sets.
 
-    Options besides the fields: `size`, where it is none of them, which sets `min_size` and, in COCO's proportion of
-    1333 to 800, `max_size`.
+    Options besides the fields: `size`, where it is none of them, which sets `min_size` and, in
+    COCO's proportion of 1333 to 800, `max_size`.
     """
     options = dict(options)
     fields = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
