@@ -166,8 +166,16 @@ def test_what_does_not_fit_is_named(name):
         segmentation_loss(name, logits, target.double())
     for wrong in (3, -1, 254):
         target[1, 2, 3] = wrong
-        with pytest.raises(EyelineError, match=f"the label {wrong}; with 3 classes"):
+        with pytest.raises(EyelineError, match=f"a target: class {wrong} "):
             segmentation_loss(name, logits, target)
+
+
+@pytest.mark.parametrize("name", list(OPTIONS))
+def test_weights_go_to_those_that_have_them(name):
+    logits, target = make(0)
+    found = segmentation_loss(name, logits, target, weights=(1.0, 2.0, 3.0))
+    weighted = found != segmentation_loss(name, logits, target)
+    assert weighted == (name in ("cross_entropy", "ohem", "focal"))
 
 
 def test_an_unknown_name():

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from eyeline.errors import EyelineError
 from eyeline.losses.normaliser import batch_total
-from eyeline.losses.pixels import check_labels, pixels
+from eyeline.losses.pixels import pixels
+from eyeline.ops.labels import IGNORE, check_labels
 
 
 def boundary_loss(
-    logits: Tensor, target: Tensor, distances: Tensor | None = None, ignore: int = 255
+    logits: Tensor, target: Tensor, distances: Tensor | None = None, ignore: int = IGNORE
 ) -> Tensor:
     """Mean over labelled pixels and classes of p times the signed distance (eq. 5): ().
 
@@ -49,7 +50,7 @@ def boundary_loss(
     return (p * phi).sum() / phi.shape[1] / batch_total(batch.valid.sum(), len(logits))
 
 
-def signed_distances(target: Tensor, num_classes: int, ignore: int = 255) -> Tensor:
+def signed_distances(target: Tensor, num_classes: int, ignore: int = IGNORE) -> Tensor:
     """How far each pixel is from each class's region, (B, K, H, W) float32, no gradient.
 
     target  (B, H, W), classes 0 .. K-1, or `ignore`; any device, the result's too
@@ -61,7 +62,7 @@ def signed_distances(target: Tensor, num_classes: int, ignore: int = 255) -> Ten
     Raises EyelineError for a label that is neither a class nor `ignore`.
     """
     labels = target.detach().cpu()
-    check_labels(labels, num_classes, ignore)
+    check_labels(labels, num_classes, "a target", ignore)
     maps = labels.numpy()
     result = np.zeros((len(maps), num_classes, *maps.shape[1:]), np.float32)
     for picture, out in zip(maps, result, strict=True):

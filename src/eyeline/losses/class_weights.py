@@ -15,10 +15,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eyeline.losses.pixels import check_labels
+from eyeline.ops.labels import IGNORE, check_labels
 
 
-def count_pixels(target: Tensor, num_classes: int, ignore: int = 255) -> tuple[Tensor, Tensor]:
+def count_pixels(target: Tensor, num_classes: int, ignore: int = IGNORE) -> tuple[Tensor, Tensor]:
     """What the weights are made of; of a whole data set the sums of what this gives.
 
     target  (B, H, W) or (H, W), classes 0 .. K-1, or `ignore`
@@ -26,7 +26,7 @@ def count_pixels(target: Tensor, num_classes: int, ignore: int = 255) -> tuple[T
     Returns `counts` (K,) int64, pixels of each class, and `present` (K,) int64, labelled pixels of
     the pictures in which it is present, on the CPU.
     """
-    check_labels(target, num_classes, ignore)
+    check_labels(target, num_classes, "a target", ignore)
     counts = torch.zeros(num_classes, dtype=torch.int64)
     present = torch.zeros(num_classes, dtype=torch.int64)
     for picture in target.reshape(-1, *target.shape[-2:]):

@@ -21,6 +21,7 @@ from torch import Tensor
 from eyeline.errors import EyelineError
 from eyeline.losses.normaliser import batch_total
 from eyeline.losses.pixels import LEAST, class_weights, pixels, weighted_mean
+from eyeline.ops.labels import IGNORE
 
 
 def cross_entropy(
@@ -28,7 +29,7 @@ def cross_entropy(
     target: Tensor,
     weights: Tensor | Sequence[float] | None = None,
     smoothing: float = 0.0,
-    ignore: int = 255,
+    ignore: int = IGNORE,
 ) -> Tensor:
     """Mean of w_t * -log p_t over the labelled pixels, divided by their weights w_t: ().
 
@@ -62,7 +63,7 @@ def ohem_cross_entropy(
     weights: Tensor | Sequence[float] | None = None,
     threshold: float = 0.7,
     least: int = 100_000,
-    ignore: int = 255,
+    ignore: int = IGNORE,
 ) -> Tensor:
     """`cross_entropy` over the hard pixels alone: ().
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from eyeline.errors import EyelineError
 from eyeline.losses.pixels import pixels, weighted_mean
 from eyeline.losses.reduction import reduce
+from eyeline.ops.labels import IGNORE
 
 
 def sigmoid_focal_loss(
@@ -44,7 +45,7 @@ def softmax_focal_loss(
     target: Tensor,
     gamma: float = 2.0,
     weights: Tensor | Sequence[float] | None = None,
-    ignore: int = 255,
+    ignore: int = IGNORE,
 ) -> Tensor:
     """Mean of w_t (1 - p_t)^gamma * -log p_t over the labelled pixels, p of a softmax, divided by
     their weights w_t: ().

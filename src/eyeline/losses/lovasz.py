@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from eyeline.losses.pixels import counted_classes, mean_of_classes, pixels
+from eyeline.ops.labels import IGNORE
 
 
 def lovasz_softmax(
@@ -21,7 +22,7 @@ def lovasz_softmax(
     target: Tensor,
     classes: str = "present",
     per_image: bool = False,
-    ignore: int = 255,
+    ignore: int = IGNORE,
 ) -> Tensor:
     """Mean over classes of the Lovasz extension of 1 - IoU at the pixels' errors: (), in [0, 1].
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from eyeline.errors import EyelineError
 from eyeline.losses.pixels import counted_classes, mean_of_classes, pixels
+from eyeline.ops.labels import IGNORE
 
 EPS = 1e-7  # the least that is divided by
 
@@ -28,7 +29,7 @@ def dice_loss(
     classes: str = "present",
     per_image: bool = False,
     smooth: float = 0.0,
-    ignore: int = 255,
+    ignore: int = IGNORE,
 ) -> Tensor:
     """Mean over classes of 1 - (2 I + smooth) / (sum p + sum g + smooth): (), in [0, 1].
 
@@ -45,7 +46,7 @@ def tversky_loss(
     classes: str = "present",
     per_image: bool = False,
     smooth: float = 0.0,
-    ignore: int = 255,
+    ignore: int = IGNORE,
 ) -> Tensor:
     """Mean over classes of 1 - (I + smooth) / (I + alpha FP + beta FN + smooth): (), in [0, 1].
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from eyeline.errors import EyelineError
 from eyeline.losses.normaliser import batch_total
+from eyeline.ops.labels import IGNORE, check_labels
 from eyeline.ops.select import may_look, numbers
 
 LEAST = 1e-12  # of a sum of weights: what is below is 0
@@ -49,7 +50,7 @@ class Pixels(NamedTuple):
         return weights[self.target].where(self.valid, 0)
 
 
-def pixels(logits: Tensor, target: Tensor, ignore: int = 255) -> Pixels:
+def pixels(logits: Tensor, target: Tensor, ignore: int = IGNORE) -> Pixels:
     """Take logits and labels apart.
 
     logits  (B, K, H, W), float of any precision
@@ -70,20 +71,9 @@ def pixels(logits: Tensor, target: Tensor, ignore: int = 255) -> Pixels:
     if logits.shape[1] == 1:
         logits, first = torch.cat([torch.zeros_like(logits), logits], 1), 1
     if may_look(target):
-        check_labels(target, logits.shape[1], ignore)
+        check_labels(target, logits.shape[1], "a target", ignore)
     valid = target != ignore
     return Pixels(logits, target.long().where(valid, 0), valid, first)
-
-
-def check_labels(target: Tensor, num_classes: int, ignore: int = 255) -> None:
-    """Raise EyelineError, which names the value, unless every label is 0 .. K-1 or `ignore`."""
-    known = target.where(target != ignore, 0)
-    if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < num_classes:
-        wrong = known[(known < 0) | (known >= num_classes)][0]
-        raise EyelineError(
-            f"a target has the label {int(wrong)}; with {num_classes} classes labels are "
-            f"0 to {num_classes - 1}, or {ignore} where a pixel is to be ignored"
-        )
 
 
 def class_weights(weights: Tensor | Sequence[float], logits: Tensor) -> Tensor:
