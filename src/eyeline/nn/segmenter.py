@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from eyeline.errors import EyelineError
 from eyeline.nn.detector import Prepared, Preprocess
 from eyeline.note import note
-from eyeline.structures import Batch, Target
-
-IGNORED = 255  # of a target: counts nowhere
+from eyeline.structures import IGNORED, Batch, Target
 
 
 @dataclass(frozen=True, kw_only=True)
