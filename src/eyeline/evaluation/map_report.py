@@ -7,14 +7,13 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from eyeline.evaluation.html import LONGEST, bar, counted, document, facts, picture_uri
 from eyeline.evaluation.running import rate, show
 from eyeline.inference.draw import to_pil
-from eyeline.inference.draw_map import class_colours, coloured, draw_map
+from eyeline.inference.draw_map import class_colours, coloured
 from eyeline.metrics.edges import Band
 from eyeline.structures import IGNORED
 
@@ -24,28 +23,29 @@ if TYPE_CHECKING:
 HEAD = (
     ("mIoU", "mIoU"),
     ("pixel_accuracy", "pixel accuracy"),
-    ("mean_accuracy", "mean accuracy"),
-    ("boundary_f1", "boundary F1"),
+    ("mean_pixel_accuracy", "mean pixel accuracy"),
+    ("boundary_F1", "boundary F1"),
 )
-NAMES = {key: name for key, name in HEAD} | {
-    "fwIoU": "frequency-weighted IoU",
-    "mean_dice": "Dice",
-    "mean_f1": "F1",
-}
+NAMES = dict(HEAD) | {"fw_IoU": "frequency-weighted IoU"}
+OF_A_CLASS = ("precision", "recall", "F1", "boundary_F1")
 WORDS = {
-    "mIoU": "overlap of the pixels said and those true, over both together; the mean of the classes",
+    "mIoU": "pixels that are of a class and are found, over those that are either; the mean of all "
+    "classes",
     "pixel_accuracy": "share of all pixels whose class is right",
-    "mean_accuracy": "share of a class's pixels that are found; the mean of the classes",
-    "fwIoU": "IoU, each class counted by its pixels",
-    "dice": "twice the overlap, over the sum of both; the mean of the classes",
-    "f1": "balance of precision and recall; the mean of the classes",
-    "precision": "share of the pixels said to be of a class that are; the mean of the classes",
-    "recall": "share of a class's pixels that are found; the mean of the classes",
-    "boundary_f1": "precision and recall of the outlines; the mean of the classes",
+    "mean_pixel_accuracy": "share of a class's pixels that are found; the mean of all classes",
+    "fw_IoU": "IoU, each class counted by its pixels",
+    "Dice": "twice the pixels that are found, over those there are and those said; the mean of all "
+    "classes, as F1",
+    "F1": "balance of precision and recall; the mean of all classes",
+    "precision": "share of the pixels said to be of a class that are; the mean of all classes",
+    "recall": "share of a class's pixels that are found; the mean of all classes",
+    "boundary_F1": "the same balance for outlines, which count as found within 0.75 % of the "
+    "picture's diagonal; the mean of all pictures",
 }
 MATRIX = 24  # classes up to which all confusions are shown, else a list of the most frequent
 LIST = 20  # confusions in that list
 SIDE = 300  # pixels of a small picture's longer side
+MAPS = ("truth", "prediction")  # of plain colours
 WRONG, FADED = (230, 60, 30), 0.35  # of an error, and how much is left of what is right
 STYLE = """
 .four { display: grid; grid-template-columns: repeat(4, 1fr); gap: .4rem; }
@@ -53,7 +53,7 @@ STYLE = """
 .four span { font-size: .8rem; color: var(--soft); }
 .swatches { list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem;
   font-size: .9rem; margin-bottom: 1.2rem; }
-.swatches i { display: inline-block; width: .9rem; height: .9rem; border-radius: .15rem;
+.swatch { display: inline-block; width: .9rem; height: .9rem; border-radius: .15rem;
   margin-right: .4rem; vertical-align: -.1rem; border: 1px solid var(--other); }
 .bands td:last-child { width: 35%; }
 @media (max-width: 48rem) { .four { grid-template-columns: 1fr 1fr; } }
@@ -100,7 +100,7 @@ better.</p>
 def _numbers(report: SegmentationReport) -> str:
     rows = "".join(
         f'<tr><th scope="row">{_name(key)}</th><td class="num">{show(value)}</td>'
-        f"<td>{bar(value)}<small>{_words(key)}</small></td></tr>"
+        f"<td>{bar(value)}<small>{WORDS.get(key, '')}</small></td></tr>"
         for key, value in report.metrics.items()
     )
     return f'<table class="numbers">{rows}</table>'
@@ -110,14 +110,10 @@ def _name(key: str) -> str:
     return escape(NAMES.get(key, key.replace("_", " ")))
 
 
-def _words(key: str) -> str:
-    return WORDS.get(key, WORDS.get(key.removeprefix("mean_"), ""))
-
-
 def class_table(report: SegmentationReport) -> str:
     """A row of numbers for each class that is in the data, or in what the model says."""
     rows = report.per_class
-    keys = [key for key in next(iter(rows.values())) if key not in ("IoU", "pixels")]
+    keys = [key for key in OF_A_CLASS if key in next(iter(rows.values()), {})]
     total = max(1, sum(row["pixels"] for row in rows.values()))
     header = "".join(f'<th scope="col" class="num">{_name(key)}</th>' for key in keys)
     body = "".join(
@@ -255,7 +251,7 @@ def _figure(report: SegmentationReport, i: int, said: Tensor) -> str:
     sides = {
         "picture": given,
         "truth": coloured(truth, report.classes),
-        "prediction": draw_map(given, said, report.classes, legend=False),
+        "prediction": coloured(said, report.classes),
         "errors": errors_of(given, said, truth),
     }
     images = "".join(
@@ -284,13 +280,13 @@ def errors_of(picture: Image.Image, said: Tensor, truth: Tensor) -> Image.Image:
 
 
 def _kind(name: str) -> str:
-    return "PNG" if name == "truth" else "JPEG"
+    return "PNG" if name in MAPS else "JPEG"
 
 
 def _small(image: Image.Image, name: str) -> Image.Image:
     scale = min(1.0, SIDE / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    how = Image.Resampling.NEAREST if name == "truth" else Image.Resampling.BOX
+    how = Image.Resampling.NEAREST if name in MAPS else Image.Resampling.BOX
     return image.resize(size, how)
 
 
