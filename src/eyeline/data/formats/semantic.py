@@ -55,6 +55,7 @@ from eyeline.data.formats.mask_folders import (
 )
 from eyeline.data.formats.pictures import place_picture
 from eyeline.data.formats.raster import mask_extent, painted
+from eyeline.data.palette import class_palette
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import decode_masks, encode_rle
 
@@ -142,7 +143,7 @@ def write(
     """images/SPLIT/, masks/SPLIT/*.png, whose values are the labels, and classes.txt."""
     classes = next(iter(splits.values())).classes
     _check(classes)
-    palette = _palette(len(classes))
+    palette = class_palette(len(classes)).tobytes()
     bare = False  # are there pixels where nothing is?
     for split, data in splits.items():
         (folder / "masks" / split).mkdir(parents=True)
@@ -169,19 +170,6 @@ def _check(classes: Sequence[str]) -> None:
             raise EyelineError(
                 f"a class is called {name!r}, which among masks has another meaning; rename it"
             )
-
-
-def _palette(num_classes: int) -> bytes:
-    """Colours far from each other, black for nothing, and a pale one to be ignored."""
-    colours = np.zeros((256, 3), np.uint8)
-    number = np.arange(1, num_classes + 1)
-    for bit in range(8):  # each three bits of the number become one of red, green and blue
-        for channel in range(3):
-            colours[:num_classes, channel] |= (
-                (number >> (3 * bit + channel) & 1) << (7 - bit)
-            ).astype(np.uint8)
-    colours[VOID] = (224, 224, 192)
-    return colours.tobytes()
 
 
 def _part(path: Path, split: str) -> Part:
