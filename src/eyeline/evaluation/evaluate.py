@@ -239,5 +239,3 @@ def _kept(row: dict[str, Tensor]) -> dict[str, Any]:
         # Probabilities where the model was told not to decide.
         kept["rle"] = encode_rle(masks >= 0.5 if masks.is_floating_point() else masks)
     return kept
-
-

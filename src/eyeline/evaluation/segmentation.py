@@ -5,7 +5,6 @@ Letters   K classes, N pictures, H and W a picture's height and width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,8 +25,8 @@ from eyeline.evaluation.running import (
     show,
     write_json,
 )
-from eyeline.processes import of_all
-from eyeline.structures import IGNORED, Target
+from eyeline.metrics.segmentation import TOLERANCE, SegmentationMetrics
+from eyeline.structures import Target
 from eyeline.together import together
 
 if TYPE_CHECKING:
@@ -112,48 +111,17 @@ class SegmentationReport:
         )
 
 
-class SegmentationMetrics:
-    """A confusion matrix and what follows from it; a stand-in."""
-
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = list(classes)
-        self.confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
-
-    def update(self, said: Tensor, truth: Tensor) -> None:
-        count, kept = len(self.classes), truth != IGNORED
-        pairs = truth[kept].long() * count + said[kept].long()
-        found = torch.bincount(pairs, minlength=count * count)
-        self.confusion += found.reshape(count, count).cpu()
-
-    def merge(self, other: SegmentationMetrics) -> None:
-        self.confusion = self.confusion + other.confusion
-
-    def numbers(self) -> dict[str, float | None]:
-        c = self.confusion.double()
-        union = c.sum(0) + c.sum(1) - c.diag()
-        there = c.sum(1) > 0
-        if not there.any():
-            return dict.fromkeys(("mIoU", "pixel_accuracy", "mean_accuracy", "fwIoU"))
-        iou = c.diag() / union.clamp(min=1)
-        return {
-            "mIoU": float(iou[union > 0].mean()),
-            "pixel_accuracy": float(c.diag().sum() / c.sum()),
-            "mean_accuracy": float((c.diag() / c.sum(1).clamp(min=1))[there].mean()),
-            "fwIoU": float((iou * c.sum(1)).sum() / c.sum()),
-        }
-
-    def per_class(self) -> dict[str, dict[str, Any]]:
-        c = self.confusion.double()
-        union = c.sum(0) + c.sum(1) - c.diag()
-        rows = {}
-        for k, name in enumerate(self.classes):
-            iou = float(c[k, k] / union[k]) if union[k] else None
-            accuracy = float(c[k, k] / c[k].sum()) if c[k].sum() else None
-            rows[name] = {"IoU": iou, "accuracy": accuracy, "pixels": int(c[k].sum())}
-        return rows
-
-
-NUMBERS = ("mIoU", "pixel_accuracy", "mean_accuracy", "fwIoU")
+NUMBERS = (
+    "mIoU",
+    "pixel_accuracy",
+    "mean_pixel_accuracy",
+    "fw_IoU",
+    "precision",
+    "recall",
+    "F1",
+    "Dice",
+    "boundary_F1",
+)
 PER_LINE = 5  # numbers of a line below the table
 EXAMPLES = 4
 
@@ -168,6 +136,7 @@ def evaluate_segmentation(
     progress: bool = True,
     workers: int = 0,
     examples: int = EXAMPLES,
+    boundaries: bool = True,
 ) -> SegmentationReport:
     """Measure a segmenter on pictures with a class for every pixel, in the pictures' own size.
 
@@ -182,6 +151,7 @@ def evaluate_segmentation(
         precision: "float32", or "bf16" or "fp16" for autocast.
         progress: a bar with the remaining time, on a terminal.
         workers: processes that load pictures.
+        boundaries: measure boundary F1, which takes most of the time.
         examples: of so many pictures, spread evenly, the report keeps what the model says.
 
     Raises:
@@ -190,7 +160,8 @@ def evaluate_segmentation(
     """
     count = check_run(dataset, precision)
     classes = classes_of(model, dataset)
-    total = SegmentationMetrics(classes)
+    tolerance = TOLERANCE if boundaries else None
+    total = SegmentationMetrics(classes, tolerance=tolerance)
     few = min(examples, count)
     kept = {i * count // few for i in range(few)}
     numbers = (i for batch in own_batches(count, batch_size) for i in batch)
@@ -205,7 +176,7 @@ def evaluate_segmentation(
                     f"picture {index}: the model's map is {tuple(said.shape)}, and that of the "
                     f"data {tuple(truth.shape)}"
                 )
-            one = SegmentationMetrics(classes)
+            one = SegmentationMetrics(classes, tolerance=tolerance)
             one.update(said, truth)
             total.merge(one)
             own = one.numbers()
@@ -216,14 +187,12 @@ def evaluate_segmentation(
 
     ran = run(model, dataset, keep, batch_size, device, precision, progress, workers)
     rows = [row for batch in ran.kept for row in batch]
-    first, *others = of_all(total)
-    for other in others:
-        first.merge(other)
+    found = total.over_processes().numbers()
     records = getattr(getattr(dataset, "annotations", None), "records", None) or []
     return SegmentationReport(
-        metrics=first.numbers(),
-        per_class=first.per_class(),
-        confusion=first.confusion,
+        metrics={name: found[name] for name in NUMBERS},
+        per_class=found["per_class"],
+        confusion=found["confusion"],
         pictures_per_second=ran.pictures_per_second,
         classes=classes,
         per_picture=[row[1] for row in rows],

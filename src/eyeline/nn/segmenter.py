@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from eyeline.errors import EyelineError
 from eyeline.nn.detector import Prepared, Preprocess
 from eyeline.note import note
+from eyeline.ops.labels import IGNORE, check_labels
 from eyeline.ops.resize import resize_map
-from eyeline.structures import IGNORED, Batch, Target
+from eyeline.structures import Batch, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,20 +91,9 @@ class SegmenterPreprocess(Preprocess):
                 f"{where}: its map {tuple(classes.shape)}, {classes.dtype}, must be int64 and of "
                 f"the picture's size, {size}"
             )
-        check_map(classes, self.num_classes, where)
+        check_labels(classes, self.num_classes, where)
         scaled = {"map": resize_map(classes, new).long()}
         return scaled | {k: target[k] for k in ("image_id",) if k in target}
-
-
-def check_map(classes: Tensor, num_classes: int, where: str) -> None:
-    """Raises EyelineError where a value of a map is neither a class nor 255."""
-    wrong = (classes != IGNORED) & ((classes < 0) | (classes >= num_classes))
-    if wrong.any():
-        value, count = int(classes[wrong][0]), int(wrong.sum())
-        raise EyelineError(
-            f"{where}: class {value} ({count} pixels) is not in 0 .. {num_classes - 1}, nor "
-            f"{IGNORED}, which is ignored"
-        )
 
 
 class Segmenter(Prepared):
@@ -190,7 +180,7 @@ class Segmenter(Prepared):
         c, size = self.config, batch.images.shape[2:]
         truth = torch.stack([
             F.pad(t["map"], (0, size[1] - t["map"].shape[1], 0, size[0] - t["map"].shape[0]),
-                  value=IGNORED) for t in targets
+                  value=IGNORE) for t in targets
         ])  # fmt: skip
         said = self.maps(batch.images.to(self.dtype))
         logits, others = (said, {}) if isinstance(said, Tensor) else said
@@ -210,8 +200,8 @@ class Segmenter(Prepared):
             logits.new_tensor(self.config.class_weights) if self.config.class_weights else None
         )
         assert name == "cross_entropy"  # until the others are there
-        summed = F.cross_entropy(logits, truth, weights, ignore_index=IGNORED, reduction="sum")
-        kept = truth != IGNORED
+        summed = F.cross_entropy(logits, truth, weights, ignore_index=IGNORE, reduction="sum")
+        kept = truth != IGNORE
         if weights is None:
             return summed / kept.sum().clamp(min=1)
         share = weights[truth.where(kept, 0)].where(kept, 0).sum()
