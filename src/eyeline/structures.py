@@ -25,7 +25,6 @@ from torch import Tensor
 Target = dict[str, Tensor]
 # All others have one row an object.
 PER_PICTURE = ("image_id", "resized", "seed", "size", "mirrored", "map")
-IGNORED = 255  # of a map: counts nowhere
 # boxes (N, 4), scores (N,), labels (N,) int64, best first; optional masks (N, H, W) bool.
 Prediction = dict[str, Tensor]
 

@@ -75,15 +75,20 @@ built: dict[str, nn.Module] = {}
 
 def build(case: str, **options: Any) -> nn.Module:
     """A fresh model of three classes; a copy, which costs less than initialising."""
-    if case not in built or options:
-        torch.manual_seed(0)
-        given = {"classes": CLASSES, **SMALL[case], **options}
-        model = create_model(name_of(case), **given)
-        if options:
-            return model
-        built[case] = model
     torch.manual_seed(0)
-    return deepcopy(built[case])
+    if options:
+        return create_model(name_of(case), **{"classes": CLASSES, **SMALL[case], **options})
+    model = deepcopy(shared(case)).train()
+    torch.manual_seed(0)
+    return model
+
+
+def shared(case: str) -> nn.Module:
+    """The one that `build` copies, in eval(), for tests that change nothing of it."""
+    if case not in built:
+        torch.manual_seed(0)
+        built[case] = create_model(name_of(case), classes=CLASSES, **SMALL[case])
+    return built[case].eval()
 
 
 def images(*shape: int) -> Tensor:
@@ -158,7 +163,7 @@ class TestSegmenter:
             assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
     def test_what_is_ignored_counts_for_nothing(self, case: str) -> None:
-        model = build(case).eval()
+        model = shared(case)
         with torch.no_grad():
             first = model(IMAGES[:1], TARGETS[:1])
             other = TARGETS[:1].where(TARGETS[:1] != IGNORED, 0)
@@ -197,7 +202,7 @@ class TestSegmenter:
             assert torch.equal(other(IMAGES), expected)
 
     def test_eval_repeats_and_leaves_the_generator_alone(self, case: str) -> None:
-        model = build(case).eval()
+        model = shared(case)
         state = torch.get_rng_state()
         with torch.no_grad():
             assert torch.equal(model(IMAGES), model(IMAGES))
@@ -228,14 +233,14 @@ class TestSegmenter:
         check_losses(model([large, small], [maps(*SIZE), maps(48, 70)]))
 
     def test_a_batch_equals_its_pictures_one_by_one(self, case: str) -> None:
-        model = build(case).eval()
+        model = shared(case)
         with torch.no_grad():
             together, alone = model(IMAGES), torch.cat([model(IMAGES[:1]), model(IMAGES[1:])])
         assert together.std() > 1e-3
         torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
     def test_a_prepared_batch_is_accepted(self, case: str) -> None:
-        model = build(case).eval()
+        model = shared(case)
         with torch.no_grad():
             assert model(model.prepare(IMAGES, TARGETS)) == model(IMAGES, TARGETS)
             assert torch.equal(model(model.prepare(IMAGES)), model(IMAGES))
@@ -256,7 +261,7 @@ class TestSegmenter:
     ) -> None:
         given = dict(images=IMAGES[:1], targets=TARGETS[:1]) | bad
         with pytest.raises(EyelineError, match=message) as error:
-            build(case)(given["images"], given["targets"])
+            shared(case)(given["images"], given["targets"])
         assert "\n" not in str(error.value)
 
     def test_a_misspelt_option_suggests_the_nearest(self, case: str) -> None:
@@ -267,7 +272,7 @@ class TestSegmenter:
 
     def test_notes_tell_its_steps(self, case: str) -> None:
         """Those that trace and x-ray show: the logits, and some of the network's own maps."""
-        model, seen = build(case).eval(), {}
+        model, seen = shared(case), {}
         with torch.no_grad(), watch(seen.__setitem__):
             logits = model(IMAGES[:1])
         assert torch.equal(seen.pop("logits"), logits)

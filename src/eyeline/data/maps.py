@@ -22,10 +22,11 @@ from eyeline.data.images import image_size
 from eyeline.data.targets import semantic_target
 from eyeline.data.transforms import Transform
 from eyeline.errors import EyelineError
+from eyeline.ops.labels import IGNORE
 from eyeline.ops.resize import resize_map
-from eyeline.structures import IGNORED, Target
+from eyeline.structures import Target
 
-IGNORE = "ignore"  # in the place of a class for the background
+WORD = "ignore"  # in the place of a class for the background
 OnTop = Literal["later", "smaller"]
 
 
@@ -64,9 +65,9 @@ class SegmentationDataset(AnnotatedPictures):
         if on_top not in ("later", "smaller"):
             raise EyelineError(f'on_top is "later" or "smaller", not {on_top!r}')
         annotations, self.outside = _with_background(annotations, background)
-        if not 0 < len(annotations.classes) <= IGNORED:
+        if not 0 < len(annotations.classes) <= IGNORE:
             count = len(annotations.classes)
-            raise EyelineError(f"{annotations.source}: {count} classes; a map has 1 to {IGNORED}")
+            raise EyelineError(f"{annotations.source}: {count} classes; a map has 1 to {IGNORE}")
         self.smaller_on_top = on_top == "smaller"
         super().__init__(annotations, transforms, seed, draft, channels, single_from)
 
@@ -164,11 +165,11 @@ def _with_background(annotations: Annotations, background: str | None) -> tuple[
         if bare and annotations.records:
             raise EyelineError(
                 f"{annotations.source}: pixels that belong to no object have no class; set "
-                f"data.background={IGNORE}, or to the name of a class for them"
+                f"data.background={WORD}, or to the name of a class for them"
             )
-        return annotations, IGNORED
-    if background == IGNORE:
-        return annotations, IGNORED
+        return annotations, IGNORE
+    if background == WORD:
+        return annotations, IGNORE
     classes = annotations.classes
     if background not in classes:
         classes = [background, *classes]

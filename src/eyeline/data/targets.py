@@ -7,12 +7,12 @@ import numpy as np
 from eyeline.data.faults import Fault
 from eyeline.data.formats import Record
 from eyeline.data.formats.raster import painted
+from eyeline.ops.labels import IGNORE
 from eyeline.ops.segmentations import decode_masks
-from eyeline.structures import IGNORED
 
 
 def semantic_target(
-    record: Record, outside: int = IGNORED, smaller_on_top: bool = False
+    record: Record, outside: int = IGNORE, smaller_on_top: bool = False
 ) -> np.ndarray:
     """(H, W) int64: the label of the object that each pixel belongs to, 255 where it is ignored.
 
@@ -35,5 +35,5 @@ def semantic_target(
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise Fault("field", record.path, f"cannot decode its masks: {reason}") from None
-    labels = np.where(record.iscrowd, IGNORED, record.labels)
+    labels = np.where(record.iscrowd, IGNORE, record.labels)
     return np.array([*labels, outside])[painted(masks, record.iscrowd, smaller_on_top)]

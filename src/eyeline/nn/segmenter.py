@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from eyeline.errors import EyelineError
 from eyeline.nn.detector import Prepared, Preprocess
 from eyeline.note import note
-from eyeline.structures import IGNORED, Batch, Target
+from eyeline.ops.labels import IGNORE, check_labels
+from eyeline.ops.resize import resize_map
+from eyeline.structures import Batch, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +30,10 @@ class SegmenterConfig:
     norm: str = "batch"  # "frozen", "group"
     norm_epsilon: float = 1e-5
     in_channels: int = 3
-    # Pictures
-    size: tuple[int, int] | None = None  # height and width that the network sees; None: their own
+    # Pictures: resized so that the shorter side is `min_size`, unless the longer would exceed
+    # `max_size`, and the logits back again; 0: as they come
+    min_size: int = 0
+    max_size: int = 0
     image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
     # Losses, of eyeline.losses.segmentation, with a weight each (none: 1)
@@ -39,22 +43,18 @@ class SegmenterConfig:
 
 
 class SegmenterPreprocess(Preprocess):
-    """Normalise pictures and pad them to one size: to a `Batch` whose targets each have `map`,
-    (H_i, W_i) int64, in the size in which they came.
-
-    Args:
-        size: height and width that every picture is resized to; None: they keep their own.
-    """
+    """Resize pictures, if so wanted, normalise them and pad them to one size: to a `Batch` whose
+    targets each have `map`, (H_i, W_i) int64, of the resized pictures."""
 
     def __init__(
         self,
         num_classes: int,
         mean: Sequence[float],
         std: Sequence[float],
-        size: tuple[int, int] | None = None,
+        min_size: int = 0,
+        max_size: int = 0,
     ) -> None:
-        super().__init__(num_classes, 0, 0, mean, std, divisor=1)
-        self.size = size
+        super().__init__(num_classes, min_size, max_size, mean, std, divisor=1)
 
     def __call__(
         self, images: Sequence[Tensor] | Tensor, targets: Sequence[Any] | None = None
@@ -70,17 +70,19 @@ class SegmenterPreprocess(Preprocess):
         return super().__call__(list(images), targets)
 
     def fitted(self, size: tuple[int, int], wanted: int | None = None) -> tuple[int, int]:
-        return self.size or size
+        if self.min_size:
+            return super().fitted(size, wanted)
+        if wanted is not None:
+            raise EyelineError("data.sizes needs a model that resizes: set model.size")
+        return size
 
     def told(self) -> str:
-        if self.size is None:
-            return "as large as it is"
-        return f"{self.size[0]} x {self.size[1]}, whatever the aspect"
+        return super().told() if self.min_size else "as large as it is"
 
     def scaled(
         self, target: Target, size: tuple[int, int], new: tuple[int, int], where: str
     ) -> Target:
-        """A checked target, which is never resized: logits are, where it comes to the loss."""
+        """A checked target in the resized picture's pixels."""
         if "map" not in target:
             raise EyelineError(f"{where}: the target has no map of classes, and the model needs it")
         classes = target["map"]
@@ -89,28 +91,9 @@ class SegmenterPreprocess(Preprocess):
                 f"{where}: its map {tuple(classes.shape)}, {classes.dtype}, must be int64 and of "
                 f"the picture's size, {size}"
             )
-        check_map(classes, self.num_classes, where)
-        return {"map": classes.long()} | {k: target[k] for k in ("image_id",) if k in target}
-
-
-def padded(parts: Sequence[Tensor], value: float) -> Tensor:
-    """Tensors (..., H_i, W_i) as one (B, ..., H, W), `value` right of and below each."""
-    height, width = (max(part.shape[axis] for part in parts) for axis in (-2, -1))
-    return torch.stack([
-        F.pad(part, (0, width - part.shape[-1], 0, height - part.shape[-2]), value=value)
-        for part in parts
-    ])  # fmt: skip
-
-
-def check_map(classes: Tensor, num_classes: int, where: str) -> None:
-    """Raises EyelineError where a value of a map is neither a class nor 255."""
-    wrong = (classes != IGNORED) & ((classes < 0) | (classes >= num_classes))
-    if wrong.any():
-        value, count = int(classes[wrong][0]), int(wrong.sum())
-        raise EyelineError(
-            f"{where}: class {value} ({count} pixels) is not in 0 .. {num_classes - 1}, nor "
-            f"{IGNORED}, which is ignored"
-        )
+        check_labels(classes, self.num_classes, where)
+        scaled = {"map": resize_map(classes, new).long()}
+        return scaled | {k: target[k] for k in ("image_id",) if k in target}
 
 
 class Segmenter(Prepared):
@@ -122,7 +105,6 @@ class Segmenter(Prepared):
     """
 
     config: Any
-    preprocess: SegmenterPreprocess
     task = "segmentation"
     network = "maps"
     align_corners = False  # logits are resized with corner pixels on corner pixels
@@ -132,14 +114,19 @@ class Segmenter(Prepared):
         """Call it in the place of `super().__init__()`."""
         nn.Module.__init__(self)
         self.config = c = config
-        self.preprocess = SegmenterPreprocess(c.num_classes, c.image_mean, c.image_std, c.size)
+        if (c.min_size > 0) != (c.max_size > 0) or not 0 <= c.min_size <= c.max_size:
+            raise EyelineError(
+                f"min_size={c.min_size} and max_size={c.max_size}: both are 0, or the first is at "
+                "most the second"
+            )
+        self.preprocess = SegmenterPreprocess(
+            c.num_classes, c.image_mean, c.image_std, c.min_size, c.max_size
+        )
         self.auxiliary_weights = {}
         if len(c.class_weights) not in (0, c.num_classes):
             raise EyelineError(
                 f"class_weights has {len(c.class_weights)} numbers for {c.num_classes} classes"
             )
-        if c.size is not None and min(c.size) < 1:
-            raise EyelineError(f"size is height and width in pixels, not {c.size}")
         if not c.losses or len(c.loss_weights) not in (0, len(c.losses)):
             raise EyelineError("losses names one loss at least, loss_weights has a number for each")
 
@@ -177,23 +164,27 @@ class Segmenter(Prepared):
         return F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
 
     def finish(self, logits: Tensor, batch: Batch) -> Tensor | list[Tensor]:
-        """Logits at the size in which each picture came; one tensor where all came in one."""
-        sizes = batch.original_sizes.tolist()
-        whole = batch.sizes.new_tensor(batch.images.shape[2:])
-        if (batch.sizes == whole).all() and sizes.count(sizes[0]) == len(sizes):
-            return self.resized(logits, sizes[0])
+        """Each picture's logits without the padding, in its own size; one tensor where all have
+        one size."""
+        sizes, originals = batch.sizes.tolist(), batch.original_sizes.tolist()
+        canvas = list(batch.images.shape[2:])
+        if all(sizes[i] == canvas and originals[i] == originals[0] for i in range(len(sizes))):
+            return self.resized(logits, originals[0])
         return [
-            self.resized(batch.inside(i, each)[None], size)[0]
-            for i, (each, size) in enumerate(zip(logits, sizes, strict=True))
+            self.resized(batch.inside(i, each)[None], originals[i])[0]
+            for i, each in enumerate(logits)
         ]
 
     def losses(self, batch: Batch, targets: list[Target]) -> dict[str, Tensor]:
         """The Config's losses of the logits, and the first of them for each auxiliary head."""
-        c = self.config
-        truth = padded([t["map"] for t in targets], IGNORED)
+        c, size = self.config, batch.images.shape[2:]
+        truth = torch.stack([
+            F.pad(t["map"], (0, size[1] - t["map"].shape[1], 0, size[0] - t["map"].shape[0]),
+                  value=IGNORE) for t in targets
+        ])  # fmt: skip
         said = self.maps(batch.images.to(self.dtype))
         logits, others = (said, {}) if isinstance(said, Tensor) else said
-        logits = note("logits", self.as_truth(logits, batch))
+        logits = note("logits", self.resized(logits, size))
         factors = c.loss_weights or (1.0,) * len(c.losses)
         found = {
             name: factor * self.loss(name, logits, truth)
@@ -201,24 +192,16 @@ class Segmenter(Prepared):
         }
         for name, other in others.items():
             weight = self.auxiliary_weights[name]
-            found[name] = weight * self.loss(c.losses[0], self.as_truth(other, batch), truth)
+            found[name] = weight * self.loss(c.losses[0], self.resized(other, size), truth)
         return found
-
-    def as_truth(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Logits (B, K, h, w) in the sizes of the targets' maps, padded as these are."""
-        logits = self.resized(logits, batch.images.shape[2:])
-        if self.preprocess.size is None or torch.equal(batch.sizes, batch.original_sizes):
-            return logits
-        finished = self.finish(logits, batch)
-        return finished if isinstance(finished, Tensor) else padded(finished, 0)
 
     def loss(self, name: str, logits: Tensor, truth: Tensor) -> Tensor:
         weights = (
             logits.new_tensor(self.config.class_weights) if self.config.class_weights else None
         )
         assert name == "cross_entropy"  # until the others are there
-        summed = F.cross_entropy(logits, truth, weights, ignore_index=IGNORED, reduction="sum")
-        kept = truth != IGNORED
+        summed = F.cross_entropy(logits, truth, weights, ignore_index=IGNORE, reduction="sum")
+        kept = truth != IGNORE
         if weights is None:
             return summed / kept.sum().clamp(min=1)
         share = weights[truth.where(kept, 0)].where(kept, 0).sum()

@@ -28,6 +28,7 @@ from ruamel.yaml.resolver import BaseResolver
 from eyeline.errors import EyelineError
 
 COMMAND_LINE = "command line"
+AUTO = "auto"
 
 Natural = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -131,8 +132,8 @@ class Ema(Section):
 class Eval(Section):
     every: Natural = 1  # epochs; 0 for never
     batch_size: Count = 1
-    # The best weights have the highest (of "loss": the lowest); None: AP, of segmenters mIoU.
-    metric: str | None = None
+    # The best weights have the highest (of "loss": the lowest); auto: AP, of segmenters mIoU.
+    metric: str = AUTO
 
 
 class Save(Section):

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from eyeline.data.annotated import AnnotatedPictures
 from eyeline.data.arrange import Splits
 from eyeline.data.checking import check
 from eyeline.data.checking.report import Report
-from eyeline.data.annotated import AnnotatedPictures
 from eyeline.data.datasets import DetectionDataset
 from eyeline.data.faults import KINDS, Fault
 from eyeline.data.formats.annotations import Annotations, taken, with_classes

@@ -40,7 +40,7 @@ class Record:
     # (G, P, 3) float32, where there are some: x, y in pixels, the first one's centre at 1/2, 1/2,
     # and 0 not labelled (then x and y are 0), 1 labelled but hidden, 2 visible.
     keypoints: np.ndarray | None = None
-    mask: Path | None = None  # a file with a class for every pixel; the Annotations' legend reads it
+    mask: Path | None = None  # a class for every pixel, as the Annotations' legend tells
 
     def attribute(self, name: str) -> np.ndarray:
         """(G,) float64: the attribute of each object, 0 where the source does not tell it."""

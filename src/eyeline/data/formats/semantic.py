@@ -4,8 +4,8 @@ images/ and masks/    the pictures, and PNGs of the same stems, there or in a fo
                       annotations/ or labels/
 SPLIT/ and SPLITannot/                      as SegNet packs CamVid; also SPLIT_labels/
 SPLIT/images/ and SPLIT/masks/
-JPEGImages/ and SegmentationClass/, with ImageSets/Segmentation/SPLIT.txt    as CVAT writes them, and
-                      Pascal VOC has them: read as such where the format is named
+JPEGImages/ and SegmentationClass/, with ImageSets/Segmentation/SPLIT.txt    as CVAT writes them;
+                      Pascal VOC's own are read so where the format is named
 
 What the values mean is listed in the folder: see `eyeline.data.formats.legend`.
 

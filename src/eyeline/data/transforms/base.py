@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyeline.errors import EyelineError
+from eyeline.ops.labels import IGNORE
 from eyeline.ops.masks import mask_boxes
-from eyeline.structures import IGNORED, PER_PICTURE, Target
+from eyeline.structures import PER_PICTURE, Target
 
 Transform = Callable[[Tensor, Target, np.random.Generator], tuple[Tensor, Target]]
 Sample = tuple[Tensor, Target]
@@ -84,7 +85,7 @@ def seen_through(target: Target, window: Window, min_visible: float = 0.0) -> Ta
     if "map" in target:
         height, width = target["map"].shape
         margins = (-left, right - width, -top, bottom - height)
-        target = target | {"map": F.pad(target["map"], margins, value=IGNORED)}
+        target = target | {"map": F.pad(target["map"], margins, value=IGNORE)}
     if "boxes" not in target:
         return target
     boxes = target["boxes"]

@@ -23,8 +23,9 @@ from eyeline.data.transforms.base import (
     seen_through,
 )
 from eyeline.data.transforms.geometry import resized_target
+from eyeline.ops.labels import IGNORE
 from eyeline.ops.resize import resize
-from eyeline.structures import IGNORED, Target
+from eyeline.structures import Target
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class RandomCrop:
             if classes is None or self.max_share == 1:
                 break
             part = classes[max(top, 0) : top + self.size[0], max(left, 0) : left + self.size[1]]
-            counts = torch.bincount(part.flatten(), minlength=IGNORED + 1)[:IGNORED]
+            counts = torch.bincount(part.flatten(), minlength=IGNORE + 1)[:IGNORE]
             if 0 < int(counts.max()) <= self.max_share * int(counts.sum()):
                 break
         return top, left

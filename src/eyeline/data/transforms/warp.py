@@ -20,8 +20,9 @@ from eyeline.data.transforms.base import (
     clipped,
     moved,
 )
+from eyeline.ops.labels import IGNORE
 from eyeline.ops.masks import mask_boxes
-from eyeline.structures import IGNORED, Target
+from eyeline.structures import Target
 
 STRIP = 64  # rows that are sampled at once, so that what is worked on stays in the cache
 
@@ -212,7 +213,7 @@ def _sampled_masks(
 
 def _sampled_map(classes: Tensor, back: np.ndarray, size: tuple[int, int]) -> Tensor:
     """A map (*size): the class of the pixel in which a new one's centre lies, 255 outside."""
-    return F.pad(classes.flatten(), (0, 1), value=IGNORED)[_nearest(classes.shape, back, size)]
+    return F.pad(classes.flatten(), (0, 1), value=IGNORE)[_nearest(classes.shape, back, size)]
 
 
 def _nearest(old: Sequence[int], back: np.ndarray, size: tuple[int, int]) -> Tensor:
