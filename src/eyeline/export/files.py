@@ -91,8 +91,8 @@ def export_model(
     model.
 
     The file of a segmenter takes pictures (B, C, H, W) uint8 of one size, and gives their `logits`
-    (B, K, H, W). That of a detector holds one graph, `eyeline.export.graph.Graph`: pictures (B, 3, H, W) uint8 RGB of any
-    one size in, `boxes`, `scores`, `labels`, `count` and, of models that have some, `masks` out.
+    (B, K, H, W). That of a detector holds `eyeline.export.graph.Graph`: pictures (B, 3, H, W), of
+    any size, in; `boxes`, `scores`, `labels`, `count` and, of models that have some, `masks` out.
     Names of the classes and what else one needs to know lie in its metadata. What the model's
     config says of thresholds and NMS is part of the graph.
 
