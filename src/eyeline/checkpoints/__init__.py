@@ -25,7 +25,7 @@ from eyeline.checkpoints import (
     vgg,
     yhenon,
 )
-from eyeline.checkpoints.bringing import brought, same
+from eyeline.checkpoints.bringing import backbone_of, brought, same
 from eyeline.checkpoints.channels import for_channels
 from eyeline.checkpoints.eyeline import run_model, run_weights, save_weights
 from eyeline.checkpoints.families import looks_like
@@ -289,8 +289,8 @@ def build_pretrained(
     num_classes: int,
     options: dict[str, Any],
 ) -> nn.Module:
-    """`create_model` with classification weights of a `Source` in its backbone, without their
-    classifier (True: timm's own). Its pictures become those that the weights were trained on."""
+    """`create_model` with weights of a `Source` in its backbone: a classifier's, or those of
+    another model's backbone (True: timm's). Its pictures become those that they were trained on."""
     model: Any = entry.build(num_classes=num_classes, **options)
     registry.describe(model, entry, classes, num_classes)
     if not hasattr(model, "backbone"):
@@ -307,6 +307,7 @@ def build_pretrained(
         checkpoint = read(source)
     config = getattr(model, "config", None)
     wanted = getattr(config, "backbone", checkpoint.name)
+    checkpoint = backbone_of(checkpoint, wanted)
     if checkpoint.name != wanted:
         raise EyelineError(
             f"{checkpoint.where} holds a {checkpoint.name}, the model's backbone is a {wanted}"
