@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -15,6 +18,8 @@ from scipy.ndimage import distance_transform_edt
 import eyeline.metrics.segmentation as module
 from eyeline.errors import EyelineError
 from eyeline.metrics import SegmentationMetrics, boundary_f1, confusion_matrix
+from eyeline.processes import place, turns
+from eyeline.together import together
 
 properties = settings(max_examples=20, deadline=None)
 PER_CLASS = ("IoU", "precision", "recall", "F1", "Dice", "boundary_F1")
@@ -366,3 +371,36 @@ def test_one_picture_or_many():
     assert whole["boundary_F1"] == pytest.approx(nanmean([row["boundary_F1"] for row in alone]))
     assert abs(whole["mIoU"] - nanmean([row["mIoU"] for row in alone])) > 1e-4
     assert torch.equal(whole["confusion"], confusion_matrix(said, target, 3))
+
+
+# What each of the processes does: `torchrun test_segmentation_metrics.py FOLDER`.
+
+
+@together()
+def measure_own(folder):
+    said, target = make(7, pictures=5)
+    own = SegmentationMetrics(3)
+    for i in turns(5):
+        own.update(said[i], target[i])
+    rank, count = place()
+    assert count == 2
+    torch.save(own.over_processes().numbers(), f"{folder}/{rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    subprocess.run(
+        [*torchrun, "--nproc-per-node=2", __file__, str(tmp_path)],
+        check=True,
+        capture_output=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    whole = measured(*make(7, pictures=5), 3)
+    for rank in range(2):
+        assert same(torch.load(tmp_path / f"{rank}.pt"), whole)
+
+
+if __name__ == "__main__":
+    measure_own(sys.argv[1])
