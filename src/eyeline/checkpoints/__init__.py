@@ -21,6 +21,7 @@ from eyeline.checkpoints import (
     lufficc,
     luuuyi,
     mmdetection,
+    smp,
     torchvision,
     vgg,
     yhenon,
@@ -55,7 +56,8 @@ MEANING = (
     "anchor_fitted", "anchor_clipped", "box_scales", "box_ratios", "box_strides", "box_clipped",
     "centres_clipped", "box_variances", "priors", "offsets", "tower_depths", "passthrough", "grid",
     "boxes", "head", "pooling", "sampling_ratio", "roi_aligned", "stride_in_1x1", "stage_scales",
-    "layers", "stage_weights", "averaged", "fpn_extra_relu",
+    "layers", "stage_weights", "averaged", "fpn_extra_relu", "align_corners", "decoder_upsampling",
+    "padding",
 )  # fmt: skip
 CONNECTED = ("fc", "fc6", "fc7")  # of classifiers, in whole or in part no backbone's
 
@@ -172,6 +174,7 @@ def _identify(
     try:
         return (
             eyeline.read(state, metadata, where)
+            or smp.read(state, where, tuple(skip))
             or lufficc.read(state, where, tuple(skip))
             or luuuyi.read(state, where, tuple(skip))
             or mmdetection.read(state, metadata, where, tuple(skip))
@@ -194,7 +197,8 @@ def _unknown(state: State, where: str) -> EyelineError:
         f"{where} is a checkpoint of an unknown kind, {like}; known are eyeline's own, "
         "torchvision's ResNets, VGG16, Faster R-CNN, Mask R-CNN, RetinaNet and SSD, detectron2's "
         "and mmdetection's detectors of these kinds, lufficc/SSD's with VGG16, "
-        "luuuyi/RefineDet.PyTorch's, yhenon/pytorch-retinanet's, and darknet's .weights"
+        "luuuyi/RefineDet.PyTorch's, yhenon/pytorch-retinanet's, segmentation-models-pytorch's, "
+        "and darknet's .weights"
     )
 
 
