@@ -18,11 +18,14 @@ from eyeline.checkpoints import (
     darknet,
     detectron2,
     eyeline,
+    light,
     lufficc,
     luuuyi,
     mmdetection,
     smp,
+    smp_dilated,
     torchvision,
+    torchvision_deeplab,
     vgg,
     yhenon,
 )
@@ -42,7 +45,7 @@ from eyeline.checkpoints.source import (
     unwrap,
 )
 from eyeline.errors import EyelineError, one_line
-from eyeline.nn.backbones import DARKNETS, VGG
+from eyeline.nn.backbones import DARKNETS, MOBILENET, VGG, XCEPTIONS
 
 __all__ = [
     "Checkpoint", "LoadReport", "Source", "fetch", "load_weights", "read", "run_model",
@@ -57,7 +60,7 @@ MEANING = (
     "centres_clipped", "box_variances", "priors", "offsets", "tower_depths", "passthrough", "grid",
     "boxes", "head", "pooling", "sampling_ratio", "roi_aligned", "stride_in_1x1", "stage_scales",
     "layers", "stage_weights", "averaged", "fpn_extra_relu", "align_corners", "decoder_upsampling",
-    "padding",
+    "padding", "first_dilates", "multi_grid", "rates", "rates_stride", "gate",
 )  # fmt: skip
 CONNECTED = ("fc", "fc6", "fc7")  # of classifiers, in whole or in part no backbone's
 
@@ -172,9 +175,14 @@ def _identify(
     and VGG16's, whose classifier has, stand before that."""
     how = (state, where, num_classes, tuple(skip))
     try:
+        if smp_dilated.fits(state):
+            return smp_dilated.read(state, where, tuple(skip))
+        if torchvision_deeplab.fits(state):
+            return torchvision_deeplab.read(state, where, tuple(skip))
         return (
             eyeline.read(state, metadata, where)
             or smp.read(state, where, tuple(skip))
+            or light.read(state, where, tuple(skip))
             or lufficc.read(state, where, tuple(skip))
             or luuuyi.read(state, where, tuple(skip))
             or mmdetection.read(state, metadata, where, tuple(skip))
@@ -195,10 +203,10 @@ def _unknown(state: State, where: str) -> EyelineError:
     like = f"it looks like {family}, which is not read" if family else f"with {some(state)}"
     return EyelineError(
         f"{where} is a checkpoint of an unknown kind, {like}; known are eyeline's own, "
-        "torchvision's ResNets, VGG16, Faster R-CNN, Mask R-CNN, RetinaNet and SSD, detectron2's "
-        "and mmdetection's detectors of these kinds, lufficc/SSD's with VGG16, "
-        "luuuyi/RefineDet.PyTorch's, yhenon/pytorch-retinanet's, segmentation-models-pytorch's, "
-        "and darknet's .weights"
+        "torchvision's ResNets, VGG16, MobileNetV2, Faster R-CNN, Mask R-CNN, RetinaNet, SSD and "
+        "DeepLabV3, timm's aligned Xception, detectron2's and mmdetection's detectors of these "
+        "kinds, segmentation-models-pytorch's, lufficc/SSD's with VGG16, "
+        "luuuyi/RefineDet.PyTorch's, yhenon/pytorch-retinanet's, and darknet's .weights"
     )
 
 
@@ -253,7 +261,7 @@ def build(
     checkpoint = read(weights, num_classes)
     _check_own(checkpoint, entry.source if entry else None)
     if entry is None:
-        if checkpoint.name in (VGG, *DARKNETS):
+        if checkpoint.name in (VGG, *DARKNETS, MOBILENET, *XCEPTIONS):
             raise EyelineError(
                 f"{checkpoint.where} holds a backbone, {checkpoint.name}: its weights go to "
                 "create_model(NAME, pretrained=...)"
@@ -327,6 +335,8 @@ def build_pretrained(
         skip = [name for name in own if name not in theirs]
     else:  # one of the two ends earlier
         skip = [p for p in CONNECTED if f"{p}.weight" in own ^ theirs]
+        behind = getattr(model.backbone, "absent", ())  # the last map that the model needs
+        skip += [p for p in behind if any(begins(name, [p]) for name in theirs)]
     model.load_report = replace(fill(target, checkpoint, skip), brought=taken)
     return model
 
