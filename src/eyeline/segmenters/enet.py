@@ -7,8 +7,9 @@ maxima. 0.37 million parameters.
 
 Letters   B pictures, K classes, H and W of the batch, h and w of a map.
 Departs   follows the authors' code where the text is silent: norms that add 1e-3 to the variance,
-          ReLU in the decoder, bottlenecks a quarter as wide as their outputs, nothing between a 1x5 and a 5x1 convolution. Convolutions before a norm
-          have no bias, which would change nothing. Drop-out in the decoder too, as in the text.
+          ReLU in the decoder, bottlenecks a quarter as wide as their outputs, nothing between a 1x5
+          and a 5x1 convolution. Convolutions before a norm have no bias, which would change
+          nothing. Drop-out in the decoder too, as in the text.
           The authors train the encoder alone first, to classes at an eighth of the size (sec. 5.1);
           `auxiliary=True` gives it that layer, and its loss counts beside the decoder's.
           Pictures are padded by zeros to multiples of 8, and the logits cut.

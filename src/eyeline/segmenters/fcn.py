@@ -191,9 +191,11 @@ class FCN(Segmenter):
             eighth = ("score_pool3", "upscore_pool4")
         self.final = Upsampling(k, stride, whole, c.final_learned)
         self.class_dependent = ("score_fr", *sixteenth, *eighth, *finest)
-        self.starts_from = {
-            "fcn32s": (*sixteenth, *eighth, *finest), "fcn16s": (*eighth, *finest)
-        }  # fmt: skip
+        self.starts_from = {}
+        if stride < 32:
+            self.starts_from["fcn32s"] = (*sixteenth, *eighth, *finest)
+        if stride < 16:
+            self.starts_from["fcn16s"] = (*eighth, *finest)
 
     def maps(self, images: Tensor) -> Tensor:
         """Normalised pictures (B, C, H, W) to logits (B, K, H, W)."""
@@ -256,7 +258,9 @@ PAPER = 'Long et al., "Fully Convolutional Networks", CVPR 2015, arXiv:1411.4038
 def builder(stride: int) -> Callable[..., FCN]:
     def build(num_classes: int, **options: Any) -> FCN:
         """FCN; options are the fields of `Config`."""
-        return FCN(make_config(Config, CONVENTIONS, {"num_classes": num_classes, **options}), stride)
+        return FCN(
+            make_config(Config, CONVENTIONS, {"num_classes": num_classes, **options}), stride
+        )
 
     return build
 

@@ -7,8 +7,8 @@ told from all four.
 
 Letters   B pictures, K classes, H and W of the batch, C the width of the largest map (18, 32, 48).
 Departs   momentum of the norms 0.1, as in the authors' later code (`norm_momentum`; their first
-          has 0.01); the first layers start as He et al., ICCV 2015, where the authors' start at
-          N(0, 0.001), with which nothing is learned without ImageNet's weights (pretrained=).
+          has 0.01); all layers but the last start as He et al., ICCV 2015, where the authors' start
+          at N(0, 0.001) and get ImageNet's weights (pretrained=).
           The papers do not say how corners lie in bilinear upsampling: pixels have areas here, as
           in the authors' first code and for Cityscapes, LIP and PASCAL-Context in their later one,
           whose default, `align_corners=True`, is that of ADE20K and COCO-Stuff.
@@ -51,7 +51,7 @@ class Config(SegmenterConfig):
         return f"hrnet_w{self.width}"
 
 
-CONVENTIONS: dict[str, dict[str, Any]] = {"paper": {}, "official": {}}
+CONVENTIONS: dict[str, dict[str, Any]] = {"paper": {}}
 Maps = list[Tensor]  # from the largest on, each half as large and twice as deep as the one before
 
 
@@ -151,9 +151,7 @@ class HRNet(nn.Module):
         for stage, modules in enumerate(c.modules, start=2):
             widths = self.channels[:stage]
             setattr(self, f"transition{stage - 1}", transition(first, widths, *how))
-            exchanges = (
-                Exchange(widths, c.blocks, *how, c.align_corners) for _ in range(modules)
-            )
+            exchanges = (Exchange(widths, c.blocks, *how, c.align_corners) for _ in range(modules))
             setattr(self, f"stage{stage}", nn.Sequential(*exchanges))
             first = widths
 
@@ -209,6 +207,7 @@ class HRNetV2(Segmenter):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        nn.init.normal_(self.last_layer[3].weight, std=0.001)  # type: ignore[arg-type]
 
     def maps(self, images: Tensor) -> Tensor:
         """Normalised pictures (B, C, H, W) to logits (B, K, H/4, W/4)."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eyeline.nn.backbones.vgg import DEPTHS, WIDTHS, VGG16
+from eyeline.nn.backbones.vgg import DEPTHS, VGG16, WIDTHS
 from eyeline.nn.detector import make_config
 from eyeline.nn.fused import fused
 from eyeline.nn.layers import ConvNorm
@@ -51,9 +51,7 @@ class Decoder(nn.Module):
             for i in range(DEPTHS[stage - 1], 0, -1):
                 outputs = inputs if i > 1 else WIDTHS[max(stage - 2, 0)] * width
                 last = (stage, i) == (1, 1)
-                layer = ConvNorm(
-                    inputs, classes if last else outputs, 3, "none" if last else norm
-                )
+                layer = ConvNorm(inputs, classes if last else outputs, 3, "none" if last else norm)
                 setattr(self, f"conv{stage}_{i}", layer)
 
     def stage(self, x: Tensor, stage: int) -> Tensor:
