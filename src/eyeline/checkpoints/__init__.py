@@ -18,6 +18,8 @@ from eyeline.checkpoints import (
     darknet,
     detectron2,
     eyeline,
+    fcn,
+    hrnet,
     light,
     lufficc,
     luuuyi,
@@ -60,7 +62,8 @@ MEANING = (
     "centres_clipped", "box_variances", "priors", "offsets", "tower_depths", "passthrough", "grid",
     "boxes", "head", "pooling", "sampling_ratio", "roi_aligned", "stride_in_1x1", "stage_scales",
     "layers", "stage_weights", "averaged", "fpn_extra_relu", "align_corners", "decoder_upsampling",
-    "padding", "first_dilates", "multi_grid", "rates", "rates_stride", "gate",
+    "padding", "first_dilates", "multi_grid", "rates", "rates_stride", "gate", "border",
+    "skip_scales", "output_stride",
 )  # fmt: skip
 CONNECTED = ("fc", "fc6", "fc7")  # of classifiers, in whole or in part no backbone's
 
@@ -183,6 +186,8 @@ def _identify(
             eyeline.read(state, metadata, where)
             or smp.read(state, where, tuple(skip))
             or light.read(state, where, tuple(skip))
+            or hrnet.read(state, where, tuple(skip))
+            or fcn.read(state, where, tuple(skip))
             or lufficc.read(state, where, tuple(skip))
             or luuuyi.read(state, where, tuple(skip))
             or mmdetection.read(state, metadata, where, tuple(skip))
@@ -203,9 +208,10 @@ def _unknown(state: State, where: str) -> EyelineError:
     like = f"it looks like {family}, which is not read" if family else f"with {some(state)}"
     return EyelineError(
         f"{where} is a checkpoint of an unknown kind, {like}; known are eyeline's own, "
-        "torchvision's ResNets, VGG16, MobileNetV2, Faster R-CNN, Mask R-CNN, RetinaNet, SSD and "
-        "DeepLabV3, timm's aligned Xception, detectron2's and mmdetection's detectors of these "
-        "kinds, segmentation-models-pytorch's, lufficc/SSD's with VGG16, "
+        "torchvision's ResNets, VGG16, MobileNetV2, Faster R-CNN, Mask R-CNN, RetinaNet, SSD, FCN "
+        "and DeepLabV3, timm's aligned Xception, detectron2's and mmdetection's detectors of these "
+        "kinds, segmentation-models-pytorch's, HRNets of its authors, FCNs of "
+        "wkentaro/pytorch-fcn, lufficc/SSD's with VGG16, "
         "luuuyi/RefineDet.PyTorch's, yhenon/pytorch-retinanet's, and darknet's .weights"
     )
 
@@ -261,13 +267,14 @@ def build(
     checkpoint = read(weights, num_classes)
     _check_own(checkpoint, entry.source if entry else None)
     if entry is None:
-        if checkpoint.name in (VGG, *DARKNETS, MOBILENET, *XCEPTIONS):
+        backbones = (VGG, *DARKNETS, MOBILENET, *XCEPTIONS)
+        if checkpoint.name in backbones or checkpoint.name.startswith(hrnet.BACKBONE):
             raise EyelineError(
                 f"{checkpoint.where} holds a backbone, {checkpoint.name}: its weights go to "
                 "create_model(NAME, pretrained=...)"
             )
         entry = registry.find(checkpoint.name)
-    if entry.name not in (checkpoint.name, *checkpoint.also):
+    if entry.name not in (checkpoint.name, *checkpoint.also, *fcn.finer(checkpoint.name)):
         raise EyelineError(
             f"{checkpoint.where} holds a {checkpoint.name}, not a {entry.name}; "
             "a backbone's weights go to pretrained="
@@ -290,6 +297,7 @@ def build(
     hint = "; given options differ from the file's: " if changed else ""
     hint += ", ".join(f"{k}={_short(v)} (file: {_short(stated[k])})" for k, v in changed.items())
     dependent = getattr(model, "class_dependent", ()) if renewed else ()
+    dependent += getattr(model, "starts_from", {}).get(checkpoint.name, ())
     model.load_report = fill(model, checkpoint, dependent, hint)
     return model
 
@@ -359,6 +367,8 @@ def fill(
     over, shapes, replaced = [], [], []
     unused = list(checkpoint.dropped)
     for name, tensor in checkpoint.state.items():
+        if name in own and own[name].shape == (whole := checkpoint.whole.get(name, tensor)).shape:
+            tensor = whole
         if skipped(name) or (name.endswith(COUNTER) and name not in own):
             left_out.append(file_name(name))
             replaced += [name] if name in own else []
