@@ -23,7 +23,9 @@ def read(state: State, where: str, skip: tuple[str, ...] = ()) -> Checkpoint | N
     if "features.0.0.weight" in state and "features.1.conv.0.0.weight" in state:
         table = [(rf"(features\..*\.{NORM})", r"\1")]
         ours, renamed, dropped = rename(state, table, (), where, (*skip, "classifier"))
-        return _made(MOBILENET, ours, "features.0.0.weight", IMAGENET, 1e-5, where, renamed, dropped)
+        return _made(
+            MOBILENET, ours, "features.0.0.weight", IMAGENET, 1e-5, where, renamed, dropped
+        )
     blocks = sum(f"blocks.{i}.stack.conv1.conv_dw.weight" in state for i in range(100))
     if blocks in XCEPTIONS and "stem.1.bn.weight" in state:
         table = [(rf"((?:stem|blocks)\..*\.{NORM})", r"\1")]

@@ -52,6 +52,9 @@ CHOICES = {
     "scored_at": ("last", "own"),
     "averaged": ("scores", "logits"),
     "chosen_by": ("score", "class"),
+    "padding": ("valid", "same"),
+    "decoder_norm": OPTIONAL_NORMS,
+    "decoder_upsampling": ("learned", "nearest"),
 }
 # Within which bounds an option has to lie, wherever a Config has it.
 BOUNDS = {

@@ -5,7 +5,7 @@ Letters   B pictures, K classes, H and W of the padded batch, h and w of a map.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ from eyeline.note import note
 from eyeline.structures import Batch, Target
 
 IGNORED = 255  # of a target: counts nowhere
+# Of a network: logits (B, K, h, w), or these and by name those of auxiliary heads, or what computes
+# them, which the losses alone call.
+Maps = Tensor | tuple[Tensor, Mapping[str, Tensor | Callable[[], Tensor]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +101,7 @@ class Segmenter(Prepared):
 
     A paper's class calls `set_up` first and has `maps`: normalised pictures (B, C, H, W) to logits
     (B, K, h, w) at its own stride, or these and those of auxiliary heads by name, which count in
-    the loss only.
+    the loss only; best as `partial(head, features)`, which predictions do not call.
     """
 
     config: Any
@@ -119,13 +122,8 @@ class Segmenter(Prepared):
         if not c.losses or len(c.loss_weights) not in (0, len(c.losses)):
             raise EyelineError("losses names one loss at least, loss_weights has a number for each")
 
-    def maps(self, images: Tensor) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+    def maps(self, images: Tensor) -> Maps:
         raise NotImplementedError
-
-    def main(self, images: Tensor) -> Tensor:
-        """The logits of `maps` alone; where auxiliary heads stand apart a class spares them."""
-        said = self.maps(images)
-        return said if isinstance(said, Tensor) else said[0]
 
     def forward(self, images: Any, targets: Any = None) -> Any:
         """Losses where targets are given, else logits, in train() and eval() alike.
@@ -146,7 +144,8 @@ class Segmenter(Prepared):
 
     def compute(self, batch: Batch) -> Tensor:
         """A prepared batch to logits (B, K, H, W), float32."""
-        logits = self.main(batch.images.to(self.dtype))
+        said = self.maps(batch.images.to(self.dtype))
+        logits = said if isinstance(said, Tensor) else said[0]
         return note("logits", self.resized(logits, batch.images.shape[2:]))
 
     def resized(self, logits: Tensor, size: Sequence[int]) -> Tensor:
@@ -177,6 +176,7 @@ class Segmenter(Prepared):
         }
         for name, other in others.items():
             weight = self.auxiliary_weights[name]
+            other = other if isinstance(other, Tensor) else other()
             found[name] = weight * self.loss(c.losses[0], self.resized(other, size), truth)
         return found
 

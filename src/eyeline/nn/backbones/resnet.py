@@ -93,6 +93,7 @@ class ResNet(nn.Module):
     Args:
         block, depths: kind of block, and how many in each of the four stages.
         groups, width: ResNeXt's cardinality and the width of a group, at 64 planes.
+        planes: of the stem and the first stage, doubled at each further one; 64 in the paper.
         norm: "batch", "frozen" or "group"; `norm_epsilon` is what it adds to the variance.
         stride_in_1x1: a bottleneck's stride lies in its first convolution, not in its second.
         output_stride: of C5, and of C4 where it is 8: 32, or 16 or 8, with dilation in the 3x3
@@ -121,23 +122,26 @@ class ResNet(nn.Module):
         output_stride: int = 32,
         first_dilates: bool = False,
         multi_grid: tuple[int, ...] = (1,),
+        planes: int = 64,
         depth: int = 5,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, padding=3, bias=False)
-        self.bn1 = make_norm(norm, 64, norm_epsilon)
-        inputs, widths = 64, (64, 128, 256, 512)
+        self.conv1 = nn.Conv2d(in_channels, planes, 7, 2, padding=3, bias=False)
+        self.bn1 = make_norm(norm, planes, norm_epsilon)
+        inputs, outputs = planes, []
         for stage, (stride, before, dilation) in enumerate(stage_strides(output_stride, depth)):
-            blocks = []
+            blocks, inner = [], planes << stage  # 64, 128, 256, 512
             for i in range(depths[stage]):
                 step = stride if stage > 0 and i == 0 else 1  # C2's is the max pooling's
                 grid = multi_grid[min(i, len(multi_grid) - 1)] if stage == 3 else 1
                 wide = before if i == 0 and not first_dilates else dilation
                 how = (step, norm, norm_epsilon, groups, width, stride_in_1x1, wide * grid)
-                blocks.append(block(inputs, widths[stage], *how))
-                inputs = widths[stage] * block.expansion
+                blocks.append(block(inputs, inner, *how))
+                inputs = inner * block.expansion
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.channels = [planes * block.expansion for planes in widths[: depth - 1]]
+            outputs.append(inputs)
+        self.channels = outputs
+        self.stage_channels = [planes, *outputs]
         self.absent = tuple(f"layer{stage}" for stage in range(depth, 5))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # He et al. 2015
