@@ -14,10 +14,12 @@ from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
 from eyeline.data.faults import KINDS
+from eyeline.evaluation import maps_page
 from eyeline.evaluation.charts import Points, legend, line_styles, lines_svg
 from eyeline.evaluation.html import counted, document, facts
 from eyeline.evaluation.report import class_table, gallery, numbers
 from eyeline.evaluation.running import rate, show
+from eyeline.evaluation.segmentation import SegmentationReport
 from eyeline.files import json_lines, write_whole
 from eyeline.training.recipe import Recipe
 from eyeline.training.resuming import flat
@@ -64,12 +66,14 @@ class RunPage:
         self.looks = ""  # of the last evaluation
         self.last = time.monotonic()
 
-    def evaluated(self, report: Report, epoch: int) -> None:
+    def evaluated(self, report: Report | SegmentationReport, epoch: int) -> None:
         """Keep what the page shows of an evaluation: classes, and a few pictures."""
-        self.looks = (
-            f"<section><h2>Class by class, after epoch {epoch}</h2>{class_table(report)}</section>"
-            f"{gallery(report, PICTURES)}"
-        )
+        if isinstance(report, SegmentationReport):
+            table, pictures = maps_page.class_table(report), maps_page.gallery(report)
+        else:
+            table, pictures = class_table(report), gallery(report, PICTURES)
+        title = f"Class by class, after epoch {epoch}"
+        self.looks = f"<section><h2>{title}</h2>{table}</section>{pictures}"
 
     def write_if_due(self) -> None:
         minutes = self.recipe.log.report
@@ -295,9 +299,11 @@ def _thinned(points: Points) -> Points:
 
 def _latest(epochs: Sequence[Record]) -> str:
     """The numbers of the last evaluation."""
-    done = [record for record in epochs if "AP" in (record.get("metrics") or {})]
+    done = [r for r in epochs if {"AP", "mIoU"} & {*(r.get("metrics") or ())}]
     if not done:
         return ""
+    if "mIoU" in done[-1]["metrics"]:
+        return maps_page.latest(done[-1]["metrics"], done[-1]["epoch"])
     metrics = done[-1]["metrics"]
     right = tuple(k for k in ("AP", "AP50", "AP75", "APs", "APm", "APl") if k in metrics)
     found = tuple(k for k in ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl") if k in metrics)
