@@ -70,8 +70,8 @@ def gallery(report: SegmentationReport) -> str:
     figures = "".join(_figure(report, example) for example in report.examples)
     shown = f"{len(report.examples)} of {counted(len(report.per_picture), 'picture')}"
     return (
-        f"<section><h2>Pictures</h2><p>{shown}, spread evenly; none was picked for its looks. First "
-        "what the model says, then what is annotated; grey stripes: ignored.</p>"
+        f"<section><h2>Pictures</h2><p>{shown}, spread evenly; none was picked for its looks. "
+        "First what the model says, then what is annotated; grey stripes: ignored.</p>"
         f'<div class="gallery">{figures}</div></section>'
     )
 

@@ -26,7 +26,8 @@ def save_bad_batch(
     preprocess: Any = None,
 ) -> None:
     """Write 0.png, 1.png ..., the pictures as the network got them, 0-map.png ... where they have
-    maps of classes, and batch.json with their annotations in these pictures' pixels and what else is known of each.
+    maps of classes, and batch.json with their annotations in these pictures' pixels and what else
+    is known of each.
 
     Args:
         pictures: what is known of each picture, in order.
