@@ -5,7 +5,7 @@ Letters   B pictures, K classes, H and W of the padded batch, h and w of a map.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,15 @@ from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
 from eyeline.nn.detector import Prepared, Preprocess
+from eyeline.nn.resizing import resized
 from eyeline.note import note
 from eyeline.ops.labels import IGNORE, check_labels
 from eyeline.ops.resize import resize_map
 from eyeline.structures import Batch, Target
+
+# Of a network: logits (B, K, h, w), or these and by name those of auxiliary heads, or what computes
+# them, which the losses alone call.
+Maps = Tensor | tuple[Tensor, Mapping[str, Tensor | Callable[[], Tensor]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +106,7 @@ class Segmenter(Prepared):
 
     A paper's class calls `set_up` first and has `maps`: normalised pictures (B, C, H, W) to logits
     (B, K, h, w) at its own stride, or these and those of auxiliary heads by name, which count in
-    the loss only.
+    the loss only; best as `partial(head, features)`, which predictions do not call.
     """
 
     config: Any
@@ -130,7 +135,7 @@ class Segmenter(Prepared):
         if not c.losses or len(c.loss_weights) not in (0, len(c.losses)):
             raise EyelineError("losses names one loss at least, loss_weights has a number for each")
 
-    def maps(self, images: Tensor) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+    def maps(self, images: Tensor) -> Maps:
         raise NotImplementedError
 
     def forward(self, images: Any, targets: Any = None) -> Any:
@@ -158,10 +163,7 @@ class Segmenter(Prepared):
 
     def resized(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """Logits (B, K, h, w) at another size, bilinear, float32."""
-        logits, size = logits.float(), (int(size[0]), int(size[1]))
-        if logits.shape[2:] == size:
-            return logits
-        return F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
+        return resized(logits.float(), size, self.align_corners)
 
     def finish(self, logits: Tensor, batch: Batch) -> Tensor | list[Tensor]:
         """Each picture's logits without the padding, in its own size; one tensor where all have
@@ -192,6 +194,7 @@ class Segmenter(Prepared):
         }
         for name, other in others.items():
             weight = self.auxiliary_weights[name]
+            other = other if isinstance(other, Tensor) else other()
             found[name] = weight * self.loss(c.losses[0], self.resized(other, size), truth)
         return found
 
