@@ -23,11 +23,12 @@ from eyeline.checkpoints import (
     lufficc,
     luuuyi,
     mmdetection,
+    smp,
     torchvision,
     vgg,
     yhenon,
 )
-from eyeline.checkpoints.bringing import brought, same
+from eyeline.checkpoints.bringing import backbone_of, brought, same
 from eyeline.checkpoints.channels import for_channels
 from eyeline.checkpoints.eyeline import run_model, run_weights, save_weights
 from eyeline.checkpoints.families import looks_like
@@ -57,8 +58,8 @@ MEANING = (
     "anchor_fitted", "anchor_clipped", "box_scales", "box_ratios", "box_strides", "box_clipped",
     "centres_clipped", "box_variances", "priors", "offsets", "tower_depths", "passthrough", "grid",
     "boxes", "head", "pooling", "sampling_ratio", "roi_aligned", "stride_in_1x1", "stage_scales",
-    "layers", "stage_weights", "averaged", "fpn_extra_relu", "border", "skip_scales",
-    "output_stride", "first_dilates", "align_corners",
+    "layers", "stage_weights", "averaged", "fpn_extra_relu", "align_corners", "decoder_upsampling",
+    "padding", "border", "skip_scales", "output_stride", "first_dilates",
 )  # fmt: skip
 CONNECTED = ("fc", "fc6", "fc7")  # of classifiers, in whole or in part no backbone's
 
@@ -177,6 +178,7 @@ def _identify(
             eyeline.read(state, metadata, where)
             or hrnet.read(state, where, tuple(skip))
             or fcn.read(state, where, tuple(skip))
+            or smp.read(state, where, tuple(skip))
             or lufficc.read(state, where, tuple(skip))
             or luuuyi.read(state, where, tuple(skip))
             or mmdetection.read(state, metadata, where, tuple(skip))
@@ -198,9 +200,9 @@ def _unknown(state: State, where: str) -> EyelineError:
     return EyelineError(
         f"{where} is a checkpoint of an unknown kind, {like}; known are eyeline's own, "
         "torchvision's ResNets, VGG16, Faster R-CNN, Mask R-CNN, RetinaNet, SSD and FCN, "
-        "detectron2's and mmdetection's detectors of these kinds, HRNets of its authors, FCNs of "
-        "wkentaro/pytorch-fcn, lufficc/SSD's with VGG16, "
-        "luuuyi/RefineDet.PyTorch's, yhenon/pytorch-retinanet's, and darknet's .weights"
+        "detectron2's and mmdetection's detectors of these kinds, lufficc/SSD's with VGG16, "
+        "luuuyi/RefineDet.PyTorch's, yhenon/pytorch-retinanet's, segmentation-models-pytorch's, "
+        "HRNet's authors', wkentaro/pytorch-fcn's, and darknet's .weights"
     )
 
 
@@ -296,8 +298,8 @@ def build_pretrained(
     num_classes: int,
     options: dict[str, Any],
 ) -> nn.Module:
-    """`create_model` with classification weights of a `Source` in its backbone, without their
-    classifier (True: timm's own). Its pictures become those that the weights were trained on."""
+    """`create_model` with weights of a `Source` in its backbone: a classifier's, or those of
+    another model's backbone (True: timm's). Its pictures become those that they were trained on."""
     model: Any = entry.build(num_classes=num_classes, **options)
     registry.describe(model, entry, classes, num_classes)
     if not hasattr(model, "backbone"):
@@ -314,6 +316,7 @@ def build_pretrained(
         checkpoint = read(source)
     config = getattr(model, "config", None)
     wanted = getattr(config, "backbone", checkpoint.name)
+    checkpoint = backbone_of(checkpoint, wanted)
     if checkpoint.name != wanted:
         raise EyelineError(
             f"{checkpoint.where} holds a {checkpoint.name}, the model's backbone is a {wanted}"

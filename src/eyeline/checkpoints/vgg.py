@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from eyeline.checkpoints.names import IMAGENET
-from eyeline.checkpoints.renaming import NORM, rename, vgg_places
+from eyeline.checkpoints.renaming import NORM, rename, vgg_places, without_biases
 from eyeline.checkpoints.source import Checkpoint, State
 from eyeline.errors import EyelineError
 
@@ -83,8 +83,8 @@ def read(state: State, where: str, skip: tuple[str, ...] = ()) -> Checkpoint | N
     whole = _whole(ours)
     dropped += [renamed.pop(name) for name in _shrink(ours)]
     if normed:
-        _without_bias(ours, renamed, list(places.values()))
-        _without_bias(whole, {}, [])
+        _without_bias(whole, dict(renamed))
+        _without_bias(ours, renamed)
     return Checkpoint(
         "torchvision", "vgg16", where, options, None, ours, renamed, dropped, whole=whole
     )
@@ -130,12 +130,9 @@ def _shrink(ours: State) -> list[str]:
     return []
 
 
-def _without_bias(ours: State, renamed: dict[str, str], convolutions: list[str]) -> None:
+def _without_bias(ours: State, renamed: dict[str, str]) -> None:
     """Biases become part of the norms: of those that are there, and of two that change nothing."""
-    for name in convolutions:
-        renamed.pop(f"{name}.bias", None)
-        if (bias := ours.pop(f"{name}.bias", None)) is not None:
-            ours[f"{name}.norm.running_mean"] = ours[f"{name}.norm.running_mean"] - bias
+    without_biases(ours, renamed)
     for name in ("fc6", "fc7"):
         if f"{name}.bias" in ours:
             renamed[f"{name}.norm.bias"] = renamed.pop(f"{name}.bias")

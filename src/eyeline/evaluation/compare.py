@@ -20,8 +20,8 @@ from eyeline.evaluation.charts import (
     lines_svg,
     scatter_svg,
 )
-from eyeline.evaluation.evaluate import rate, show
 from eyeline.evaluation.html import document
+from eyeline.evaluation.running import rate, show
 from eyeline.files import json_lines
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from eyeline.data.faults import KINDS
 from eyeline.evaluation.charts import Points, legend, line_styles, lines_svg
-from eyeline.evaluation.evaluate import rate, show
 from eyeline.evaluation.html import counted, document, facts
 from eyeline.evaluation.report import class_table, gallery, numbers
+from eyeline.evaluation.running import rate, show
 from eyeline.files import json_lines, write_whole
 from eyeline.training.recipe import Recipe
 from eyeline.training.resuming import flat
@@ -32,7 +32,8 @@ PICTURES = 4
 DRAWN = 600  # points of a curve
 NAMED = 8  # things that were left out
 RELOAD = 30  # seconds
-METRICS = ("AP", "AP50", "AP75", "mask_AP")  # the curves, besides the one that decides
+# The curves, besides the one that decides.
+METRICS = ("AP", "AP50", "AP75", "mask_AP", "mIoU", "pixel_accuracy")
 
 Record = Mapping[str, Any]
 

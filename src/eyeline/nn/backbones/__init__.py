@@ -17,6 +17,16 @@ VGG = "vgg16"
 VARIANTS = (*RESNETS, *DARKNETS)
 
 
+def build_encoder(name: str, **options: Any) -> Any:
+    """A backbone whose `stages` gives C1..C5, at strides 2, 4, 8, 16, 32, of `stage_channels`.
+
+    Raises EyelineError where a model of timm has no map at one of these strides.
+    """
+    if name.startswith(PREFIX):
+        options["finest"] = 2
+    return build_backbone(name, **options)
+
+
 def build_backbone(name: str, **options: Any) -> Any:
     """A backbone whose call gives the feature maps C2..C5.
 

@@ -5,7 +5,7 @@ Redmon et al., "You Only Look Once", CVPR 2016, arXiv:1506.02640, sec. 2.1, Fig.
 Redmon and Farhadi, "YOLO9000: Better, Faster, Stronger", CVPR 2017, arXiv:1612.08242, Table 6.
 Redmon and Farhadi, "YOLOv3: An Incremental Improvement", 2018, arXiv:1804.02767, sec. 2.4, Table 1.
 
-Letters   B pictures, H and W of the input; C2..C5 the last maps at strides 4, 8, 16, 32.
+Letters   B pictures, H and W of the input; C1..C5 the last maps at strides 2, 4, 8, 16, 32.
 Departs   the papers leave open what the authors' configuration files say: batch norm (of the
           first network in the files alone) and a leaky ReLU of 0.1 behind every convolution, and
           the sum of a block without another ReLU. The small network is in those files alone.
@@ -64,6 +64,7 @@ class Extraction(nn.Module):
     of `Darknet53`, and norm "none" as in the paper."""
 
     channels = (192, 512, 1024, 1024)
+    stage_channels = (64, *channels)
 
     def __init__(
         self, norm: str = "none", norm_epsilon: float = 1e-5, in_channels: int = 3
@@ -77,10 +78,15 @@ class Extraction(nn.Module):
         self.stage5 = stack(1024, [(512, 1), (1024, 3)] * 2, *how)
 
     def forward(self, x: Tensor) -> Any:
-        c2 = self.stage2(max_pool(self.stage1(x), 2))  # (B, 192, H/4, W/4)
+        return self.stages(x)[1:]
+
+    def stages(self, x: Tensor) -> list[Any]:
+        """[C1, C2, C3, C4, C5]."""
+        c1 = self.stage1(x)  # (B, 64, H/2, W/2)
+        c2 = self.stage2(max_pool(c1, 2))  # (B, 192, H/4, W/4)
         c3 = self.stage3(max_pool(c2, 2))  # (B, 512, H/8, W/8)
         c4 = self.stage4(max_pool(c3, 2))  # (B, 1024, H/16, W/16)
-        return [c2, c3, c4, self.stage5(max_pool(c4, 2))]  # (B, 1024, H/32, W/32)
+        return [c1, c2, c3, c4, self.stage5(max_pool(c4, 2))]  # (B, 1024, H/32, W/32)
 
 
 class Darknet19(nn.Module):
@@ -88,6 +94,7 @@ class Darknet19(nn.Module):
     128, 256, 512, 1024. Options as of `Darknet53`."""
 
     channels = (128, 256, 512, 1024)
+    stage_channels = (64, *channels)
 
     def __init__(
         self, norm: str = "batch", norm_epsilon: float = 1e-5, in_channels: int = 3
@@ -102,11 +109,15 @@ class Darknet19(nn.Module):
             setattr(self, f"stage{stage}", stack(width // 2, shapes, *how))
 
     def forward(self, x: Tensor) -> Any:
-        x = self.stage1(max_pool(self.stem(x), 2))  # (B, 64, H/2, W/2)
-        c2 = self.stage2(max_pool(x, 2))  # (B, 128, H/4, W/4)
+        return self.stages(x)[1:]
+
+    def stages(self, x: Tensor) -> list[Any]:
+        """[C1, C2, C3, C4, C5]."""
+        c1 = self.stage1(max_pool(self.stem(x), 2))  # (B, 64, H/2, W/2)
+        c2 = self.stage2(max_pool(c1, 2))  # (B, 128, H/4, W/4)
         c3 = self.stage3(max_pool(c2, 2))  # (B, 256, H/8, W/8)
         c4 = self.stage4(max_pool(c3, 2))  # (B, 512, H/16, W/16)
-        return [c2, c3, c4, self.stage5(max_pool(c4, 2))]  # (B, 1024, H/32, W/32)
+        return [c1, c2, c3, c4, self.stage5(max_pool(c4, 2))]  # (B, 1024, H/32, W/32)
 
 
 class Residual(nn.Module):
@@ -129,6 +140,7 @@ class Darknet53(nn.Module):
     """
 
     channels = (128, 256, 512, 1024)
+    stage_channels = (64, *channels)
 
     def __init__(
         self, norm: str = "batch", norm_epsilon: float = 1e-5, in_channels: int = 3
@@ -143,11 +155,15 @@ class Darknet53(nn.Module):
             setattr(self, f"stage{stage}", nn.Sequential(*blocks))
 
     def forward(self, x: Tensor) -> Any:
+        return self.stages(x)[1:]
+
+    def stages(self, x: Tensor) -> list[Any]:
+        """[C1, C2, C3, C4, C5]."""
         c1 = self.stage1(self.stem(x))  # (B, 64, H/2, W/2)
         c2 = self.stage2(c1)  # (B, 128, H/4, W/4)
         c3 = self.stage3(c2)  # (B, 256, H/8, W/8)
         c4 = self.stage4(c3)  # (B, 512, H/16, W/16)
-        return [c2, c3, c4, self.stage5(c4)]  # (B, 1024, H/32, W/32)
+        return [c1, c2, c3, c4, self.stage5(c4)]  # (B, 1024, H/32, W/32)
 
 
 class DarknetTiny(nn.Module):
@@ -155,6 +171,7 @@ class DarknetTiny(nn.Module):
     256, 1024. Options as of `Darknet53`, but no "group", which 16 channels do not make."""
 
     channels = (64, 128, 256, 1024)
+    stage_channels = (32, *channels)
 
     def __init__(
         self, norm: str = "batch", norm_epsilon: float = 1e-5, in_channels: int = 3
@@ -165,15 +182,18 @@ class DarknetTiny(nn.Module):
             setattr(self, f"conv{i}", LeakyConv(widths[i - 1], widths[i], 3, norm, norm_epsilon))
 
     def forward(self, x: Tensor) -> Any:
-        x = max_pool(self.conv1(x), 2)  # (B, 16, H/2, W/2)
-        x = max_pool(self.conv2(x), 2)  # (B, 32, H/4, W/4)
-        c2 = self.conv3(x)  # (B, 64, H/4, W/4)
+        return self.stages(x)[1:]
+
+    def stages(self, x: Tensor) -> list[Any]:
+        """[C1, C2, C3, C4, C5]."""
+        c1 = self.conv2(max_pool(self.conv1(x), 2))  # (B, 32, H/2, W/2)
+        c2 = self.conv3(max_pool(c1, 2))  # (B, 64, H/4, W/4)
         c3 = self.conv4(max_pool(c2, 2))  # (B, 128, H/8, W/8)
         c4 = self.conv5(max_pool(c3, 2))  # (B, 256, H/16, W/16)
         x = self.conv6(max_pool(c4, 2))  # (B, 512, H/32, W/32)
         # Of each cell, the one right of it and the two below; at the edge of those there are.
         x = F.max_pool2d(F.pad(x, (0, 1, 0, 1), "replicate"), 2, 1)
-        return [c2, c3, c4, self.conv7(x)]  # (B, 1024, H/32, W/32)
+        return [c1, c2, c3, c4, self.conv7(x)]  # (B, 1024, H/32, W/32)
 
 
 VARIANTS: dict[str, type[Extraction | Darknet19 | Darknet53 | DarknetTiny]] = {

@@ -92,6 +92,7 @@ class ResNet(nn.Module):
     Args:
         block, depths: kind of block, and how many in each of the four stages.
         groups, width: ResNeXt's cardinality and the width of a group, at 64 planes.
+        planes: of the stem and the first stage, doubled at each further one; 64 in the paper.
         norm: "batch", "frozen" or "group"; `norm_epsilon` is what it adds to the variance.
         stride_in_1x1: a bottleneck's stride lies in its first convolution, not in its second.
         output_stride: of C5, and of C4 where it is 8: 32, or 16 or 8, with dilation in the 3x3
@@ -117,14 +118,16 @@ class ResNet(nn.Module):
         output_stride: int = 32,
         first_dilates: bool = False,
         multi_grid: tuple[int, ...] = (1,),
+        planes: int = 64,
     ) -> None:
         super().__init__()
         if output_stride not in (8, 16, 32):
             raise EyelineError(f"output_stride must be 8, 16 or 32, not {output_stride}")
-        self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, padding=3, bias=False)
-        self.bn1 = make_norm(norm, 64, norm_epsilon)
-        inputs, reached, dilation = 64, 4, 1
-        for stage, (planes, depth) in enumerate(zip((64, 128, 256, 512), depths, strict=True)):
+        self.conv1 = nn.Conv2d(in_channels, planes, 7, 2, padding=3, bias=False)
+        self.bn1 = make_norm(norm, planes, norm_epsilon)
+        widths = [planes << stage for stage in range(4)]  # 64, 128, 256, 512
+        inputs, reached, dilation = planes, 4, 1
+        for stage, (inner, depth) in enumerate(zip(widths, depths, strict=True)):
             strided = stage > 0 and reached < output_stride
             before, dilation = dilation, dilation if strided or not stage else 2 * dilation
             reached *= 2 if strided else 1
@@ -134,10 +137,11 @@ class ResNet(nn.Module):
                 how = (stride, norm, norm_epsilon, groups, width, stride_in_1x1)
                 grid = multi_grid[min(i, len(multi_grid) - 1)] if stage == 3 else 1
                 wide = before if i == 0 and not first_dilates else dilation
-                blocks.append(block(inputs, planes, *how, wide * grid))
-                inputs = planes * block.expansion
+                blocks.append(block(inputs, inner, *how, wide * grid))
+                inputs = inner * block.expansion
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.channels = [planes * block.expansion for planes in (64, 128, 256, 512)]
+        self.channels = [inner * block.expansion for inner in widths]
+        self.stage_channels = [planes, *self.channels]
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # He et al. 2015
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -23,13 +23,16 @@ class TimmBackbone(nn.Module):
         name: as timm calls it, without the prefix.
         norm: "batch" leaves the model as it is, whatever norms it has; "frozen" freezes its batch
             norms.
+        finest: 2: it has C1 also, which `stages` gives.
 
     Raises:
         EyelineError: timm is not installed or knows no such model; it has no feature maps at the
-            four strides; it has no batch norm to freeze.
+            strides; it has no batch norm to freeze.
     """
 
-    def __init__(self, name: str, norm: str = "batch", in_channels: int = 3) -> None:
+    def __init__(
+        self, name: str, norm: str = "batch", in_channels: int = 3, finest: int = 4
+    ) -> None:
         super().__init__()
         timm = _timm()
         if not timm.is_model(name):
@@ -38,19 +41,21 @@ class TimmBackbone(nn.Module):
             raise EyelineError(f"timm has no model called {name!r}{hint}")
         if norm not in ("batch", "frozen"):
             raise EyelineError(f"norm={norm!r} is for our own backbones; timm's {name} has its own")
-        self.name, self.in_channels = name, in_channels
+        self.name, self.in_channels, self.finest = name, in_channels, finest
+        strides = (2, *STRIDES) if finest == 2 else STRIDES
         try:
             reductions = list(self._create().feature_info.reduction())
             # Of several at a stride the last; building without the others leaves out layers that
             # no gradient would reach.
-            self.levels = [len(reductions) - 1 - reductions[::-1].index(s) for s in STRIDES]
+            self.levels = [len(reductions) - 1 - reductions[::-1].index(s) for s in strides]
             self.body = self._create(out_indices=self.levels)
         except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
             raise EyelineError(
                 f"timm's {name} cannot be a backbone: it must give feature maps at the strides "
-                f"{', '.join(map(str, STRIDES))} ({_reason(error)})"
+                f"{', '.join(map(str, strides))} ({_reason(error)})"
             ) from None
-        self.channels: list[int] = list(self.body.feature_info.channels())
+        self.stage_channels: list[int] = list(self.body.feature_info.channels())
+        self.channels = self.stage_channels[-len(STRIDES) :]
         if norm == "frozen":
             if not any(isinstance(module, nn.BatchNorm2d) for module in self.body.modules()):
                 raise EyelineError(f"timm's {name} has no batch norm to freeze; leave norm= out")
@@ -94,6 +99,10 @@ class TimmBackbone(nn.Module):
             return create(self.name, **options)
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        return self.stages(x)[-len(STRIDES) :]
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """[C1, C2, C3, C4, C5], the first at stride 2, where it was built with `finest=2`."""
         maps = self.body(x)
         if str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC"):
             maps = [level.permute(0, 3, 1, 2) for level in maps]

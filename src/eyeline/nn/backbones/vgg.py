@@ -41,6 +41,7 @@ class VGG16(nn.Module):
                 setattr(self, f"conv{stage}_{i}", ConvNorm(inputs, factor * width, 3, norm))
                 inputs = factor * width
         self.channels = [4 * width, 8 * width, 8 * width, 8 * width]
+        self.stage_channels = [2 * width, *self.channels]
         xavier(self)
 
     def stage(self, x: Tensor, stage: int) -> Tensor:
@@ -50,10 +51,14 @@ class VGG16(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        return self.stages(x)[1:]
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """[conv2_2, conv3_3, conv4_3, conv5_3, pool5] at strides 2, 4, 8, 16, 32."""
         maps = []
         for stage in (1, 2, 3, 4, 5):
             x = self.stage(x, stage)
-            if stage > 2:
+            if stage > 1:
                 maps.append(x)
             x = max_pool(x, 2)
         return [*maps, x]

@@ -1,0 +1,324 @@
+"""One suite over every registered segmenter. A new one needs a line in `SMALL`.
+
+Pictures are 65 x 97, or smaller: divisible by nothing. What a model sees of padding is its own
+matter; what is asked is that a picture has the logits of the canvas it lies on, whatever else is
+in the batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from eyeline.errors import EyelineError
+from eyeline.nn import backbones
+from eyeline.nn.backbones.resnet import BasicBlock
+from eyeline.nn.layers import FrozenBatchNorm2d
+from eyeline.note import watch
+from eyeline.registry import create_model, find, list_models
+from eyeline.structures import Batch
+
+# Options with which a model is small, by its name and what tells several of one apart. The first of
+# a name is the paper's own; `Config` fields that a line leaves out have their defaults. "tiny" is a
+# ResNet of an eighth of the width.
+SMALL: dict[str, dict[str, Any]] = {
+    "fpn": dict(backbone="tiny", fpn_channels=8, branch_width=32),
+    "fpn smp": dict(
+        convention="smp", backbone="tiny", fpn_channels=8, branch_width=32, merge="cat"
+    ),
+    "linknet": dict(backbone="tiny"),
+    "linknet smp": dict(convention="smp", backbone="tiny"),
+    "unet": dict(width=4),
+    "unet same": dict(width=4, padding="same", norm="batch", depth=3),
+    "unet smp": dict(convention="smp", backbone="tiny", decoder_widths=(32, 16, 16, 8, 8)),
+    "unetplusplus": dict(width=4),
+    "unetplusplus accurate": dict(
+        backbone="tiny", decoder_widths=(32, 8, 8, 8, 8), mode="accurate"
+    ),
+    "unetplusplus smp": dict(convention="smp", backbone="tiny", decoder_widths=(32, 8, 8, 8, 8)),
+}
+CASES = list(SMALL)
+NAMES = list_models("segmentation")
+CLASSES = ["road", "sky", "tree"]
+SIZE = (65, 97)
+IGNORED = 255
+
+
+TINY = dict(block=BasicBlock, depths=(1, 1, 1, 1), planes=8)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(backbones.RESNETS, "tiny", TINY)
+    monkeypatch.setattr(backbones, "VARIANTS", (*backbones.VARIANTS, "tiny"))
+
+
+def name_of(case: str) -> str:
+    return case.partition(" ")[0]
+
+
+def fields(case: str) -> set[str]:
+    """The names of the options of a model's Config."""
+    module = sys.modules[find(name_of(case)).build.__module__]
+    return {field.name for field in dataclasses.fields(module.Config)}
+
+
+class Heights:
+    """Of what a convolution gives."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.found: list[int] = []
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(self.look)
+
+    def look(self, module: nn.Module, given: Any, result: Tensor) -> None:
+        self.found.append(result.shape[2])
+
+
+built: dict[str, nn.Module] = {}
+
+
+def build(case: str, **options: Any) -> nn.Module:
+    """A fresh model of three classes; a copy, which costs less than initialising."""
+    torch.manual_seed(0)
+    if options:
+        return create_model(name_of(case), **{"classes": CLASSES, **SMALL[case], **options})
+    model = deepcopy(shared(case)).train()
+    torch.manual_seed(0)
+    return model
+
+
+def shared(case: str) -> nn.Module:
+    """The one that `build` copies, in eval(), for tests that change nothing of it."""
+    if case not in built:
+        torch.manual_seed(0)
+        built[case] = create_model(name_of(case), classes=CLASSES, **SMALL[case])
+    return built[case].eval()
+
+
+def images(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+
+def maps(*shape: int, classes: int = 3) -> Tensor:
+    """Targets: random classes, a border that is ignored."""
+    generator = torch.Generator().manual_seed(2)
+    found = torch.randint(0, classes, shape, generator=generator)
+    found[..., :2, :] = IGNORED
+    return found
+
+
+IMAGES, TARGETS = images(2, 3, *SIZE), maps(2, *SIZE)
+
+
+def check_losses(losses: dict[str, Tensor]) -> None:
+    assert losses
+    assert all(value.ndim == 0 and torch.isfinite(value) for value in losses.values()), losses
+
+
+def unsettle(model: nn.Module) -> None:
+    """Batch norms as after training; fresh ones change nothing."""
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm2d)):
+            assert module.running_mean is not None and module.running_var is not None
+            with torch.no_grad():
+                module.running_mean.normal_(std=0.1)
+                module.running_var.uniform_(0.5, 1.5)
+
+
+def test_every_segmenter_has_a_line() -> None:
+    assert "unet" in NAMES
+    assert {name_of(case) for case in SMALL} == set(NAMES), "add options to SMALL"
+
+
+@pytest.mark.parametrize("case", CASES)
+class TestSegmenter:
+    def test_losses_and_logits_in_both_modes(self, case: str) -> None:
+        """A batch and a single picture, of an odd size, in train() and in eval()."""
+        model = build(case)
+        for mode in (True, False):
+            model.train(mode)
+            for count in (2, 1):
+                check_losses(model(IMAGES[:count], TARGETS[:count]))
+                with torch.no_grad():
+                    logits = model(IMAGES[:count])
+                assert logits.shape == (count, 3, *SIZE)
+                assert logits.dtype == torch.float32
+                assert torch.isfinite(logits).all()
+        assert model.classes == CLASSES and model.task == "segmentation"
+        assert not torch.equal(logits[0, :, 0, 0], logits[0, :, -1, -1])  # it looks at the picture
+
+    def test_every_parameter_gets_a_gradient(self, case: str) -> None:
+        """Of all heads."""
+        model = build(case).train()
+        sum(model(IMAGES, TARGETS).values()).backward()
+        for name, p in model.named_parameters():
+            assert p.grad is not None and torch.isfinite(p.grad).all(), name
+            assert p.grad.any(), name
+
+    def test_nothing_to_learn_from(self, case: str) -> None:
+        """All is ignored: the loss is 0, and so are all gradients, which are there."""
+        for mode in (True, False):
+            model = build(case).train(mode)
+            losses = model(IMAGES[:1], torch.full((1, *SIZE), IGNORED))
+            check_losses(losses)
+            assert all(value == 0 for value in losses.values())
+            sum(losses.values()).backward()
+            assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+
+    def test_what_is_ignored_counts_for_nothing(self, case: str) -> None:
+        model = shared(case)
+        with torch.no_grad():
+            first = model(IMAGES[:1], TARGETS[:1])
+            other = TARGETS[:1].where(TARGETS[:1] != IGNORED, 0)
+            assert model(IMAGES[:1], other) != first
+            small = maps(1, *SIZE).to(torch.uint8)  # as files have them
+            assert model(IMAGES[:1], small) == model(IMAGES[:1], small.long())
+
+    def test_one_class(self, case: str) -> None:
+        model = build(case, classes=["thing"])
+        check_losses(model(IMAGES, maps(2, *SIZE, classes=1)))
+        with torch.no_grad():
+            assert model.eval()(IMAGES).shape == (2, 1, *SIZE)
+
+    def test_half_precision(self, case: str) -> None:
+        model = build(case)
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = model(IMAGES, TARGETS)
+        check_losses(losses)
+        sum(losses.values()).backward()
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+        for dtype in (torch.bfloat16, torch.float16):
+            half = build(case).eval().to(dtype)
+            with torch.no_grad():
+                logits = half(IMAGES[:1, :, :40, :50])
+            assert logits.dtype == torch.float32 and torch.isfinite(logits).all()
+
+    def test_state_dict_round_trip(self, case: str) -> None:
+        model, other = build(case).eval(), build(case).eval()
+        for parameter in model.parameters():
+            parameter.data.add_(0.01 * torch.randn_like(parameter))
+        unsettle(model)
+        with torch.no_grad():
+            expected = model(IMAGES)
+            assert not torch.equal(other(IMAGES), expected)
+            other.load_state_dict(model.state_dict())
+            assert torch.equal(other(IMAGES), expected)
+
+    def test_eval_repeats_and_leaves_the_generator_alone(self, case: str) -> None:
+        model = shared(case)
+        state = torch.get_rng_state()
+        with torch.no_grad():
+            assert torch.equal(model(IMAGES), model(IMAGES))
+            assert model(IMAGES, TARGETS) == model(IMAGES, TARGETS)
+        assert torch.equal(state, torch.get_rng_state())
+
+    def test_five_channels(self, case: str) -> None:
+        stats = (0.5,) * 5
+        model = build(case, in_channels=5, image_mean=stats, image_std=stats)
+        assert model.channels == 5
+        check_losses(model(images(2, 5, *SIZE), TARGETS))
+        with pytest.raises(EyelineError, match=r"shape \(3, 65, 97\)"):
+            model(IMAGES)
+
+    def test_pictures_of_several_sizes(self, case: str) -> None:
+        """Each has the logits that it has alone on a canvas of the largest size: of the one that
+        fills the canvas its own, of smaller ones those with so much padding."""
+        model = build(case).eval()
+        unsettle(model)
+        large, small = images(3, *SIZE), images(3, 48, 70)
+        with torch.no_grad():
+            found = model([large, small])
+            assert [tuple(each.shape) for each in found] == [(3, *SIZE), (3, 48, 70)]
+            torch.testing.assert_close(found[0], model(large[None])[0], atol=1e-4, rtol=1e-4)
+            batch = model.prepare([large, small])
+            alone = model.compute(Batch(batch.images[1:], batch.sizes[1:], batch.sizes[1:]))
+        torch.testing.assert_close(found[1], alone[0, :, :48, :70], atol=1e-4, rtol=1e-4)
+        check_losses(model([large, small], [maps(*SIZE), maps(48, 70)]))
+
+    def test_a_batch_equals_its_pictures_one_by_one(self, case: str) -> None:
+        model = shared(case)
+        with torch.no_grad():
+            together, alone = model(IMAGES), torch.cat([model(IMAGES[:1]), model(IMAGES[1:])])
+        assert together.std() > 1e-3
+        torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+
+    def test_a_prepared_batch_is_accepted(self, case: str) -> None:
+        model = shared(case)
+        with torch.no_grad():
+            assert model(model.prepare(IMAGES, TARGETS)) == model(IMAGES, TARGETS)
+            assert torch.equal(model(model.prepare(IMAGES)), model(IMAGES))
+
+    @pytest.mark.parametrize(
+        ("bad", "message"),
+        [
+            (dict(targets=torch.full((1, *SIZE), 3)), r"class 3 \(6305 pixels\) is not in 0 .. 2"),
+            (dict(targets=torch.full((1, *SIZE), -1)), "class -1"),
+            (dict(targets=torch.zeros(1, 9, 9, dtype=torch.int64)), r"picture 0: its map \(9, 9\)"),
+            (dict(targets=torch.zeros(1, *SIZE)), "float32, must be int64"),
+            (dict(targets=TARGETS), "1 pictures came with 2 targets"),
+            (dict(images=torch.zeros(1, 1, 9, 9)), r"shape \(1, 9, 9\)"),
+        ],
+    )
+    def test_bad_input_is_one_clear_error(
+        self, case: str, bad: dict[str, Any], message: str
+    ) -> None:
+        given = dict(images=IMAGES[:1], targets=TARGETS[:1]) | bad
+        with pytest.raises(EyelineError, match=message) as error:
+            shared(case)(given["images"], given["targets"])
+        assert "\n" not in str(error.value)
+
+    def test_a_misspelt_option_suggests_the_nearest(self, case: str) -> None:
+        with pytest.raises(EyelineError, match="did you mean in_channels"):
+            build(case, in_chanels=3)
+        with pytest.raises(EyelineError, match="norm must be one of"):
+            build(case, norm="batchnorm")
+
+    def test_notes_tell_its_steps(self, case: str) -> None:
+        """Those that trace and x-ray show: the logits, and some of the network's own maps."""
+        model, seen = shared(case), {}
+        with torch.no_grad(), watch(seen.__setitem__):
+            logits = model(IMAGES[:1])
+        assert torch.equal(seen.pop("logits"), logits)
+        own = [name for name, value in seen.items() if isinstance(value, Tensor)]
+        assert len(own) >= 2, "note the stages of the decoder"
+        assert all(not seen[name].requires_grad for name in own)
+
+    def test_output_stride(self, case: str) -> None:
+        """The backbone's last map has the stride that is asked for."""
+        if "output_stride" not in fields(case):
+            return
+        for stride in (8, 16, 32):
+            try:
+                model = build(case, output_stride=stride).eval()
+            except EyelineError as error:  # the paper's network has no other
+                assert "output_stride" in str(error)
+                continue
+            seen = [Heights(module) for module in model.backbone.modules()]
+            with torch.no_grad():
+                assert model(images(1, 3, 96, 96)).shape == (1, 3, 96, 96)
+            heights = {height for each in seen for height in each.found}
+            assert min(heights - {1}) == 96 // stride
+
+
+COMPILED = [
+    pytest.param(case, marks=[] if case == "unet same" else [pytest.mark.slow]) for case in CASES
+]
+
+
+@pytest.mark.parametrize("case", COMPILED)
+def test_compute_compiles_whole(case: str) -> None:
+    """`fullgraph=True`: no break, so no host synchronisation and no branch on a tensor."""
+    model = build(case).eval()
+    batch = model.prepare(IMAGES)
+    torch._dynamo.reset()
+    compiled = torch.compile(model.compute, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(batch), model.compute(batch), atol=1e-5, rtol=1e-5)
