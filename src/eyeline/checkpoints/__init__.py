@@ -20,11 +20,14 @@ from eyeline.checkpoints import (
     eyeline,
     fcn,
     hrnet,
+    light,
     lufficc,
     luuuyi,
     mmdetection,
     smp,
+    smp_dilated,
     torchvision,
+    torchvision_deeplab,
     vgg,
     yhenon,
 )
@@ -44,7 +47,7 @@ from eyeline.checkpoints.source import (
     unwrap,
 )
 from eyeline.errors import EyelineError, one_line
-from eyeline.nn.backbones import DARKNETS, VGG
+from eyeline.nn.backbones import DARKNETS, MOBILENET, VGG, XCEPTIONS
 
 __all__ = [
     "Checkpoint", "LoadReport", "Source", "fetch", "load_weights", "read", "run_model",
@@ -59,7 +62,8 @@ MEANING = (
     "centres_clipped", "box_variances", "priors", "offsets", "tower_depths", "passthrough", "grid",
     "boxes", "head", "pooling", "sampling_ratio", "roi_aligned", "stride_in_1x1", "stage_scales",
     "layers", "stage_weights", "averaged", "fpn_extra_relu", "align_corners", "decoder_upsampling",
-    "padding", "border", "skip_scales", "output_stride", "first_dilates",
+    "padding", "first_dilates", "multi_grid", "rates", "rates_stride", "gate", "border",
+    "skip_scales", "output_stride",
 )  # fmt: skip
 CONNECTED = ("fc", "fc6", "fc7")  # of classifiers, in whole or in part no backbone's
 
@@ -174,11 +178,16 @@ def _identify(
     and VGG16's, whose classifier has, stand before that."""
     how = (state, where, num_classes, tuple(skip))
     try:
+        if smp_dilated.fits(state):
+            return smp_dilated.read(state, where, tuple(skip))
+        if torchvision_deeplab.fits(state):
+            return torchvision_deeplab.read(state, where, tuple(skip))
         return (
             eyeline.read(state, metadata, where)
+            or smp.read(state, where, tuple(skip))
+            or light.read(state, where, tuple(skip))
             or hrnet.read(state, where, tuple(skip))
             or fcn.read(state, where, tuple(skip))
-            or smp.read(state, where, tuple(skip))
             or lufficc.read(state, where, tuple(skip))
             or luuuyi.read(state, where, tuple(skip))
             or mmdetection.read(state, metadata, where, tuple(skip))
@@ -199,10 +208,11 @@ def _unknown(state: State, where: str) -> EyelineError:
     like = f"it looks like {family}, which is not read" if family else f"with {some(state)}"
     return EyelineError(
         f"{where} is a checkpoint of an unknown kind, {like}; known are eyeline's own, "
-        "torchvision's ResNets, VGG16, Faster R-CNN, Mask R-CNN, RetinaNet, SSD and FCN, "
-        "detectron2's and mmdetection's detectors of these kinds, lufficc/SSD's with VGG16, "
-        "luuuyi/RefineDet.PyTorch's, yhenon/pytorch-retinanet's, segmentation-models-pytorch's, "
-        "HRNet's authors', wkentaro/pytorch-fcn's, and darknet's .weights"
+        "torchvision's ResNets, VGG16, MobileNetV2, Faster R-CNN, Mask R-CNN, RetinaNet, SSD, FCN "
+        "and DeepLabV3, timm's aligned Xception, detectron2's and mmdetection's detectors of these "
+        "kinds, segmentation-models-pytorch's, HRNets of its authors, FCNs of "
+        "wkentaro/pytorch-fcn, lufficc/SSD's with VGG16, "
+        "luuuyi/RefineDet.PyTorch's, yhenon/pytorch-retinanet's, and darknet's .weights"
     )
 
 
@@ -257,7 +267,8 @@ def build(
     checkpoint = read(weights, num_classes)
     _check_own(checkpoint, entry.source if entry else None)
     if entry is None:
-        if checkpoint.name in (VGG, *DARKNETS) or checkpoint.name.startswith(hrnet.BACKBONE):
+        backbones = (VGG, *DARKNETS, MOBILENET, *XCEPTIONS)
+        if checkpoint.name in backbones or checkpoint.name.startswith(hrnet.BACKBONE):
             raise EyelineError(
                 f"{checkpoint.where} holds a backbone, {checkpoint.name}: its weights go to "
                 "create_model(NAME, pretrained=...)"
@@ -332,6 +343,8 @@ def build_pretrained(
         skip = [name for name in own if name not in theirs]
     else:  # one of the two ends earlier
         skip = [p for p in CONNECTED if f"{p}.weight" in own ^ theirs]
+        behind = getattr(model.backbone, "absent", ())  # the last map that the model needs
+        skip += [p for p in behind if any(begins(name, [p]) for name in theirs)]
     model.load_report = replace(fill(target, checkpoint, skip), brought=taken)
     return model
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
+from eyeline.nn.lone import normed
 from eyeline.ops import winograd
 from eyeline.ops.select import may_look
 
@@ -75,12 +76,14 @@ class ConvNorm(nn.Conv2d):
     """A convolution, by default as large going out as coming in, and the norm that follows it.
 
     Without one ("none") it is an `nn.Conv2d` with a bias, and its weights are named as such; with
-    one it has no bias, and the norm's weights lie below `norm`.
+    one it has no bias, and the norm's weights lie below `norm`. A batch norm that would see one
+    value alone of each channel in training uses its running statistics (nn/lone.py).
 
     Args:
-        inputs, outputs: channels.
-        kernel: side of the kernel; `padding` is half of it, rounded down, if none is given.
-        norm: "none", "batch", "frozen" or "group"; it adds 1e-5 to the variance.
+        inputs, outputs: channels, in `groups`.
+        kernel: side of the kernel; `padding` is half of it, rounded down, times `dilation`, if
+            none is given.
+        norm: "none", "batch", "frozen" or "group"; it adds `norm_epsilon` to the variance.
     """
 
     norm: nn.Module | None
@@ -94,17 +97,19 @@ class ConvNorm(nn.Conv2d):
         stride: int = 1,
         padding: int | None = None,
         dilation: int = 1,
+        groups: int = 1,
+        norm_epsilon: float = 1e-5,
     ) -> None:
-        padding = kernel // 2 if padding is None else padding
+        padding = kernel // 2 * dilation if padding is None else padding
         bias = norm == "none"
-        super().__init__(inputs, outputs, kernel, stride, padding, dilation, bias=bias)
-        self.norm = None if norm == "none" else make_norm(norm, outputs)
+        super().__init__(inputs, outputs, kernel, stride, padding, dilation, groups, bias=bias)
+        self.norm = None if norm == "none" else make_norm(norm, outputs, norm_epsilon)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H, W)
         if isinstance(self.norm, FrozenBatchNorm2d):
             return self.norm(x, self)  # type: ignore[no-any-return]
         x = convolved(self, x, self.weight, self.bias, self.training)
-        return x if self.norm is None else self.norm(x)
+        return x if self.norm is None else normed(x, self.norm)
 
 
 def convolved(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
 from eyeline.nn.detector import Prepared, Preprocess
+from eyeline.nn.resizing import resized
 from eyeline.note import note
 from eyeline.ops.labels import IGNORE, check_labels
 from eyeline.ops.resize import resize_map
@@ -137,6 +138,11 @@ class Segmenter(Prepared):
     def maps(self, images: Tensor) -> Maps:
         raise NotImplementedError
 
+    def main(self, images: Tensor) -> Tensor:
+        """The logits of `maps` alone; where auxiliary heads stand apart a class spares them."""
+        said = self.maps(images)
+        return said if isinstance(said, Tensor) else said[0]
+
     def forward(self, images: Any, targets: Any = None) -> Any:
         """Losses where targets are given, else logits, in train() and eval() alike.
 
@@ -156,16 +162,12 @@ class Segmenter(Prepared):
 
     def compute(self, batch: Batch) -> Tensor:
         """A prepared batch to logits (B, K, H, W), float32."""
-        said = self.maps(batch.images.to(self.dtype))
-        logits = said if isinstance(said, Tensor) else said[0]
+        logits = self.main(batch.images.to(self.dtype))
         return note("logits", self.resized(logits, batch.images.shape[2:]))
 
     def resized(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """Logits (B, K, h, w) at another size, bilinear, float32."""
-        logits, size = logits.float(), (int(size[0]), int(size[1]))
-        if logits.shape[2:] == size:
-            return logits
-        return F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
+        return resized(logits.float(), size, self.align_corners)
 
     def finish(self, logits: Tensor, batch: Batch) -> Tensor | list[Tensor]:
         """Each picture's logits without the padding, in its own size; one tensor where all have

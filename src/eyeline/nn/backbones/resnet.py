@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from eyeline.errors import EyelineError
+from eyeline.nn.backbones.dilation import stage_strides
 from eyeline.nn.fused import fused, max_pool
 from eyeline.nn.layers import make_norm
 
@@ -87,7 +87,8 @@ def shortcut(inputs: int, outputs: int, stride: int, norm: str, eps: float) -> n
 
 
 class ResNet(nn.Module):
-    """The convolutional part: (B, in_channels, H, W) -> [C2, C3, C4, C5] at strides 4, 8, 16, 32.
+    """The convolutional part: (B, in_channels, H, W) -> [C2, C3, C4, C5] at strides 4, 8, 16, 32,
+    or less of both.
 
     Args:
         block, depths: kind of block, and how many in each of the four stages.
@@ -101,6 +102,9 @@ class ResNet(nn.Module):
             torchvision, the one before it.
         multi_grid: factors of the dilations of the last stage's blocks, one each, the last one
             for all further blocks (the paper cited above, sec. 3.2.1).
+        depth: the last map, 5 for C5; what would come behind it is left out.
+
+    `absent` begins the names that published weights have of the stages left out.
     """
 
     fusable: ClassVar = [("conv1", "bn1")]
@@ -119,29 +123,25 @@ class ResNet(nn.Module):
         first_dilates: bool = False,
         multi_grid: tuple[int, ...] = (1,),
         planes: int = 64,
+        depth: int = 5,
     ) -> None:
         super().__init__()
-        if output_stride not in (8, 16, 32):
-            raise EyelineError(f"output_stride must be 8, 16 or 32, not {output_stride}")
         self.conv1 = nn.Conv2d(in_channels, planes, 7, 2, padding=3, bias=False)
         self.bn1 = make_norm(norm, planes, norm_epsilon)
-        widths = [planes << stage for stage in range(4)]  # 64, 128, 256, 512
-        inputs, reached, dilation = planes, 4, 1
-        for stage, (inner, depth) in enumerate(zip(widths, depths, strict=True)):
-            strided = stage > 0 and reached < output_stride
-            before, dilation = dilation, dilation if strided or not stage else 2 * dilation
-            reached *= 2 if strided else 1
+        inputs, widths = planes, [planes << stage for stage in range(4)]  # 64, 128, 256, 512
+        for stage, (stride, before, dilation) in enumerate(stage_strides(output_stride, depth)):
             blocks = []
-            for i in range(depth):
-                stride = 2 if strided and i == 0 else 1
-                how = (stride, norm, norm_epsilon, groups, width, stride_in_1x1)
+            for i in range(depths[stage]):
+                step = stride if stage > 0 and i == 0 else 1  # C2's is the max pooling's
                 grid = multi_grid[min(i, len(multi_grid) - 1)] if stage == 3 else 1
                 wide = before if i == 0 and not first_dilates else dilation
-                blocks.append(block(inputs, inner, *how, wide * grid))
-                inputs = inner * block.expansion
+                how = (step, norm, norm_epsilon, groups, width, stride_in_1x1, wide * grid)
+                blocks.append(block(inputs, widths[stage], *how))
+                inputs = widths[stage] * block.expansion
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.channels = [inner * block.expansion for inner in widths]
+        self.channels = [inner * block.expansion for inner in widths[: depth - 1]]
         self.stage_channels = [planes, *self.channels]
+        self.absent = tuple(f"layer{stage}" for stage in range(depth, 5))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # He et al. 2015
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -150,14 +150,14 @@ class ResNet(nn.Module):
         return self.stages(x)[1:]
 
     def stages(self, x: Tensor) -> list[Any]:
-        """[C1, C2, C3, C4, C5]; C1 (B, 64, H/2, W/2) is the stem's."""
+        """[C1, C2, C3, C4, C5], to `depth`; C1 (B, 64, H/2, W/2) is the stem's."""
         c1 = fused(x, self.conv1, self.bn1, relu=True)
-        x = max_pool(c1, 3, 2, padding=1)  # (B, 64, H/4, W/4)
-        c2 = self.layer1(x)  # (B, 64 e, H/4, W/4), e the block's expansion
-        c3 = self.layer2(c2)  # (B, 128 e, H/8, W/8)
-        c4 = self.layer3(c3)  # (B, 256 e, H/16, W/16)
-        c5 = self.layer4(c4)  # (B, 512 e, H/32, W/32)
-        return [c1, c2, c3, c4, c5]
+        maps, x = [c1], max_pool(c1, 3, 2, padding=1)  # (B, 64, H/4, W/4)
+        # C2 (B, 64 e, H/4, W/4), e the block's expansion, .. C5 (B, 512 e, H/32, W/32)
+        for stage in range(1, len(self.channels) + 1):
+            x = getattr(self, f"layer{stage}")(x)
+            maps.append(x)
+        return maps
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
