@@ -4,7 +4,7 @@ Needs the folder of real pictures, and checkouts of HRNet-Semantic-Segmentation 
 commit 0bbb288, whose lib/models/seg_hrnet.py is read) and of HRNet-Image-Classification; yacs, and
 torchvision for what it imports:
 
-    python tests/parity/make_hrnet.py path/to/shared/data path/to/segmentation path/to/classification
+    python tests/parity/make_hrnet.py path/to/shared/data path/to/segmentation path/to/classifiers
 """
 
 from __future__ import annotations
