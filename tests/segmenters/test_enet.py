@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyeline.export import optimize
 from eyeline.registry import create_model
 
 
@@ -119,3 +120,13 @@ def test_the_encoder_has_classes_of_its_own() -> None:
     assert (
         model.stage3[7].expand.conv.weight.grad.any() and model.up4.expand.conv.weight.grad is None
     )
+
+
+@torch.no_grad()
+def test_optimized() -> None:
+    torch.manual_seed(0)
+    model, x = create_model("enet", num_classes=2).eval(), torch.rand(1, 3, 29, 35)
+    wanted = model(x)
+    torch.testing.assert_close(optimize(model)(x), wanted, rtol=1e-3, atol=1e-4)
+    found = optimize(model, "bf16")(x)
+    assert found.dtype == torch.float32 and (found - wanted).abs().mean() < 0.2 * wanted.std()

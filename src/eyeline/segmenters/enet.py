@@ -50,6 +50,13 @@ STRIDE = 8
 MIDDLE = (1, 2, 0, 4, 1, 8, 0, 16)
 
 
+class PReLU(nn.PReLU):
+    """A slope for each channel below 0 (He et al., ICCV 2015), in the precision of the maps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.prelu(x, self.weight.to(x.dtype))
+
+
 class Layer(nn.Module):
     """A convolution, or several in a row, a norm and, unless it is None, an activation: "prelu"
     (a slope for each channel) or "relu"."""
@@ -66,7 +73,7 @@ class Layer(nn.Module):
         self.conv = last
         self.norm = make_norm(norm, outputs, eps)
         self.relu = activation == "relu"
-        self.prelu = nn.PReLU(outputs) if activation == "prelu" else None
+        self.prelu = PReLU(outputs) if activation == "prelu" else None
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in self.before:
@@ -82,7 +89,7 @@ class InitialBlock(nn.Module):
         super().__init__()
         self.conv = conv(inputs, outputs - inputs, 3, stride=2)
         self.norm = make_norm(norm, outputs, eps)
-        self.prelu = nn.PReLU(outputs)
+        self.prelu = PReLU(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat([fused(x, self.conv), max_pool(x, 2)], 1)
@@ -119,7 +126,7 @@ class Bottleneck(nn.Module):
         self.middle = Layer(middle, *how, activation)
         self.expand = Layer([conv(inner, outputs, 1)], *how)
         self.beside = Layer([conv(inputs, outputs, 1)], *how) if kind == "up" else None
-        self.prelu = nn.PReLU(outputs) if activation == "prelu" else None
+        self.prelu = PReLU(outputs) if activation == "prelu" else None
 
     def forward(self, x: Tensor, places: Tensor | None = None) -> Any:
         """`places` (B, D, h, w) of the maxima for "up"; "down" gives its own beside the maps."""
