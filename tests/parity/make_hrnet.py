@@ -75,9 +75,8 @@ def main(data: Path, segmentation: Path, classification: Path) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "models"]:
         del sys.modules[name]
     nets = importlib.import_module("models.cls_hrnet")
-    plain = json.loads(json.dumps(settings(*CASES["w18"])))
-    plain["MODEL"]["EXTRA"] |= {}
-    shapes = shapes_of(nets.HighResolutionNet(plain))
+    model = nets.HighResolutionNet(settings(*CASES["cornered"]))
+    shapes = shapes_of(model)
     out["classifier.shapes"] = np.array(json.dumps(shapes))
     np.savez_compressed(HERE / "hrnet.npz", **out)
 
