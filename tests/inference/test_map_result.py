@@ -12,7 +12,8 @@ from tests.inference.toy_segmenter import CLASSES, bands
 
 from eyeline.errors import EyelineError
 from eyeline.inference import SegmentationResult
-from eyeline.inference.draw_map import IGNORED, TINT, class_colours, coloured, draw_map, indexed
+from eyeline.inference.draw_map import TINT, class_colours, coloured, draw_map, indexed
+from eyeline.ops.labels import IGNORE
 from eyeline.ops.segmentations import decode_masks
 
 
@@ -20,7 +21,7 @@ from eyeline.ops.segmentations import decode_masks
 def result():
     image, truth = bands()
     truth = truth.to(torch.uint8)
-    truth[:2] = IGNORED
+    truth[:2] = IGNORE
     return SegmentationResult(image, truth, CLASSES, "a.jpg")
 
 
@@ -74,7 +75,7 @@ def test_every_class_has_a_colour_of_its_own():
 
 def test_a_picture_is_tinted_where_classes_are():
     image, truth = bands(480, 480)
-    truth[:100] = IGNORED
+    truth[:100] = IGNORE
     drawn = np.asarray(draw_map(image, truth, ["sea", "background", "moss"], legend=False))
     assert drawn.shape == (480, 480, 3)
     given = image.permute(1, 2, 0).numpy()

@@ -79,18 +79,18 @@ def test_flips_and_scales_are_averaged(model):
     assert (scaled.map == truth).float().mean() > 0.85
 
 
-def test_a_model_of_one_size_sees_its_scales(model):
+def test_a_model_that_resizes_sees_its_scales():
     """What it is shown is its own size times the scale; maps have the picture's."""
     image, truth = bands(48, 72)
-    sized = toy(size=(24, 36))
+    sized = toy(min_size=24, max_size=100)
     predictor = Predictor(sized, scales=(1, 2))
     seen = []
     predictor.model.plain.conv.register_forward_pre_hook(lambda _, x: seen.append(x[0].shape[2:]))
     result = predictor(image)
     assert seen == [(24, 36), (48, 72)] and result.map.shape == (48, 72)
     assert (result.map == truth).float().mean() > 0.85
-    assert sized.preprocess.size == (24, 36)  # the caller's model is as it was
-    with pytest.raises(EyelineError, match="sees every picture at 24 x 36; it takes no tiles"):
+    assert sized.preprocess.min_size == 24  # the caller's model is as it was
+    with pytest.raises(EyelineError, match=r"resizes every picture \(shorter side 24"):
         Predictor(sized, tile=64)
 
 

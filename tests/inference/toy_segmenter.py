@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from eyeline import registry
@@ -88,3 +90,19 @@ def bands(height: int = 24, width: int = 36, shift: int = 0) -> tuple[Tensor, Te
 
 def save_toy(path, **options) -> None:
     save_weights(toy(**options), path)
+
+
+def write_data(folder: Path, count: int = 4, size: tuple[int, int] = (24, 36)) -> None:
+    """`count` pictures, splits val and test, with masks whose values are the classes, as CamVid's;
+    in each some pixels are ignored, and some are of another class than they look."""
+    for split in ("val", "test"):
+        for name in (split, f"{split}annot"):
+            (folder / name).mkdir(parents=True)
+        for i in range(count):
+            image, truth = bands(*size, shift=3 * i)
+            truth[:2] = 255
+            truth[10 : 10 + 2 * i, 5:15] = 2
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / split / f"{i}.png")
+            mask = Image.fromarray(truth.to(torch.uint8).numpy())
+            mask.save(folder / f"{split}annot" / f"{i}.png")
+    (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n")

@@ -60,7 +60,7 @@ def test_a_batch_counts_as_its_pictures():
 def test_enet_by_hand():
     expected = [1 / math.log(1.02 + p) for p in (0.75, 0.25, 0.0)]
     torch.testing.assert_close(enet_weights(torch.tensor([3, 1, 0])), torch.tensor(expected))
-    # sec. 5.1: "we restrict the class weights to be in the interval of [1, 50]", about
+    # "we restrict the class weights to be in the interval of [1, 50]", about
     assert enet_weights(torch.tensor([1, 0])).tolist() == pytest.approx([1.4222, 50.498], rel=1e-4)
 
 

@@ -79,7 +79,7 @@ def test_a_share_out_of_range(smoothing):
 
 
 @properties
-@given(cases, st.sampled_from([0.0, 0.3, 0.7, 1.0]), st.integers(0, 70), st.booleans())
+@given(cases, st.sampled_from([0.0, 0.3, 0.7, 1.0]), st.integers(0, 9), st.booleans())
 def test_hard_pixels_by_a_loop(case, threshold, least, weighted):
     logits, target = case
     w = weights_for(logits) if weighted else torch.ones(max(2, logits.shape[1])).double()
@@ -88,6 +88,20 @@ def test_hard_pixels_by_a_loop(case, threshold, least, weighted):
     expected = mean([-w * math.log(p) for p, w in kept]) / (mean([w for _, w in kept]) or 1)
     found = ohem_cross_entropy(logits, target, w if weighted else None, threshold, least)
     assert found.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_ignored_pixels_are_not_among_the_hard_ones():
+    logits = torch.tensor([[[[0.0, 0.0, 0.0, 0.0]], [[9.0, 8.0, 1.0, 2.0]]]])
+    target = torch.tensor([[[255, 255, 0, 0]]])
+    found = ohem_cross_entropy(logits, target, threshold=0.0, least=1)
+    assert found.item() == pytest.approx(math.log(1 + math.exp(2)))
+
+
+def test_only_the_ratio_of_weights_counts():
+    logits, target = make(1)
+    found = [f(logits, target, 1e-4 * WEIGHTS[:3]) for f in (cross_entropy, ohem_cross_entropy)]
+    torch.testing.assert_close(found[0], cross_entropy(logits, target, WEIGHTS[:3]))
+    torch.testing.assert_close(found[1], ohem_cross_entropy(logits, target, WEIGHTS[:3]))
 
 
 def test_of_equally_hard_pixels_all_are_kept():

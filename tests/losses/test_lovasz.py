@@ -20,7 +20,7 @@ def jaccard(wrong, truth):
 
 
 def extension(pixels, k):
-    """Eq. 7 by its definition: errors fall, and the set of the wrong grows."""
+    """By its definition: errors fall, and the set of the wrong grows."""
     truth = [t == k for _, t in pixels]
     errors = [1 - p[k] if t == k else p[k] for p, t in pixels]
     total, wrong = 0.0, set()

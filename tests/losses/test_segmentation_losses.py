@@ -141,6 +141,14 @@ def test_bytes_are_labels_too(name, options):
     assert torch.equal(found, segmentation_loss(name, logits, target, **options))
 
 
+@pytest.mark.parametrize("name", list(OPTIONS))
+def test_a_byte_is_not_taken_for_a_negative_number(name):
+    logits, target = make(3)
+    target[0, 0, 0] = 249  # what -7 is, in a byte
+    with pytest.raises(EyelineError, match="class 249 "):
+        segmentation_loss(name, logits, target.to(torch.uint8).where(target != 255, 0), ignore=-7)
+
+
 @every
 def test_nobody_need_look(name, options):
     """As on a GPU, where reading a value would wait."""

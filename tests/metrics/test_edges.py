@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from eyeline.metrics.edges import BANDS, IGNORED, EdgeErrors, distances
+from eyeline.metrics.edges import BANDS, EdgeErrors, distances
+from eyeline.ops.labels import IGNORE
 
 
 def slow_distances(labels):
@@ -29,7 +30,7 @@ def slow_distances(labels):
 
 def test_distances_equal_a_plain_search():
     labels = np.random.default_rng(0).integers(0, 9, (12, 15)) // 7
-    labels[4:, :4] = IGNORED
+    labels[4:, :4] = IGNORE
     assert np.allclose(distances(labels), slow_distances(labels))
     assert np.isinf(distances(np.zeros((3, 4), int))).all()
 
@@ -37,7 +38,7 @@ def test_distances_equal_a_plain_search():
 def test_errors_are_counted_in_their_bands():
     truth = torch.zeros(4, 60, dtype=torch.int64)
     truth[:, 30:] = 1
-    truth[0] = IGNORED
+    truth[0] = IGNORE
     said = truth.clone()
     said[2, 30] = 0  # touches the boundary
     said[3, 0] = 1  # far from it, and 3 below the ignored row

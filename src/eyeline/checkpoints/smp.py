@@ -7,9 +7,9 @@ with batch norm or none in the decoder, and without attention. Its encoders' pic
 [0, 1], less ImageNet's mean, by its deviation; for other channels name yours.
 
 Departs   Its upsampling convolutions (Linknet) and VGG with batch norm have a bias before the norm,
-          which the norm's mean takes up. UnetPlusPlus with a VGG holds a centre that it never calls,
-          and which is left out. UnetPlusPlus, Linknet and FPN take there only sizes that 32 divides,
-          ours take any.
+          which the norm's mean takes up. UnetPlusPlus with a VGG holds a centre that it never
+          calls, and which is left out. All but Unet take there only sizes that 32 divides, ours
+          take any.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ FAMILIES = [
     ),
     Family("unet", "Unet", r"decoder\.blocks\.0\.conv1\.0\.weight", UNET, ("head",), _unet),
     Family(
-        "linknet", "Linknet", r"decoder\.blocks\.0\.block\.0\.0\.weight", LINKNET, ("head",), _linknet
+        "linknet", "Linknet", r"decoder\.blocks\.0\.block\.0\.0\.weight",
+        LINKNET, ("head",), _linknet,
     ),
     Family(
         "fpn", "FPN", r"decoder\.seg_blocks\.0\.block\.0\.block\.0\.weight",

@@ -152,10 +152,10 @@ def read(state: State, where: str, skip: tuple[str, ...] = ()) -> Checkpoint:
         "norm_epsilon": 1e-5,
         "in_channels": ours[first].shape[1],
         "width": len(ours[f"{widest}.weight"]),
-        "output_stride": 8 if name == "deeplabv3" else 32 if name == "pspnet" else 16,
+        "output_stride": 8 if name == "deeplabv3" else 16,
     }
     if name == "pspnet":
-        options["depth"] = depth
+        options |= {"depth": depth, "output_stride": 2**depth}
     if options["in_channels"] == len(IMAGENET["image_mean"]):
         options |= IMAGENET
     return Checkpoint("smp", name, where, options, None, ours, renamed, dropped)

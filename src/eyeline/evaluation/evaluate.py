@@ -21,6 +21,7 @@ from eyeline.evaluation.running import (
     show,
     write_json,
 )
+from eyeline.evaluation.segmentation import evaluate_segmentation
 from eyeline.metrics.analysis import Analysis, analyse, as_json
 from eyeline.metrics.detection import COCO_NUMBERS, CocoMetric, Curve, VocMetric
 from eyeline.ops.segmentations import encode_rle
@@ -161,7 +162,8 @@ def evaluate(
     progress: bool = True,
     workers: int = 0,
 ) -> Report:
-    """Measure a detector on annotated pictures.
+    """Measure a detector on annotated pictures; of a segmenter, what `evaluate_segmentation`
+    gives for the same arguments.
 
     Where the model predicts masks and every target has some, they are measured too (`segm`). The
     processes of torchrun, which must all call it, take a batch in turn; each gets the whole report,
@@ -182,6 +184,11 @@ def evaluate(
         EyelineError: an empty data set, an unknown precision, or classes of the data that are
             not the model's.
     """
+    if getattr(model, "task", None) == "segmentation":
+        own: Any = evaluate_segmentation(
+            model, dataset, batch_size, device, precision, progress, workers
+        )
+        return own  # type: ignore[no-any-return]
     count = check_run(dataset, precision)
     classes = classes_of(model, dataset)
 

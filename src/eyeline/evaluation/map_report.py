@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from eyeline.evaluation.html import LONGEST, bar, counted, document, facts, picture_uri
+from eyeline.evaluation.html import bar, counted, document, facts, picture_uri
 from eyeline.evaluation.running import rate, show
 from eyeline.inference.draw import to_pil
 from eyeline.inference.draw_map import class_colours, coloured
 from eyeline.metrics.edges import Band
-from eyeline.structures import IGNORED
+from eyeline.ops.labels import IGNORE
 
 if TYPE_CHECKING:
     from eyeline.evaluation.segmentation import SegmentationReport
@@ -47,17 +47,6 @@ LIST = 20  # confusions in that list
 SIDE = 300  # pixels of a small picture's longer side
 MAPS = ("truth", "prediction")  # of plain colours
 WRONG, FADED = (230, 60, 30), 0.35  # of an error, and how much is left of what is right
-STYLE = """
-.four { display: grid; grid-template-columns: repeat(4, 1fr); gap: .4rem; }
-.four img { width: 100%; height: auto; display: block; border-radius: .2rem; }
-.four span { font-size: .8rem; color: var(--soft); }
-.swatches { list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem;
-  font-size: .9rem; margin-bottom: 1.2rem; }
-.swatch { display: inline-block; width: .9rem; height: .9rem; border-radius: .15rem;
-  margin-right: .4rem; vertical-align: -.1rem; border: 1px solid var(--other); }
-.bands td:last-child { width: 35%; }
-@media (max-width: 48rem) { .four { grid-template-columns: 1fr 1fr; } }
-"""
 
 
 def page(report: SegmentationReport, title: str = "Evaluation") -> str:
@@ -79,7 +68,7 @@ better.</p>
 <main>
 <section>
 <h2>How good</h2>
-{_numbers(report)}
+{numbers(report.metrics)}
 </section>
 <section>
 <h2>Class by class</h2>
@@ -94,14 +83,16 @@ better.</p>
 </section>
 </main>
 """
-    return document(title, body, STYLE)
+    return document(title, body)
 
 
-def _numbers(report: SegmentationReport) -> str:
+def numbers(metrics: Mapping[str, float | None]) -> str:
+    """A segmenter's numbers of merit as a table, each with a bar and what it says."""
     rows = "".join(
         f'<tr><th scope="row">{_name(key)}</th><td class="num">{show(value)}</td>'
-        f"<td>{bar(value)}<small>{WORDS.get(key, '')}</small></td></tr>"
-        for key, value in report.metrics.items()
+        f"<td>{bar(value)}<small>{WORDS[key]}</small></td></tr>"
+        for key, value in metrics.items()
+        if key in WORDS
     )
     return f'<table class="numbers">{rows}</table>'
 
@@ -273,9 +264,9 @@ def errors_of(picture: Image.Image, said: Tensor, truth: Tensor) -> Image.Image:
     grey = np.asarray(picture.convert("L"), np.float32)[..., None].repeat(3, 2)
     canvas = 255 - FADED * (255 - grey)
     labels = truth.cpu().numpy()
-    wrong = (said.cpu().numpy() != labels) & (labels != IGNORED)
+    wrong = (said.cpu().numpy() != labels) & (labels != IGNORE)
     canvas[wrong] = WRONG
-    canvas[labels == IGNORED] = 255
+    canvas[labels == IGNORE] = 255
     return Image.fromarray(canvas.round().astype(np.uint8))
 
 

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from eyeline.device import autocast
 from eyeline.errors import EyelineError
 from eyeline.evaluation.running import (
     check_run,
     classes_of,
+    eval_mode,
     facts_of,
     own_batches,
     parameters_of,
@@ -25,6 +27,7 @@ from eyeline.evaluation.running import (
     show,
     write_json,
 )
+from eyeline.metrics.edges import EdgeErrors
 from eyeline.metrics.segmentation import TOLERANCE, SegmentationMetrics
 from eyeline.structures import Target
 from eyeline.together import together
@@ -54,6 +57,8 @@ class SegmentationReport:
     paths: list[Path] | None  # the pictures' files, where the data set tells them
     facts: dict[str, str] = field(default_factory=dict)  # what a page says about the run
     examples: list[Example] = field(default_factory=list, repr=False)
+    worst: list[Example] = field(default_factory=list, repr=False)  # lowest mIoU first
+    edges: EdgeErrors | None = None  # errors by their distance to a boundary, if asked for
     dataset: Dataset[Any] | None = field(default=None, repr=False)  # pictures for a page
     parameters: int = 0  # of the model
 
@@ -88,8 +93,23 @@ class SegmentationReport:
             console.print(self.table())
         return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
 
+    def worst_first(self) -> list[int]:
+        """Pictures by mIoU, then by pixel accuracy; those without any known pixel are left out."""
+        rows = [(row["mIoU"], row["pixel_accuracy"], i) for i, row in enumerate(self.per_picture)]
+        return [i for *_, i in sorted(row for row in rows if None not in row)]
+
+    def to_html(self, path: str | Path, title: str = "Evaluation") -> Path:
+        """Write one page that needs no other file: numbers, confusions, pictures."""
+        from eyeline.evaluation.map_report import page
+
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page(self, title), encoding="utf-8")
+        return path
+
     def to_json(self, path: str | Path) -> Path:
-        """Write every number: metrics, per_class, classes, confusion, per_picture by image_id."""
+        """Write every number: metrics, per_class, classes, confusion, per_picture by image_id,
+        and, if they were asked for, boundaries: pixels and errors by the distance from one."""
         each = [
             {"image_id": number, **row}
             for number, row in zip(self.image_ids, self.per_picture, strict=True)
@@ -106,6 +126,7 @@ class SegmentationReport:
                 "parameters": self.parameters,
                 "facts": self.facts,
                 "per_picture": each,
+                "boundaries": None if self.edges is None else self.edges.to_json(),
             },
             indent=2,
         )
@@ -124,6 +145,7 @@ NUMBERS = (
 )
 PER_LINE = 5  # numbers of a line below the table
 EXAMPLES = 4
+WORST = 6
 
 
 @together()
@@ -137,6 +159,7 @@ def evaluate_segmentation(
     workers: int = 0,
     examples: int = EXAMPLES,
     boundaries: bool = True,
+    closely: bool = False,
 ) -> SegmentationReport:
     """Measure a segmenter on pictures with a class for every pixel, in the pictures' own size.
 
@@ -153,6 +176,8 @@ def evaluate_segmentation(
         workers: processes that load pictures.
         boundaries: measure boundary F1, which takes most of the time.
         examples: of so many pictures, spread evenly, the report keeps what the model says.
+        closely: count errors by their distance to a boundary too, and keep what the model says of
+            the worst pictures, which it sees once more for that.
 
     Raises:
         EyelineError: an empty data set, an unknown precision, classes of the data that are not the
@@ -162,6 +187,7 @@ def evaluate_segmentation(
     classes = classes_of(model, dataset)
     tolerance = TOLERANCE if boundaries else None
     total = SegmentationMetrics(classes, tolerance=tolerance)
+    edges = EdgeErrors() if closely else None
     few = min(examples, count)
     kept = {i * count // few for i in range(few)}
     numbers = (i for batch in own_batches(count, batch_size) for i in batch)
@@ -179,6 +205,8 @@ def evaluate_segmentation(
             one = SegmentationMetrics(classes, tolerance=tolerance)
             one.update(said, truth)
             total.merge(one)
+            if edges is not None:
+                edges.update(said, truth)
             own = one.numbers()
             shown = said.to(torch.uint8).cpu() if index in kept else None
             number = int(target.get("image_id", index))
@@ -189,7 +217,7 @@ def evaluate_segmentation(
     rows = [row for batch in ran.kept for row in batch]
     found = total.over_processes().numbers()
     records = getattr(getattr(dataset, "annotations", None), "records", None) or []
-    return SegmentationReport(
+    report = SegmentationReport(
         metrics={name: found[name] for name in NUMBERS},
         per_class=found["per_class"],
         confusion=found["confusion"],
@@ -202,4 +230,11 @@ def evaluate_segmentation(
         examples=[Example(i, row[2]) for i, row in enumerate(rows) if row[2] is not None],
         dataset=dataset,
         parameters=parameters_of(model),
+        edges=None if edges is None else edges.over_processes(),
     )
+    if closely:
+        with eval_mode(model), torch.inference_mode(), autocast(ran.device, precision):
+            for index in report.worst_first()[:WORST]:
+                [logits] = model([dataset[index][0].to(ran.device)])
+                report.worst.append(Example(index, logits.argmax(0).to(torch.uint8).cpu()))
+    return report

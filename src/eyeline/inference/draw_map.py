@@ -13,8 +13,8 @@ from torch import Tensor
 
 from eyeline.errors import EyelineError
 from eyeline.inference.draw import PALETTE, SHORTEST, to_pil
+from eyeline.ops.labels import IGNORE
 
-IGNORED = 255  # of a map: no class
 NOTHING = ("background", "unlabelled", "unlabeled")  # classes that stay as the picture is
 # What everybody expects to be of a colour is of that colour, of `PALETTE`.
 CUSTOMARY = {
@@ -67,13 +67,13 @@ def indexed(classes_map: Tensor | np.ndarray, classes: Sequence[str]) -> Image.I
     Raises EyelineError where a value does not fit.
     """
     values = _numpy(classes_map)
-    if values.size and (values.min() < 0 or values.max() > IGNORED):
+    if values.size and (values.min() < 0 or values.max() > IGNORE):
         raise EyelineError(
-            f"an indexed picture holds classes 0 to {IGNORED - 1}, and this map has "
+            f"an indexed picture holds classes 0 to {IGNORE - 1}, and this map has "
             f"{int(values.max())}"
         )
     palette = np.full((256, 3), 255, np.uint8)
-    colours = class_colours(classes)[:IGNORED]
+    colours = class_colours(classes)[:IGNORE]
     palette[: len(colours)] = colours
     picture = Image.fromarray(values.astype(np.uint8))
     picture.putpalette(palette.tobytes())
@@ -84,7 +84,7 @@ def coloured(classes_map: Tensor | np.ndarray, classes: Sequence[str]) -> Image.
     """A map (H, W) in its classes' colours alone; what is ignored is white."""
     colours = np.vstack([class_colours(classes), [[255, 255, 255]]]).astype(np.uint8)
     values = _numpy(classes_map)
-    return Image.fromarray(colours[np.where(values == IGNORED, len(colours) - 1, values)])
+    return Image.fromarray(colours[np.where(values == IGNORE, len(colours) - 1, values)])
 
 
 def draw_map(

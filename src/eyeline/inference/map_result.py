@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from eyeline.errors import EyelineError
-from eyeline.inference.draw_map import IGNORED, draw_map, indexed
+from eyeline.inference.draw_map import draw_map, indexed
 from eyeline.inference.video import Video
+from eyeline.ops.labels import IGNORE
 from eyeline.ops.segmentations import encode_rle, mask_to_polygons
 
 MAP_HEADER = ("picture", "class", "label", "pixels", "share")
@@ -88,7 +89,7 @@ class SegmentationResult:
             raise EyelineError(f'segmentation is "rle" or "polygons", not {segmentation!r}')
         records = []
         for label in self.map.unique().tolist():
-            if label == IGNORED and len(self.classes) <= IGNORED:
+            if label == IGNORE and len(self.classes) <= IGNORE:
                 continue
             mask = self.map == label
             rows, columns = (mask.any(axis).nonzero()[:, 0] for axis in (1, 0))

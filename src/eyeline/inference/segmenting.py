@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
 from eyeline.inference.augmented import AugmentedSegmenter
-from eyeline.inference.draw_map import IGNORED
 from eyeline.inference.map_result import SegmentationResult
 from eyeline.inference.options import SUPPRESSION
 from eyeline.inference.tiles import Tiling, blended, sliding_logits
 from eyeline.nn.detector import as_float
+from eyeline.ops.labels import IGNORE
 from eyeline.ops.resize import resize
 
 OF_DETECTORS = ("score_threshold", "tta")
@@ -70,21 +71,20 @@ class Looks:
 class Looking(nn.Module):
     """A segmenter that looks so; called like the segmenter itself.
 
-    A model that sees pictures at a size of its own (`size`) is given them at it, times the scale,
-    and its logits are resized back; tiles, which are cut out of the picture as it is, are not for
-    it.
+    A model that resizes pictures (`min_size`) is given them at that size, times the scale, and its
+    logits are resized back; tiles, which are cut out of the picture as it is, are not for it.
     """
 
     def __init__(self, model: Any, looks: Looks) -> None:
         super().__init__()
         self.looks = looks
         preprocess = getattr(model, "preprocess", None)
-        self.size: tuple[int, int] | None = getattr(preprocess, "size", None)
+        self.resizes: Any = copy(preprocess) if getattr(preprocess, "min_size", 0) else None
         self.tiling = looks.tiling()
         if self.tiling is not None:
-            check_tiles(self.size)
-        if looks.several and self.size is not None:
-            model.preprocess.size = None  # a copy's, see `Predictor`
+            self._check_tiles()
+        if looks.several and self.resizes is not None:
+            model.preprocess.min_size = 0  # a copy's, see `Predictor`
         self.model = AugmentedSegmenter(model, looks.scales, looks.flip) if looks.several else model
         self.plain = model
         self.train(model.training)
@@ -108,8 +108,15 @@ class Looking(nn.Module):
 
     def tiling_or_default(self) -> Tiling:
         """How a picture is cut that is too large to be seen as a whole."""
-        check_tiles(self.size)
+        self._check_tiles()
         return self.tiling or Tiling()
+
+    def _check_tiles(self) -> None:
+        """Raises EyelineError where the model resizes what it is given."""
+        if self.resizes is not None:
+            raise EyelineError(
+                f"this model resizes every picture ({self.resizes.told()}); it takes no tiles"
+            )
 
     def forward(self, images: Sequence[Tensor] | Tensor) -> Any:
         """(B, C, H, W), or a list of (C, H, W) -> logits (B, K, H, W), or a list of (K, H, W)."""
@@ -118,11 +125,11 @@ class Looking(nn.Module):
         if self.tiling is not None:
             device = next((p.device for p in self.parameters()), images.device)
             return torch.stack([sliding_logits(self.model, i, self.tiling, device) for i in images])
-        if not self.looks.several or self.size is None:
+        if not self.looks.several or self.resizes is None:
             return self.model(images)
-        seen = torch.stack([resize(as_float(image), self.size) for image in images])
-        logits = self.model(seen)
         size = (images.shape[2], images.shape[3])
+        fitted = self.resizes.fitted(size)
+        logits = self.model(torch.stack([resize(as_float(image), fitted) for image in images]))
         return F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
     def classes_of(self, image: Tensor) -> Tensor:
@@ -139,14 +146,6 @@ class Looking(nn.Module):
             part = found[patch.top : patch.top + h, patch.left : patch.left + w]
             part.copy_(patch.logits.argmax(0))
         return found
-
-
-def check_tiles(size: tuple[int, int] | None) -> None:
-    """Raises EyelineError where a model sees pictures at a size of its own."""
-    if size is not None:
-        raise EyelineError(
-            f"this model sees every picture at {size[0]} x {size[1]}; it takes no tiles"
-        )
 
 
 class Segmenting:
@@ -171,7 +170,7 @@ class Segmenting:
             for (image, path), (classes, logits) in zip(same, self._looked(same), strict=True):
                 if image.is_floating_point():
                     image = (image.clamp(0, 1) * 255).round().to(torch.uint8)
-                if len(self.classes) <= IGNORED:
+                if len(self.classes) <= IGNORE:
                     classes = classes.to(torch.uint8)
                 results.append(SegmentationResult(image, classes, self.classes, path, logits))
         return results

@@ -24,11 +24,11 @@ from eyeline.ops.labels import IGNORE, check_labels
 def boundary_loss(
     logits: Tensor, target: Tensor, distances: Tensor | None = None, ignore: int = IGNORE
 ) -> Tensor:
-    """Mean over labelled pixels and classes of p times the signed distance (eq. 5): ().
+    """Mean over labelled pixels and classes of p times the signed distance: ().
 
     In pixels, and below 0 where the regions are right: probability is pushed to where its class
     is, the harder the farther away. It is meant to be added to a loss of regions (Dice), with a
-    weight that grows during training (sec. 3); alone it may collapse.
+    weight that grows during training, as the authors do; alone it may collapse.
 
     logits     (B, K, H, W), any number; with K = 1 the one class's sigmoid alone counts
     target     (B, H, W) int64, classes 0 .. K-1, or `ignore`
@@ -61,7 +61,7 @@ def signed_distances(target: Tensor, num_classes: int, ignore: int = IGNORE) -> 
 
     Raises EyelineError for a label that is neither a class nor `ignore`.
     """
-    labels = target.detach().cpu()
+    labels = target.detach().cpu().long()
     check_labels(labels, num_classes, "a target", ignore)
     maps = labels.numpy()
     result = np.zeros((len(maps), num_classes, *maps.shape[1:]), np.float32)

@@ -1,11 +1,9 @@
 """Weights of rare and frequent classes, from how many pixels each has.
 
 Median frequency   Eigen and Fergus, "Predicting Depth, Surface Normals and Semantic Labels with
-                   a Common Multi-Scale Convolutional Architecture", ICCV 2015, arXiv:1411.4734,
-                   sec. 6.3.
+                   a Common Multi-Scale Convolutional Architecture", ICCV 2015, arXiv:1411.4734.
 ENet               Paszke et al., "ENet: A Deep Neural Network Architecture for Real-Time
-                   Semantic Segmentation", 2016, arXiv:1606.02147, sec. 5.1: bounded, unlike
-                   1 / frequency.
+                   Semantic Segmentation", 2016, arXiv:1606.02147: bounded, unlike 1 / frequency.
 
 Ignored pixels are no pixels here: neither paper says whether its pictures' totals have them.
 """
@@ -26,11 +24,12 @@ def count_pixels(target: Tensor, num_classes: int, ignore: int = IGNORE) -> tupl
     Returns `counts` (K,) int64, pixels of each class, and `present` (K,) int64, labelled pixels of
     the pictures in which it is present, on the CPU.
     """
+    target = target.long()
     check_labels(target, num_classes, "a target", ignore)
     counts = torch.zeros(num_classes, dtype=torch.int64)
     present = torch.zeros(num_classes, dtype=torch.int64)
     for picture in target.reshape(-1, *target.shape[-2:]):
-        labels = picture[picture != ignore].long()
+        labels = picture[picture != ignore]
         own = torch.bincount(labels, minlength=num_classes).cpu()
         counts += own
         present += (own > 0) * own.sum()

@@ -55,7 +55,7 @@ def lovasz_softmax(
 
 
 def _slope(errors: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """What each pixel's error is multiplied by (eq. 7): errors, truth, valid (N,) -> (N,).
+    """What each pixel's error is multiplied by (definition 2): errors, truth, valid (N,) -> (N,).
 
     With the errors falling, it is by how much 1 - IoU grows as a pixel joins those that are wrong.
     """

@@ -53,7 +53,7 @@ def tversky_loss(
     logits     (B, K, H, W), any number; with K = 1 the one class's sigmoid alone is compared
     target     (B, H, W) int64, classes 0 .. K-1, or `ignore`
     alpha      weight of false positives, 0 or more
-    beta       weight of false negatives, 0 or more; 0.7 (table 1) asks for recall
+    beta       weight of false negatives, 0 or more; above alpha it asks for recall
     classes    the mean is over those "present" in the truth, or over "all": an absent one then
                costs 1 - smooth / (alpha FP + smooth), and without `smooth` 1 and no gradient
     per_image  of each picture by itself, and the mean of all; else of the batch, in each process

@@ -66,6 +66,7 @@ def pixels(logits: Tensor, target: Tensor, ignore: int = IGNORE) -> Pixels:
         )
     if target.is_floating_point():
         raise EyelineError(f"labels are integers, one a pixel; the target is {target.dtype}")
+    target = target.long()  # before it is compared: of bytes, -7 would be 249
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     first = 0
     if logits.shape[1] == 1:
@@ -73,7 +74,7 @@ def pixels(logits: Tensor, target: Tensor, ignore: int = IGNORE) -> Pixels:
     if may_look(target):
         check_labels(target, logits.shape[1], "a target", ignore)
     valid = target != ignore
-    return Pixels(logits, target.long().where(valid, 0), valid, first)
+    return Pixels(logits, target.where(valid, 0), valid, first)
 
 
 def class_weights(weights: Tensor | Sequence[float], logits: Tensor) -> Tensor:

@@ -13,11 +13,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage  # type: ignore[import-untyped]
 from torch import Tensor
 
-IGNORED = 255  # of a map: counts nowhere
+from eyeline.ops.labels import IGNORE
+from eyeline.processes import sum_over_processes
+
 # Pixels from a boundary: a band holds what lies so far away at most, and beyond the one before.
 BANDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, float("inf"))
 
@@ -55,7 +58,7 @@ class EdgeErrors:
     def update(self, said: Tensor, truth: Tensor) -> None:
         """Maps (H, W) of classes; what `truth` ignores counts nowhere."""
         labels, found = truth.cpu().numpy(), said.cpu().numpy()
-        known = labels != IGNORED
+        known = labels != IGNORE
         band = np.searchsorted(BANDS, distances(labels)[known])
         wrong = found[known] != labels[known]
         size = len(BANDS)
@@ -64,6 +67,20 @@ class EdgeErrors:
 
     def merge(self, other: EdgeErrors) -> None:
         self.counts += other.counts
+
+    def over_processes(self) -> EdgeErrors:
+        """What all processes have counted together, in each; all must call it."""
+        whole = EdgeErrors()
+        whole.counts += sum_over_processes(torch.from_numpy(self.counts)).numpy()
+        return whole
+
+    def to_json(self) -> list[dict[str, float | int | None]]:
+        """The bands: pixels and errors up to a distance; None: beyond all others."""
+        return [
+            {"upto": None if band.upto == float("inf") else band.upto, "pixels": band.pixels,
+             "errors": band.errors}
+            for band in self.bands()
+        ]  # fmt: skip
 
     def bands(self) -> list[Band]:
         """From the boundary to the inside."""

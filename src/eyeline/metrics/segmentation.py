@@ -3,7 +3,7 @@
 Region numbers   from one confusion matrix of all pixels: Long et al., "Fully Convolutional
                  Networks for Semantic Segmentation", CVPR 2015, arXiv:1411.4038, sec. 5.
 Boundary F1      Csurka et al., "What is a good evaluation measure for semantic segmentation?",
-                 BMVC 2013, sec. 2: of each picture by itself, then the mean of all.
+                 BMVC 2013: of each picture by itself, then the mean of all.
 
 Everything is kept as whole numbers, so that parts of a data set add up to the whole, bit for bit,
 in whatever order, however many processes measured them.
@@ -27,7 +27,7 @@ from eyeline.errors import EyelineError
 from eyeline.ops.labels import IGNORE, check_labels
 from eyeline.processes import sum_over_processes
 
-TOLERANCE = 0.0075  # of a picture's diagonal (Csurka et al., sec. 2)
+TOLERANCE = 0.0075  # of a picture's diagonal, as Csurka et al.
 UNIT = 2**40  # a boundary F1 is kept in these parts of 1, so 5e-13 off at most
 # The means over classes, and which row of `per_class` each is of.
 MEANS = {
@@ -212,8 +212,9 @@ def confusion_matrix(
     prediction  of any shape, classes 0 .. K-1 wherever the target is not ignored
     target      of that shape, classes 0 .. K-1, or `ignore`
     """
+    target = target.long()
     known = target != ignore
-    truth, said = target[known].long(), prediction.to(target.device)[known].long()
+    truth, said = target[known], prediction.to(target.device)[known].long()
     check_labels(truth, num_classes, "a target", ignore)
     if said.numel() and not 0 <= int(said.min()) <= int(said.max()) < num_classes:
         wrong = said[(said < 0) | (said >= num_classes)][0]
@@ -244,6 +245,7 @@ def boundary_f1(
     picture's edge nor what is ignored makes a border, in either map: nothing is known there. Of a
     picture that is all one class in both maps nothing is measured.
     """
+    target = target.long()
     known = target != ignore
     maps = (x.to(target.device).long().where(known, -1).cpu().numpy() for x in (prediction, target))
     said, truth = (_borders(x) for x in maps)

@@ -304,18 +304,18 @@ def make_config(
 ) -> C:
     """A paper's Config from options, on top of what the named convention sets.
 
-    Options besides the fields: `size`, where it is none of them, which sets `min_size` and, in
-    COCO's proportion of 1333 to 800, `max_size`.
+    Options besides the fields: `size`, which sets `min_size` and, in COCO's proportion of
+    1333 to 800, `max_size`.
     """
     options = dict(options)
-    fields = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
-    if "size" not in fields and (size := options.pop("size", None)) is not None:
+    if (size := options.pop("size", None)) is not None:
         options.setdefault("min_size", size)
         options.setdefault("max_size", round(size * 1333 / 800))
     convention = options.get("convention", "paper")
     if convention not in conventions:
         known = ", ".join(conventions)
         raise EyelineError(f"convention must be one of {known}, not {convention!r}")
+    fields = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
     for key in options:
         if key not in fields:
             near = get_close_matches(key, [*fields, "size"], n=1)

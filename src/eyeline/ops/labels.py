@@ -15,6 +15,7 @@ def check_labels(labels: Tensor, num_classes: int, where: str, ignore: int = IGN
     labels  of any shape, integers
     where   begins the message: "target 3"
     """
+    labels = labels.long()  # before it is compared: of bytes, -7 would be 249
     known = labels.where(labels != ignore, 0)
     if not known.numel():
         return

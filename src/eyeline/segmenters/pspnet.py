@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,10 +28,10 @@ from torch import Tensor, nn
 from eyeline.nn.backbones import build_backbone
 from eyeline.nn.detector import make_config
 from eyeline.nn.fused import fused
-from eyeline.nn.heads.score import ScoreHead
+from eyeline.nn.heads.fcn_head import FCNHead
 from eyeline.nn.layers import ConvNorm
 from eyeline.nn.resizing import resized
-from eyeline.nn.segmenter import Segmenter, SegmenterConfig
+from eyeline.nn.segmenter import Maps, Segmenter, SegmenterConfig
 from eyeline.note import note
 from eyeline.registry import register
 
@@ -54,13 +55,12 @@ class Config(SegmenterConfig):
     score_kernel: int = 1
     # Auxiliary head, on C4
     auxiliary: float = 0.4  # sec. 5.1: its loss's weight; 0: no such head
-    auxiliary_width: int = 256
 
 
 CONVENTIONS: dict[str, dict[str, Any]] = {
     "paper": {},
     "smp": dict(
-        output_stride=32, depth=3, whole_norm=False, kernel=1, drop=0.2, score_kernel=3,
+        depth=3, whole_norm=False, kernel=1, drop=0.2, score_kernel=3,
         auxiliary=0.0,
     ),
 }  # fmt: skip
@@ -113,22 +113,17 @@ class PSPNet(Segmenter):
         self.score = nn.Conv2d(c.width, c.num_classes, c.score_kernel, padding=c.score_kernel // 2)
         self.class_dependent = ("score",)
         if c.auxiliary:
-            self.auxiliary = ScoreHead(
-                channels[-2], c.auxiliary_width, c.num_classes, *how, c.drop, spatial=True
-            )
+            self.auxiliary = FCNHead(channels[-2], c.num_classes, c.norm, c.drop)
             self.auxiliary_weights = {"auxiliary": c.auxiliary}
-            self.class_dependent += ("auxiliary.score",)
+            self.class_dependent += ("auxiliary.classes",)
 
-    def maps(self, images: Tensor) -> Any:
+    def maps(self, images: Tensor) -> Maps:
         """Pictures (B, C, H, W) to logits (B, K, H/8, W/8), and the auxiliary head's."""
         features = note("features C2 to C5", self.backbone(images))
         logits = self.scene(features[-1])
         if not self.auxiliary_weights:
             return logits
-        return logits, {"auxiliary": self.auxiliary(features[-2])}  # sec. 4
-
-    def main(self, images: Tensor) -> Tensor:
-        return self.scene(note("features C2 to C5", self.backbone(images))[-1])
+        return logits, {"auxiliary": partial(self.auxiliary, features[-2])}  # sec. 4
 
     def scene(self, x: Tensor) -> Tensor:
         """The last map to logits."""

@@ -39,7 +39,7 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
             f"{path} is one split: give the folder that holds train and val, or data.val=null"
         )
     transforms = from_names(data.transforms)
-    maps = _of_maps(data) if entry.task == "segmentation" else _of_objects(data, entry.name)
+    maps = of_maps(data) if entry.task == "segmentation" else _of_objects(data, entry.name)
     opened: list[Any] = open_checked(
         path, [data.train] if data.val is None else [data.train, data.val], data.tolerant,
         data.bad_boxes, data.format, recipe.seed, data.channels, classes=recipe.classes,
@@ -75,7 +75,7 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
     return model, dataset, val_dataset
 
 
-def _of_maps(data: Data) -> dict[str, Any]:
+def of_maps(data: Data) -> dict[str, Any]:
     """How data with a class for every pixel is opened; masks are read when they are needed."""
     if data.masks:
         raise EyelineError("data.masks is for objects; a segmenter's data has maps without it")

@@ -19,8 +19,7 @@ VGG = "vgg16"
 MOBILENET = "mobilenet_v2"
 
 VARIANTS = (*RESNETS, *DARKNETS, MOBILENET, *XCEPTIONS)
-DILATED = (*RESNETS, MOBILENET, *XCEPTIONS)  # of which parts can be dilated or left out
-# What they are told besides, and what all others do.
+# What those are told of which parts can be dilated or left out, and what all others do.
 DILATIONS = {"output_stride": 32, "depth": 5, "multi_grid": (1,)}
 
 
@@ -48,7 +47,7 @@ def build_backbone(name: str, **options: Any) -> Any:
         raise EyelineError(f"stride_in_1x1 is for our own ResNets, not for {name}")
     if name not in (*RESNETS, MOBILENET):
         options.pop("first_dilates", None)  # there is no such choice
-    if name not in DILATED:
+    if name not in (*RESNETS, MOBILENET, *XCEPTIONS):
         for key, value in DILATIONS.items():
             if (given := options.pop(key, value)) != value:
                 raise EyelineError(

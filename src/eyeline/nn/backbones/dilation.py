@@ -20,6 +20,11 @@ def stage_strides(output_stride: int, depth: int = 5) -> list[tuple[int, int, in
         raise EyelineError(f"output_stride must be 8, 16 or 32, not {output_stride}")
     if depth not in (3, 4, 5):
         raise EyelineError(f"depth must be 3, 4 or 5, not {depth}")
+    if output_stride > 2**depth:
+        raise EyelineError(
+            f"output_stride={output_stride} is more than C{depth} has, the last map with "
+            f"depth={depth}: give output_stride={2**depth}"
+        )
     found, before = [], 1
     for level in range(2, depth + 1):
         strided = 2**level <= output_stride

@@ -113,6 +113,7 @@ class MobileNetV2(nn.Module):
             layers.append(convolution(inputs, LAST, 1, norm, norm_epsilon))
         self.features = nn.Sequential(*layers)
         self.channels = [24, 32, 96, LAST][: depth - 1]
+        self.stage_channels = [16, *self.channels]
         self.absent = tuple(f"features.{i}" for i in range(len(layers), ENDS[-1] + 1))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # He et al. 2015

@@ -128,19 +128,20 @@ class ResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, planes, 7, 2, padding=3, bias=False)
         self.bn1 = make_norm(norm, planes, norm_epsilon)
-        inputs, widths = planes, [planes << stage for stage in range(4)]  # 64, 128, 256, 512
+        inputs, outputs = planes, []
         for stage, (stride, before, dilation) in enumerate(stage_strides(output_stride, depth)):
-            blocks = []
+            blocks, inner = [], planes << stage  # 64, 128, 256, 512
             for i in range(depths[stage]):
                 step = stride if stage > 0 and i == 0 else 1  # C2's is the max pooling's
                 grid = multi_grid[min(i, len(multi_grid) - 1)] if stage == 3 else 1
                 wide = before if i == 0 and not first_dilates else dilation
                 how = (step, norm, norm_epsilon, groups, width, stride_in_1x1, wide * grid)
-                blocks.append(block(inputs, widths[stage], *how))
-                inputs = widths[stage] * block.expansion
+                blocks.append(block(inputs, inner, *how))
+                inputs = inner * block.expansion
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.channels = [inner * block.expansion for inner in widths[: depth - 1]]
-        self.stage_channels = [planes, *self.channels]
+            outputs.append(inputs)
+        self.channels = outputs
+        self.stage_channels = [planes, *outputs]
         self.absent = tuple(f"layer{stage}" for stage in range(depth, 5))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # He et al. 2015

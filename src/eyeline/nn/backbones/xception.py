@@ -151,6 +151,7 @@ class Xception(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.taps = (0, 1, 2, middle + 3)  # the blocks that C1 .. C4 are in
         self.channels = [ENTRY[1], ENTRY[2], EXIT[0][1], EXIT[1][2]]
+        self.stage_channels = [ENTRY[0], *self.channels]
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # He et al. 2015
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from eyeline.nn.fused import fused
 from eyeline.nn.layers import ConvNorm
+from eyeline.note import note
 
 
 class SeparableConv(nn.Module):
@@ -94,7 +95,8 @@ class ASPP(nn.Module):
         parts = [fused(x, self.direct, relu=True), *(activated(x, conv) for conv in self.atrous)]
         mean = fused(x.mean((2, 3), keepdim=True), self.pooled, relu=True)  # (B, width, 1, 1)
         parts.append(mean.expand(-1, -1, *x.shape[2:]))
-        found: Tensor = self.drop(fused(torch.cat(parts, 1), self.project, relu=True))
+        x = note("surroundings at all rates and the mean, side by side", torch.cat(parts, 1))
+        found: Tensor = self.drop(fused(x, self.project, relu=True))
         return found
 
 
