@@ -44,7 +44,7 @@ endif
 bench:
 	@PYTHONPATH=src $(BENCH_PYTHON) benchmarks/bench.py $(BENCH_ARGS)
 
-EXTRAS := fast,learn,log,wandb,mlflow,video,export,sweep,ray,docs,dev
+EXTRAS := fast,learn,log,wandb,mlflow,video,geo,export,sweep,ray,docs,dev
 
 # $(call install,ENVIRONMENT,WHAT); of pip's output only errors are shown.
 define install

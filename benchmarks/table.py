@@ -22,7 +22,8 @@ from eyeline.inspection.limits import machine_name
 Call = Callable[[], object]
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 PEERS = (
-    "torch", "torchvision", "albumentations", "opencv-python-headless", "simplejpeg", "ultralytics",
+    "torch", "torchvision", "segmentation-models-pytorch", "albumentations",
+    "opencv-python-headless", "simplejpeg", "ultralytics",
 )  # fmt: skip
 WIDTH = 56  # of a row's name
 

@@ -125,9 +125,9 @@ def create_model(
             options (given ones win, where no shape changes) and the classes.
         classes: names of the classes; `num_classes` alone where they have none. With weights of
             other classes, the layers that depend on them stay as initialised; all others load.
-        pretrained: classification weights for the backbone, of any source that `weights` takes;
-            True for timm's own of a backbone of timm. The pictures that they were trained on set
-            `image_mean` and `image_std`.
+        pretrained: weights for the backbone, of a classifier or of another model with such a
+            backbone, of any source that `weights` takes; True for timm's own of one of timm. The
+            pictures that they were trained on set `image_mean` and `image_std`.
         options: fields of the model's Config.
 
     The model has `name`, `task`, `classes` and, loaded, `load_report` (what was filled, what not).

@@ -19,11 +19,12 @@ from torch import Tensor
 # count as "ignore" (COCO's crowds, VOC's difficult, KITTI's DontCare); optional masks (G, H, W)
 # bool; optional keypoints (G, P, 3): x, y, and 0 not labelled (then x and y are 0), 1 hidden, 2
 # visible; of the picture, optional image_id, resized () bool: it is in the network's size already,
-# seed () int64: of what is drawn for it, size () int64: what its shorter side is to be, and
+# seed () int64: of what is drawn for it, size () int64: what its shorter side is to be, map (H, W)
+# uint8 or int64: the class of each pixel, 255 ignored (a segmenter's target has no boxes), and
 # mirrored (P,) int64: which point takes the place of each where left and right are exchanged.
 Target = dict[str, Tensor]
 # All others have one row an object.
-PER_PICTURE = ("image_id", "resized", "seed", "size", "mirrored")
+PER_PICTURE = ("image_id", "resized", "seed", "size", "mirrored", "map")
 # boxes (N, 4), scores (N,), labels (N,) int64, best first; optional masks (N, H, W) bool.
 Prediction = dict[str, Tensor]
 

@@ -280,6 +280,24 @@ def test_pretrained_of_another_backbone(saved: Path) -> None:
         create_model("retinanet", num_classes=2, backbone="resnet34", pretrained=saved)
 
 
+def test_pretrained_of_another_model_is_its_backbone(tmp_path: Path) -> None:
+    """With the pictures that it saw; no other layer of it."""
+    other = create_model("faster_rcnn", num_classes=3, **SMALL, image_std=(0.2, 0.2, 0.2))
+    save_weights(other, tmp_path / "other.safetensors")
+    model = create_model(
+        "retinanet", num_classes=2, **SMALL, pretrained=tmp_path / "other.safetensors"
+    )
+    own, theirs = model.state_dict(), other.state_dict()
+    assert all(torch.equal(own[n], theirs[n]) for n in own if n.startswith("backbone."))
+    assert not torch.equal(own["fpn.output.0.weight"], theirs["fpn.output.0.weight"])
+    assert model.preprocess.std == (0.2, 0.2, 0.2)
+    with pytest.raises(
+        EyelineError, match="holds a faster_rcnn, the model's backbone is a resnet34"
+    ):
+        wider = SMALL | {"backbone": "resnet34"}
+        create_model("retinanet", num_classes=2, **wider, pretrained=tmp_path / "other.safetensors")
+
+
 def test_load_weights_into_a_part(classifier: nn.Module, saved: Path) -> None:
     backbone = create_model("retinanet", num_classes=2, **SMALL).backbone
     with pytest.raises(EyelineError, match=r"no place for fc.bias, fc.weight \(2\)"):

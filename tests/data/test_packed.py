@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eyeline.data import datasets
+from eyeline.data import annotated, datasets
 from eyeline.data.datasets import DetectionDataset, open_dataset
 from eyeline.data.formats import Annotations, Record
 from eyeline.data.loader import build_loader
@@ -105,7 +105,7 @@ def test_workers_do_not_copy_the_annotations(
         assert sum(sum(outline) for [outline] in segmentations) > 0
         return np.zeros((len(segmentations), height, width), bool)
 
-    monkeypatch.setattr(datasets, "read_image", lambda *_: torch.zeros(3, 12, 16))
+    monkeypatch.setattr(annotated, "read_image", lambda *_: torch.zeros(3, 12, 16))
     monkeypatch.setattr(datasets, "decode_masks", looked_at)
     found = Annotations(["a"], records(tmp_path / "a.png", 2000), "memory")
     count: Any = lambda images, targets: len(images)  # noqa: E731

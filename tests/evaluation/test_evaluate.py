@@ -14,7 +14,7 @@ from torch.utils.data import Subset
 
 from eyeline.errors import EyelineError
 from eyeline.evaluation import evaluate
-from eyeline.evaluation.evaluate import eval_mode
+from eyeline.evaluation.running import eval_mode
 
 PICTURES = 7
 

@@ -64,7 +64,6 @@ LATER: dict[str, tuple[str, dict[str, Any]]] = {
     "yolov3_tiny": ("yolov3_tiny", {}),
 }
 CASES = {name: (name, {}) for name in NAMES} | LATER
-TORCH_ALONE = ("yolov2 of darknet", "yolov3 of darknet")  # letter boxes: not yet equal in ONNX
 ROI_ALIGN = ("faster", "mask", "cascade")
 # What a fresh detector says little with -> spread of the weights that make it say something.
 LOUD = {
@@ -214,7 +213,7 @@ def test_torch_follows_every_size() -> None:
 
 
 @pytest.mark.slow  # half a minute each: torch follows every size through the graph
-@pytest.mark.parametrize("case", [case for case in CASES if case not in TORCH_ALONE])
+@pytest.mark.parametrize("case", CASES)
 def test_onnx_files(case: str, photograph: Tensor, photograph_path: Path, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")

@@ -193,7 +193,7 @@ def test_classes_can_be_renamed() -> None:
 
 
 def test_only_detectors() -> None:
-    with pytest.raises(EyelineError, match="takes a detector, not Linear"):
+    with pytest.raises(EyelineError, match="takes a detector or a segmenter, not Linear"):
         Predictor(nn.Linear(1, 1))
 
 

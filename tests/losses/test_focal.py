@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_maps import cases, listed, make
 from torch.autograd import gradcheck
 
 from eyeline.errors import EyelineError
-from eyeline.losses.focal import sigmoid_focal_loss
+from eyeline.losses.entropy import cross_entropy
+from eyeline.losses.focal import sigmoid_focal_loss, softmax_focal_loss
 
 properties = settings(max_examples=60, deadline=None)
 logit = st.floats(-30, 30)
@@ -131,3 +134,37 @@ def test_half_precision_logits_are_judged_in_float32(dtype):
         found = sigmoid_focal_loss(x, TARGETS.to(dtype))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, sigmoid_focal_loss(x.float(), TARGETS))
+
+
+@settings(max_examples=20, deadline=None)
+@given(cases, gammas, st.booleans())
+def test_of_a_softmax_equals_a_loop_over_pixels(case, gamma, weighted):
+    logits, target = case
+    w = [0.5, 2.0, 0.25, 1.0, 3.0][: max(2, logits.shape[1])]
+    top = bottom = 0.0
+    for p, t in chain(*listed(logits, target)):
+        rest = sum(x for k, x in enumerate(p) if k != t)
+        top += -(w[t] if weighted else 1) * rest**gamma * math.log(p[t])
+        bottom += w[t] if weighted else 1
+    found = softmax_focal_loss(logits, target, gamma, w if weighted else None)
+    assert found.item() == pytest.approx(top / bottom if bottom else 0, rel=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(cases)
+def test_of_a_softmax_without_gamma_it_is_cross_entropy(case):
+    logits, target = case
+    w = torch.rand(max(2, logits.shape[1])).double() + 0.1
+    found = softmax_focal_loss(logits, target, 0.0, w)
+    torch.testing.assert_close(found, cross_entropy(logits, target, w))
+
+
+def test_of_a_softmax_over_one_class_it_is_the_sigmoids():
+    logits, target = make(0, classes=1, ignored=0.0)
+    found = sigmoid_focal_loss(logits[:, 0], target.double(), alpha=-1, reduction="mean")
+    torch.testing.assert_close(softmax_focal_loss(logits, target), found)
+
+
+def test_of_a_softmax_a_gamma_below_0():
+    with pytest.raises(EyelineError, match="gamma is -1"):
+        softmax_focal_loss(*make(0), gamma=-1)

@@ -28,6 +28,12 @@ from eyeline.structures import Batch
 # a name is the paper's own; `Config` fields that a line leaves out have their defaults. "tiny" is a
 # ResNet of an eighth of the width.
 SMALL: dict[str, dict[str, Any]] = {
+    "fpn": dict(backbone="tiny", fpn_channels=8, branch_width=32),
+    "fpn smp": dict(
+        convention="smp", backbone="tiny", fpn_channels=8, branch_width=32, merge="cat"
+    ),
+    "linknet": dict(backbone="tiny"),
+    "linknet smp": dict(convention="smp", backbone="tiny"),
     "deeplabv3": dict(backbone="tiny", width=8),
     "deeplabv3 torchvision": dict(convention="torchvision", backbone="tiny", width=8),
     "deeplabv3plus": dict(backbone="tiny", width=8, low_width=4),
@@ -39,6 +45,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "unet": dict(width=4),
     "unet same": dict(width=4, padding="same", norm="batch", depth=3),
     "unet smp": dict(convention="smp", backbone="tiny", decoder_widths=(32, 16, 16, 8, 8)),
+    "unetplusplus": dict(width=4),
+    "unetplusplus accurate": dict(
+        backbone="tiny", decoder_widths=(32, 8, 8, 8, 8), mode="accurate"
+    ),
+    "unetplusplus smp": dict(convention="smp", backbone="tiny", decoder_widths=(32, 8, 8, 8, 8)),
 }
 CASES = list(SMALL)
 NAMES = list_models("segmentation")

@@ -18,17 +18,20 @@ from eyeline.checkpoints import (
     darknet,
     detectron2,
     eyeline,
+    fcn,
+    hrnet,
     light,
     lufficc,
     luuuyi,
     mmdetection,
+    smp,
     smp_dilated,
     torchvision,
     torchvision_deeplab,
     vgg,
     yhenon,
 )
-from eyeline.checkpoints.bringing import brought, same
+from eyeline.checkpoints.bringing import backbone_of, brought, same
 from eyeline.checkpoints.channels import for_channels
 from eyeline.checkpoints.eyeline import run_model, run_weights, save_weights
 from eyeline.checkpoints.families import looks_like
@@ -58,8 +61,9 @@ MEANING = (
     "anchor_fitted", "anchor_clipped", "box_scales", "box_ratios", "box_strides", "box_clipped",
     "centres_clipped", "box_variances", "priors", "offsets", "tower_depths", "passthrough", "grid",
     "boxes", "head", "pooling", "sampling_ratio", "roi_aligned", "stride_in_1x1", "stage_scales",
-    "layers", "stage_weights", "averaged", "fpn_extra_relu", "first_dilates", "multi_grid", "rates",
-    "rates_stride", "align_corners", "gate",
+    "layers", "stage_weights", "averaged", "fpn_extra_relu", "align_corners", "decoder_upsampling",
+    "padding", "first_dilates", "multi_grid", "rates", "rates_stride", "gate", "border",
+    "skip_scales", "output_stride",
 )  # fmt: skip
 CONNECTED = ("fc", "fc6", "fc7")  # of classifiers, in whole or in part no backbone's
 
@@ -180,7 +184,10 @@ def _identify(
             return torchvision_deeplab.read(state, where, tuple(skip))
         return (
             eyeline.read(state, metadata, where)
+            or smp.read(state, where, tuple(skip))
             or light.read(state, where, tuple(skip))
+            or hrnet.read(state, where, tuple(skip))
+            or fcn.read(state, where, tuple(skip))
             or lufficc.read(state, where, tuple(skip))
             or luuuyi.read(state, where, tuple(skip))
             or mmdetection.read(state, metadata, where, tuple(skip))
@@ -201,9 +208,10 @@ def _unknown(state: State, where: str) -> EyelineError:
     like = f"it looks like {family}, which is not read" if family else f"with {some(state)}"
     return EyelineError(
         f"{where} is a checkpoint of an unknown kind, {like}; known are eyeline's own, "
-        "torchvision's ResNets, VGG16, MobileNetV2, Faster R-CNN, Mask R-CNN, RetinaNet, SSD and "
-        "DeepLabV3, timm's aligned Xception, detectron2's and mmdetection's detectors of these "
-        "kinds, segmentation_models.pytorch's dilated networks, lufficc/SSD's with VGG16, "
+        "torchvision's ResNets, VGG16, MobileNetV2, Faster R-CNN, Mask R-CNN, RetinaNet, SSD, FCN "
+        "and DeepLabV3, timm's aligned Xception, detectron2's and mmdetection's detectors of these "
+        "kinds, segmentation-models-pytorch's, HRNets of its authors, FCNs of "
+        "wkentaro/pytorch-fcn, lufficc/SSD's with VGG16, "
         "luuuyi/RefineDet.PyTorch's, yhenon/pytorch-retinanet's, and darknet's .weights"
     )
 
@@ -259,13 +267,14 @@ def build(
     checkpoint = read(weights, num_classes)
     _check_own(checkpoint, entry.source if entry else None)
     if entry is None:
-        if checkpoint.name in (VGG, *DARKNETS, MOBILENET, *XCEPTIONS):
+        backbones = (VGG, *DARKNETS, MOBILENET, *XCEPTIONS)
+        if checkpoint.name in backbones or checkpoint.name.startswith(hrnet.BACKBONE):
             raise EyelineError(
                 f"{checkpoint.where} holds a backbone, {checkpoint.name}: its weights go to "
                 "create_model(NAME, pretrained=...)"
             )
         entry = registry.find(checkpoint.name)
-    if entry.name not in (checkpoint.name, *checkpoint.also):
+    if entry.name not in (checkpoint.name, *checkpoint.also, *fcn.finer(checkpoint.name)):
         raise EyelineError(
             f"{checkpoint.where} holds a {checkpoint.name}, not a {entry.name}; "
             "a backbone's weights go to pretrained="
@@ -288,6 +297,7 @@ def build(
     hint = "; given options differ from the file's: " if changed else ""
     hint += ", ".join(f"{k}={_short(v)} (file: {_short(stated[k])})" for k, v in changed.items())
     dependent = getattr(model, "class_dependent", ()) if renewed else ()
+    dependent += getattr(model, "starts_from", {}).get(checkpoint.name, ())
     model.load_report = fill(model, checkpoint, dependent, hint)
     return model
 
@@ -299,8 +309,8 @@ def build_pretrained(
     num_classes: int,
     options: dict[str, Any],
 ) -> nn.Module:
-    """`create_model` with classification weights of a `Source` in its backbone, without their
-    classifier (True: timm's own). Its pictures become those that the weights were trained on."""
+    """`create_model` with weights of a `Source` in its backbone: a classifier's, or those of
+    another model's backbone (True: timm's). Its pictures become those that they were trained on."""
     model: Any = entry.build(num_classes=num_classes, **options)
     registry.describe(model, entry, classes, num_classes)
     if not hasattr(model, "backbone"):
@@ -317,6 +327,7 @@ def build_pretrained(
         checkpoint = read(source)
     config = getattr(model, "config", None)
     wanted = getattr(config, "backbone", checkpoint.name)
+    checkpoint = backbone_of(checkpoint, wanted)
     if checkpoint.name != wanted:
         raise EyelineError(
             f"{checkpoint.where} holds a {checkpoint.name}, the model's backbone is a {wanted}"
@@ -356,6 +367,8 @@ def fill(
     over, shapes, replaced = [], [], []
     unused = list(checkpoint.dropped)
     for name, tensor in checkpoint.state.items():
+        if name in own and own[name].shape == (whole := checkpoint.whole.get(name, tensor)).shape:
+            tensor = whole
         if skipped(name) or (name.endswith(COUNTER) and name not in own):
             left_out.append(file_name(name))
             replaced += [name] if name in own else []

@@ -7,6 +7,7 @@ nothing else. A norm of another kind is another network.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import isclose
 from typing import Any
 
@@ -16,6 +17,17 @@ from eyeline.errors import EyelineError
 PICTURES = ("image_mean", "image_std")
 KINDS = {"frozen": "batch"}  # norms of the same tensors
 FITTING = {"batch": "norm='batch' or norm='frozen'"}
+
+
+def backbone_of(checkpoint: Checkpoint, wanted: str) -> Checkpoint:
+    """Of a model with a backbone of that kind its backbone alone; any other one as it is."""
+    if checkpoint.options.get("backbone") != wanted:
+        return checkpoint
+    place = "backbone."
+    state = {k.removeprefix(place): v for k, v in checkpoint.state.items() if k.startswith(place)}
+    renamed = checkpoint.renamed.items()
+    names = {k.removeprefix(place): v for k, v in renamed if k.startswith(place)}
+    return replace(checkpoint, name=wanted, state=state, renamed=names, dropped=[])
 
 
 def brought(config: Any, checkpoint: Checkpoint, given: Mapping[str, Any]) -> dict[str, Any]:

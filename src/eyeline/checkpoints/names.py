@@ -1,4 +1,4 @@
-"""Names of the classes that public checkpoints have without saying so."""
+"""What public checkpoints have without saying so: names of their classes, pictures."""
 
 from __future__ import annotations
 
@@ -26,4 +26,10 @@ VOC = (
 )
 # fmt: on
 
+# The same for segmentation, where what is none of them is a class too.
+VOC_REGIONS = ("background", *VOC)
+
 COCO = tuple(name for name in COCO_SLOTS if name)
+
+# What pictures in [0, 1] were normalised with.
+IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}

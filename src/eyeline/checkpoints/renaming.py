@@ -148,6 +148,15 @@ def rename(
     return ours, renamed, dropped
 
 
+def without_biases(ours: State, renamed: dict[str, str]) -> None:
+    """A bias before a batch norm, which our layers have not, becomes a part of the norm's mean."""
+    for name in [name for name in ours if name.endswith(".bias")]:
+        mean = f"{name.removesuffix('.bias')}.norm.running_mean"
+        if mean in ours:
+            ours[mean] = ours[mean] - ours.pop(name)
+            renamed.pop(name, None)
+
+
 def ssd_slots(ours: State, where: str) -> int:
     """How many classes, with background, the layers `class_heads` of a state's maps score."""
     found = set()

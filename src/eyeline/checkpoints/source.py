@@ -43,6 +43,7 @@ class Checkpoint:
     dropped: list[str] = field(default_factory=list)  # keys of the file that mean nothing to us
     own: bool = False  # the model is one of the user's own files, which weights do not hold
     also: tuple[str, ...] = ()  # other models of ours that it fits, where nothing tells which
+    whole: State = field(default_factory=dict)  # of `state`'s, what was made smaller, as it was
 
 
 def some(names: Collection[str], limit: int = 5) -> str:

@@ -1,5 +1,5 @@
 """torchvision's checkpoints: ResNet classifiers; Faster R-CNN, Mask R-CNN and RetinaNet with a
-ResNet and FPN; SSD300 with VGG16.
+ResNet and FPN; SSD300 with VGG16; FCN with a ResNet (`torchvision_segmentation`).
 
 What a file holds is told by its keys and shapes alone, so fine-tuned files and other ResNets load
 as the published ones do. timm's ResNets have the names of torchvision's.
@@ -23,7 +23,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from eyeline.checkpoints.names import COCO, COCO_SLOTS
+from eyeline.checkpoints import torchvision_segmentation
+from eyeline.checkpoints.names import COCO, COCO_SLOTS, IMAGENET
 from eyeline.checkpoints.renaming import (
     NORM,
     by_cell,
@@ -38,8 +39,6 @@ from eyeline.checkpoints.renaming import (
 )
 from eyeline.checkpoints.source import COUNTER, Checkpoint, State
 from eyeline.errors import EyelineError
-
-IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
 
 # Their names -> ours. Two namings of the pyramid, the RPN, the towers and the mask head exist:
 # files from before torchvision 0.13 (the mask head's: 0.14), and those written since.
@@ -133,6 +132,8 @@ def read(
         num_classes: how many classes are wanted: it chooses between the 80 and the 90 of COCO.
         skip: prefixes of keys (theirs) that may be left over.
     """
+    if segmenter := torchvision_segmentation.read(state, where, skip):
+        return segmenter
     for pattern, kind in UNREAD:
         if any(re.match(pattern, key) for key in state):
             raise EyelineError(f"{where} holds torchvision's {kind}, which is not read yet")

@@ -7,7 +7,8 @@ torchvision's `vgg16_features`, the convolutions of that file beside a classifie
 Whole layers fc6 and fc7 become the smaller convolutions of SSD (Liu et al., ECCV 2016, sec. 3.1;
 the thinning is Chen et al.'s, ICLR 2015, arXiv:1412.7062, sec. 2.1 and 4.1): fc6 read as a
 convolution of 7 x 7 keeps every third row and column, and every fourth output; fc7 every fourth
-output and input. The classifier behind them is left out, and for a plain VGG16 these two also.
+output and input. FCN's network has both whole (`Checkpoint.whole`). The classifier behind them is
+left out, and for a plain VGG16 these two also.
 
 The reduced file and its relatives come from Caffe: RGB of 0 to 255, less a mean of whole numbers.
 All others saw ImageNet's mean and deviation. Convolutions alone, without a norm, do not tell.
@@ -25,9 +26,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eyeline.checkpoints.renaming import NORM, rename, vgg_places
+from eyeline.checkpoints.names import IMAGENET
+from eyeline.checkpoints.renaming import NORM, rename, vgg_places, without_biases
 from eyeline.checkpoints.source import Checkpoint, State
-from eyeline.checkpoints.torchvision import IMAGENET
 from eyeline.errors import EyelineError
 
 CAFFE = {
@@ -79,10 +80,14 @@ def read(state: State, where: str, skip: tuple[str, ...] = ()) -> Checkpoint | N
     options: dict[str, Any] = {"norm": "batch" if normed else "none"}
     if ours["conv1_1.weight"].shape[1] == len(IMAGENET["image_mean"]):
         options |= _pictures(ours, normed)
+    whole = _whole(ours)
     dropped += [renamed.pop(name) for name in _shrink(ours)]
     if normed:
-        _without_bias(ours, renamed, list(places.values()))
-    return Checkpoint("torchvision", "vgg16", where, options, None, ours, renamed, dropped)
+        _without_bias(ours, renamed)
+        _without_bias(whole, {})
+    return Checkpoint(
+        "torchvision", "vgg16", where, options, None, ours, renamed, dropped, whole=whole
+    )
 
 
 def _pictures(ours: State, normed: bool) -> dict[str, Any]:
@@ -95,6 +100,16 @@ def _pictures(ours: State, normed: bool) -> dict[str, Any]:
 
 def _reduced(fc6: Tensor) -> bool:
     return fc6.shape[2:] == (3, 3)
+
+
+def _whole(ours: State) -> State:
+    """fc6 and fc7 as convolutions of 7 x 7 and 1 x 1, where the file has all of them."""
+    names = [f"{name}.{kind}" for name in ("fc6", "fc7") for kind in ("weight", "bias")]
+    if not set(names) <= ours.keys() or _reduced(fc6 := ours["fc6.weight"]) or fc6.isnan().all():
+        return {}
+    fc6 = fc6.reshape(len(fc6), -1, SIDE, SIDE)  # (4096, 512, 7, 7)
+    fc7 = ours["fc7.weight"].reshape(-1, len(fc6), 1, 1)  # (4096, 4096, 1, 1)
+    return {name: ours[name] for name in names} | {"fc6.weight": fc6, "fc7.weight": fc7}
 
 
 def _shrink(ours: State) -> list[str]:
@@ -115,12 +130,9 @@ def _shrink(ours: State) -> list[str]:
     return []
 
 
-def _without_bias(ours: State, renamed: dict[str, str], convolutions: list[str]) -> None:
+def _without_bias(ours: State, renamed: dict[str, str]) -> None:
     """Biases become part of the norms: of those that are there, and of two that change nothing."""
-    for name in convolutions:
-        renamed.pop(f"{name}.bias", None)
-        if (bias := ours.pop(f"{name}.bias", None)) is not None:
-            ours[f"{name}.norm.running_mean"] = ours[f"{name}.norm.running_mean"] - bias
+    without_biases(ours, renamed)
     for name in ("fc6", "fc7"):
         if f"{name}.bias" in ours:
             renamed[f"{name}.norm.bias"] = renamed.pop(f"{name}.bias")

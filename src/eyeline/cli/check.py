@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from eyeline.data.checking import Report, Statistics
+    from eyeline.data.checking.maps import MapStatistics
 
 SHOWN = 5  # faults of a kind; the rest is counted
 CLASSES = 30  # rows of the table
@@ -35,6 +36,10 @@ def check(
         bool, typer.Option("--one-based", help="PATH is Pascal VOC whose pixels count from 1")
     ] = False,
     channels: Annotated[int, typer.Option(min=1, help="of a picture")] = 3,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(metavar="RECIPE", help="whose classes, and data.ignore ... of masks, hold"),
+    ] = None,
     fast: Annotated[
         bool,
         typer.Option("--fast", help="read the pictures' headers alone; find exact copies"),
@@ -70,6 +75,7 @@ def check(
         raise EyelineError(f"{target} exists already; choose another file for --json")
     if target is not None:
         make_room(target, "--json")
+    meant: dict[str, Any] = {} if recipe is None else meanings(recipe)
     report = check(
         path,
         split,
@@ -78,6 +84,7 @@ def check(
         one_based=one_based,
         channels=channels,
         track=track,
+        **meant,
     )
     if json_file is not None:
         text = json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n"
@@ -99,7 +106,9 @@ def show(report: Report, every: bool, console: Console) -> None:
         line(console, f"{name} is left out, for its pictures are in other splits too")
     if report.unread:
         line(console, f"not used: {', '.join(report.unread)}")
-    if report.statistics:
+    if report.maps:
+        show_maps(report.maps, report.statistics, every, console)
+    elif report.statistics:
         show_numbers(report.statistics, every, console)
     for kind, faults in report.by_kind().items():
         show_kind(report, kind, None if every else SHOWN, console)
@@ -138,6 +147,65 @@ def show_numbers(statistics: dict[str, Statistics], every: bool, console: Consol
     if hidden:
         table.add_row(f"and {hidden} rarer; --all", *("" for _ in own))
     console.print(table)
+
+
+def show_maps(
+    maps: dict[str, MapStatistics],
+    statistics: dict[str, Statistics],
+    every: bool,
+    console: Console,
+) -> None:
+    """Shares of the pixels, and a line of weights for a recipe."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table("", box=box.SIMPLE_HEAD, caption="* share of the labelled pixels, pictures")
+    for name in maps:
+        table.add_column(name, justify="right")
+    own = list(maps.values())
+    table.add_row("pictures", *(str(m.pictures) for m in own))
+    table.add_row("  sizes", *(_sizes(s) for s in statistics.values()))
+    total = [max(1, m.labelled + m.ignored + m.nothing) for m in own]
+    for told, counts in (
+        ("labelled", [m.labelled for m in own]),
+        ("ignored", [m.ignored for m in own]),
+        ("of no class", [m.nothing for m in own]),
+    ):
+        if any(counts):
+            shares = (f"{count / whole:.1%}" for count, whole in zip(counts, total, strict=True))
+            table.add_row(f"pixels {told}", *shares)
+    table.add_section()
+    first = own[0]
+    order = list(range(len(first.classes)))
+    hidden = 0 if every else max(0, len(order) - CLASSES)
+    if hidden:
+        order = sorted(order, key=lambda k: -sum(m.pixels[k] for m in own))[:CLASSES]
+    for k in order:
+        cells = (f"{m.pixels[k] / max(1, m.labelled):.2%} in {m.within[k]}" for m in own)
+        table.add_row(f"{first.classes[k]}*" if k == order[0] else first.classes[k], *cells)
+    if hidden:
+        table.add_row(f"and {hidden} rarer; --all", *("" for _ in own))
+    console.print(table)
+    line(console, f"by median frequency, for a recipe: {weights_of(first)}\n")
+
+
+def weights_of(maps: MapStatistics) -> str:
+    """The classes' weights as a key of a recipe."""
+    import torch
+
+    from eyeline.losses.class_weights import median_frequency
+
+    found = median_frequency(torch.tensor(maps.pixels), torch.tensor(maps.present))
+    return f"model.class_weights: [{', '.join(f'{weight:.3g}' for weight in found.tolist())}]"
+
+
+def meanings(recipe: Path) -> dict[str, Any]:
+    """What a recipe says of the classes, and of numbers in masks, as `check` takes it."""
+    from eyeline.training import load_recipe
+    from eyeline.training.build import values_of
+
+    read = load_recipe(recipe)
+    return {"classes": read.classes, "unknown": read.data.unknown, "values": values_of(read.data)}
 
 
 def _range(values: list[float]) -> str:

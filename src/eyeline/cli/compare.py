@@ -22,7 +22,7 @@ def compare(
 ) -> None:
     """Compare runs that `eyeline eval` has measured.
 
-    Prints a table; writes a page with speed against accuracy, and AP against epochs.
+    Prints a table; writes a page with speed against accuracy, and AP, or mIoU, against epochs.
     """
     from rich import print as show
 

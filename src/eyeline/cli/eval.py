@@ -1,11 +1,11 @@
-"""eyeline eval: how good is a trained detector?"""
+"""eyeline eval: how good is a trained model?"""
 
 from __future__ import annotations
 
 import shlex
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,15 +13,23 @@ from eyeline.cli.options import (
     NO_DATA,
     CalibratedRanges,
     ClassAgnostic,
+    Flip,
     Nms,
     NmsIou,
+    Overlap,
     Precision,
+    Scales,
+    Tile,
     Tolerant,
     Tta,
     TtaSize,
     VoteIou,
+    ratios,
 )
 from eyeline.errors import EyelineError
+
+if TYPE_CHECKING:
+    from eyeline.evaluation import SegmentationReport
 
 
 def evaluate(
@@ -51,27 +59,35 @@ def evaluate(
     class_agnostic: ClassAgnostic = False,
     tta: Tta = False,
     tta_size: TtaSize = None,
+    tile: Tile = None,
+    overlap: Overlap = None,
+    scales: Scales = None,
+    flip: Flip = False,
 ) -> None:
     """Measure a detector: COCO's twelve numbers (of masks too, where the model predicts and the
-    data has some), VOC's AP, per class, pictures a second.
+    data has some), VOC's AP, per class, pictures a second. Or a segmenter: mIoU and other numbers
+    of its pixels, boundary F1, per class, errors at boundaries and inside, pictures a second.
 
     Processes that torchrun starts share the pictures, with the same numbers.
 
-    Prints the table; writes report.html, results.json and detections.json (COCO).
+    Prints the table; writes report.html, results.json and, of a detector, detections.json (COCO).
     """
     from rich import print as show
 
     from eyeline.cli.output import free_path
     from eyeline.data.checking.progress import track
     from eyeline.data.checking.usable import in_words, open_checked, write_left_out
-    from eyeline.evaluation import evaluate
+    from eyeline.evaluation import evaluate, evaluate_segmentation
+    from eyeline.evaluation.evaluate import Report
     from eyeline.export import optimize
     from eyeline.inference.options import set_suppression
     from eyeline.inference.predictor import find_ranges, load_model
+    from eyeline.inference.segmenting import Looking, Looks, check_options, is_segmenter
     from eyeline.inference.tta import TTA, Augmented
     from eyeline.processes import place
     from eyeline.together import together
     from eyeline.training import load_recipe
+    from eyeline.training.build import of_maps
     from eyeline.training.parallel import own_device
     from eyeline.training.recipe import Data
 
@@ -82,9 +98,12 @@ def evaluate(
         "class_agnostic_nms": class_agnostic or None,
     }  # fmt: skip
     passes = TTA.merging(chosen, tta_size or ()) if tta else None
+    wanted = dict(tile=tile, overlap=overlap, scales=ratios(scales), flip=flip or None)
     with together():
         found_device = own_device(device)
         model: Any = load_model(run)
+        check_options(model, chosen | {"tta": tta}, wanted)
+        maps = is_segmenter(model)
         folder = Path(run)
         in_run = (folder / "recipe.yaml").is_file()
         of_run = load_recipe(folder / "recipe.yaml").data if in_run else Data()
@@ -104,28 +123,30 @@ def evaluate(
             unknown=of_run.unknown,
             track=track,
             say=print if place()[0] == 0 else None,
+            **(of_maps(of_run) if maps else {}),
         )
         if getattr(model, "needs_masks", False) and dataset.has_masks:
             dataset.use_masks()
         out = free_path(out, (folder if folder.is_dir() else Path()) / f"eval-{split}")
         known = find_ranges(run, ranges) if precision == "int8" else None
         fast: Any = optimize(model, precision, found_device, known)
-        set_suppression(fast, chosen)
-        augmented = Augmented(fast, passes) if passes else None
-        report = evaluate(
-            augmented or fast,
-            dataset,
-            batch_size=batch_size,
-            device=found_device,
-            workers=workers,
-        )
+        how: dict[str, Any] = dict(batch_size=batch_size, device=found_device, workers=workers)
+        report: Report | SegmentationReport
+        if maps:
+            looks = Looks(tile, overlap, tuple(wanted["scales"] or (1.0,)), flip)
+            report = evaluate_segmentation(Looking(fast, looks), dataset, closely=True, **how)
+            report.facts |= looks.told()
+        else:
+            set_suppression(fast, chosen)
+            augmented = Augmented(fast, passes) if passes else None
+            report = evaluate(augmented or fast, dataset, **how)
         report.facts |= {"precision": precision, "date": date.today().isoformat()}
         report.facts["split"] = split
         report.facts["command"] = _command(
             run, data=path, split=split, bad_boxes=bad_boxes, tolerant=tolerant or None,
             precision=None if precision == "float32" else precision, ranges=ranges,
             batch_size=None if batch_size == 1 else batch_size,
-            **chosen, tta=tta or None, tta_size=tta_size,
+            **chosen, tta=tta or None, tta_size=tta_size, **wanted | {"scales": scales},
         )  # fmt: skip
         told = {key.replace("_", " "): str(v) for key, v in chosen.items() if v is not None}
         report.facts |= told
@@ -136,7 +157,8 @@ def evaluate(
         if place()[0]:
             return  # the first of several processes writes
         report.to_json(out / "results.json")
-        report.detections_json(out / "detections.json")
+        if isinstance(report, Report):
+            report.detections_json(out / "detections.json")
         title = f"{model.name} on {Path(path).name} {split}"
         page = report.to_html(out / "report.html", title=title)
         if dataset.left_out:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from eyeline.errors import EyelineError
+
 NO_DATA = "which pictures? give --data PATH, a folder in COCO or VOC form"
 
 Data = Annotated[
@@ -55,3 +57,30 @@ CalibratedRanges = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="for int8, what calibrate wrote; default: the run's"),
 ]
+Tile = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="PIXELS", help="of a segmenter: cut pictures into tiles of that side"
+    ),
+]
+Overlap = Annotated[
+    float | None,
+    typer.Option(min=0, help="of --tile: below 1 a share of the tile, else pixels; default 0.25"),
+]
+Scales = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RATIO,RATIO", help="of a segmenter: sizes at which it looks, such as 0.75,1,1.25"
+    ),
+]
+Flip = Annotated[
+    bool, typer.Option("--flip", help="of a segmenter: it looks again at mirrored pictures")
+]
+
+
+def ratios(text: str | None) -> list[float] | None:
+    """Numbers of "0.75,1,1.25". Raises EyelineError where they are none."""
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise EyelineError(f"--scales is factors such as 0.75,1,1.25, not {text!r}") from None

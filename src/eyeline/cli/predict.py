@@ -1,26 +1,32 @@
-"""eyeline predict: detections on pictures and videos."""
+"""eyeline predict: detections or maps of classes, on pictures and videos."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from eyeline.cli.options import (
     CalibratedRanges,
     ClassAgnostic,
+    Flip,
     Nms,
     NmsIou,
+    Overlap,
     Precision,
+    Scales,
+    Tile,
     Tta,
     VoteIou,
+    ratios,
 )
 from eyeline.errors import EyelineError
 
 if TYPE_CHECKING:
+    from eyeline.inference import Predictor, SegmentationResult
     from eyeline.inference.records import Records
     from eyeline.inference.result import Result
     from eyeline.inference.video import Video, VideoWriter
@@ -37,14 +43,23 @@ def predict(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="a new folder; default predictions")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="a new folder; default predictions. Of a large scene a new file"
+        ),
     ] = None,
     threshold: Annotated[float, typer.Option(help="lowest score shown")] = 0.5,
     every: Annotated[int, typer.Option(min=1, help="of a video, every so manieth frame")] = 1,
     json_lines: Annotated[
         bool, typer.Option("--json-lines", help="print a line a picture or frame, as it goes")
     ] = False,
-    draw: Annotated[bool, typer.Option(help="write the pictures with their boxes")] = True,
+    draw: Annotated[
+        bool, typer.Option(help="write the pictures with their boxes, or in their classes' tints")
+    ] = True,
+    maps: Annotated[
+        bool | None,
+        typer.Option(help="of a segmenter: write indexed PNGs; default of pictures, not of videos"),
+    ] = None,
     precision: Precision = "float32",
     ranges: CalibratedRanges = None,
     polygons: Annotated[
@@ -57,6 +72,17 @@ def predict(
     vote_iou: VoteIou = None,
     class_agnostic: ClassAgnostic = False,
     tta: Tta = False,
+    tile: Tile = None,
+    overlap: Overlap = None,
+    scales: Scales = None,
+    flip: Flip = False,
+    bands: Annotated[
+        str | None, typer.Option(metavar="N,N,N", help="of a scene, from 1: which are the channels")
+    ] = None,
+    value_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="LOW HIGH", help="of a scene: what is 0 and 1 for the model"),
+    ] = None,
     engine: Annotated[
         str, typer.Option(help="ray: very many pictures, into Parquet files; resumable")
     ] = "local",
@@ -68,11 +94,16 @@ def predict(
     ] = None,
     part_size: Annotated[int, typer.Option(min=1, help="ray: pictures a Parquet file")] = 256,
 ) -> None:
-    """Detect on pictures or on a video, a camera, a stream.
+    """Detect on pictures or on a video, a camera, a stream; or say of each pixel what it shows.
 
     Writes each picture with its boxes (and masks) drawn, or an mp4 (H.264, without sound) of each
     video, and detections.json (COCO) and detections.csv. Ctrl-C ends it and leaves all of these
     whole.
+
+    Of a segmenter: each picture in its classes' tints, maps/*.png, whose values are the classes,
+    segments.json (COCO, run lengths) and segments.csv (pixels of each class). A GeoTIFF, or another
+    picture of more than 32 million pixels, becomes one indexed picture of the same size and place,
+    by default NAME-classes.tif, tile by tile; Ctrl-C ends it, and the same command goes on.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -82,6 +113,7 @@ def predict(
     from eyeline.inference import Predictor
     from eyeline.inference.pipeline import Behind
     from eyeline.inference.records import Records
+    from eyeline.inference.segmenting import is_segmenter
     from eyeline.inference.sources import find
     from eyeline.inference.video import Video
 
@@ -89,6 +121,7 @@ def predict(
         "precision": precision, "ranges": ranges and str(ranges.absolute()),
         "score_threshold": threshold, "tta": tta, "nms": nms, "nms_iou": nms_iou,
         "vote_iou": vote_iou, "class_agnostic_nms": class_agnostic or None,
+        "tile": tile, "overlap": overlap, "scales": ratios(scales), "flip": flip,
     }  # fmt: skip
     if engine == "ray":
         if json_lines or polygons or every != 1:
@@ -103,19 +136,29 @@ def predict(
     if workers is not None or column is not None:
         raise EyelineError("--workers and --column are for --engine ray")
     items, _ = find(source)
-    folder = free_path(out, Path("predictions"))
     predictor = Predictor(run, device, **options)
+    segmenter = is_segmenter(predictor.model)
+    if maps is not None and not segmenter:
+        raise EyelineError("--maps is for segmenters; this model finds boxes")
+    asked = bands is not None or value_range is not None
+    if segmenter and len(items) == 1 and (asked or is_scene(items[0])):
+        scene(predictor, items[0], out, bands, value_range, options)
+        return
+    if asked:
+        raise EyelineError("--bands and --value-range are for a segmenter and one scene")
+    folder = free_path(out, Path("predictions"))
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     lines = sys.stdout if json_lines else None
-    records = Records(folder, predictor.classes, lines, "polygons" if polygons else "rle")
+    form: Literal["polygons", "rle"] = "polygons" if polygons else "rle"
+    records = Records(folder, predictor.classes, lines, form, segmenter)
     unread = Unread()
     try:
         with (
             Progress(console=console, disable=not console.is_terminal) as progress,
             records,
-            Outputs(folder, records, every, draw) as outputs,
+            Outputs(folder, records, every, draw, maps) as outputs,
             Behind(outputs.add, QUEUED) as writing,
         ):
             known = len(items) > 1 and not any(isinstance(item, Video) for item in items)
@@ -151,11 +194,68 @@ class Unread:
         print(f"left out: {error}", file=sys.stderr)
 
 
-class Outputs:
-    """Results drawn and recorded, in their order; leaving the context ends the video's file."""
+SCENE = 2**25  # pixels from which on a picture is seen tile by tile, from disk to disk
 
-    def __init__(self, folder: Path, records: Records, every: int, draw: bool) -> None:
+
+def is_scene(item: Any) -> bool:
+    """Is it a file that is better not taken into memory, or that says where on Earth it lies?"""
+    from eyeline.data import tiff
+    from eyeline.data.images import image_size
+
+    if not isinstance(item, Path) or not item.is_file():
+        return False
+    with item.open("rb") as file:
+        layout = tiff.read_layout(file)
+    if layout is not None:
+        return layout.located or layout.height * layout.width > SCENE
+    try:
+        height, width = image_size(item)
+    except EyelineError:
+        return False
+    return height * width > SCENE
+
+
+def scene(
+    predictor: Predictor,
+    source: Path,
+    out: Path | None,
+    bands: str | None,
+    value_range: tuple[float, float] | None,
+    options: dict[str, Any],
+) -> None:
+    """One picture to one indexed picture, in tiles."""
+    from eyeline.cli.predict_scene import predict_scene
+    from eyeline.inference.rasters import SUFFIXES
+    from eyeline.inference.sources import stem_of
+
+    if out is None:
+        target = Path(f"{stem_of(str(source))}-classes.tif")
+    else:
+        target = out if out.suffix.lower() in SUFFIXES else out / f"{stem_of(str(source))}.tif"
+    try:
+        chosen = None if bands is None else [int(band) for band in bands.split(",")]
+    except ValueError:
+        raise EyelineError(f"--bands is numbers from 1, such as 4,3,2, not {bands!r}") from None
+    looking = predictor.model
+    decisive = {key: options[key] for key in ("precision", "scales", "flip")}
+    predict_scene(
+        looking.whole, source, target, looking.tiling_or_default(), classes=predictor.classes,
+        bands=chosen, value_range=value_range, options=decisive, device=predictor.device,
+    )  # fmt: skip
+
+
+class Outputs:
+    """Results drawn and recorded, in their order; leaving the context ends the video's file.
+
+    Args:
+        maps: write a segmenter's maps; None: those of pictures, and not of frames.
+    """
+
+    def __init__(
+        self, folder: Path, records: Records, every: int, draw: bool, maps: bool | None = None
+    ) -> None:
         self.folder, self.records, self.every, self.draw = folder, records, every, draw
+        self.maps = maps
         self.open = ExitStack()
         self.video: Video | None = None  # whose frames are being written
         self.writer: VideoWriter | None = None
@@ -166,11 +266,12 @@ class Outputs:
     def __exit__(self, *_: object) -> None:
         self.open.close()
 
-    def add(self, result: Result) -> None:
+    def add(self, result: Result | SegmentationResult) -> None:
+        from eyeline.inference.map_result import SegmentationResult
         from eyeline.inference.sources import stem_of
 
+        stem = stem_of(str(result.path))
         if self.draw:
-            stem = stem_of(str(result.path))
             if result.video is not self.video:
                 self.open.close()
                 self.video = result.video
@@ -179,6 +280,12 @@ class Outputs:
                 result.save(self._unused(stem, ".jpg"))
             else:
                 self.writer.write(result.plot(), result.time)
+        wanted = self.maps if self.maps is not None else result.video is None
+        if wanted and isinstance(result, SegmentationResult):
+            frame = "" if result.frame is None else f"-{result.frame:06d}"
+            path = self._unused(f"maps/{stem}{frame}", ".png")
+            path.parent.mkdir(exist_ok=True)
+            result.save_map(path)
         self.records.add(result)
 
     def _begin(self, video: Video, stem: str) -> VideoWriter:

@@ -38,12 +38,14 @@ def predict_many(
     from eyeline.inference import Predictor
     from eyeline.inference.plan import begin_or_resume
     from eyeline.inference.ray_engine import import_ray
+    from eyeline.inference.segmenting import is_segmenter
 
     import_ray()
     folder = out or Path("predictions")
     run = os.path.abspath(run) if os.path.exists(run) else run
     options = {"model": run} | options
-    Predictor(device="cpu", **options)  # mistakes are told before Ray starts
+    if is_segmenter(Predictor(device="cpu", **options).model):  # mistakes come before Ray
+        raise EyelineError("--engine ray is for detectors; leave it out for a segmenter")
     settings = options | {"weights": _fingerprint(run)}
     with Console(stderr=True).status("listing the pictures"):
         plan = begin_or_resume(folder, source, column, settings, part_size)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eyeline.cli.check import meanings
 from eyeline.cli.output import free_path, make_room
 from eyeline.errors import EyelineError
 
@@ -75,6 +76,10 @@ def show(
     format: Annotated[
         str | None, typer.Option(metavar="FORMAT", help="of PATH, where it looks like two")
     ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(metavar="RECIPE", help="whose classes, and data.ignore ... of masks, hold"),
+    ] = None,
 ) -> None:
     """Write a page to browse annotated pictures by, or a contact sheet.
 
@@ -113,7 +118,8 @@ def show(
     from eyeline.data.checking.progress import track
     from eyeline.inspection.browse.gather import gather, narrowed
 
-    collection = gather(path, split, format, track)
+    meant = {} if recipe is None else meanings(recipe)
+    collection = gather(path, split, format, track, **meant)
     most = limit if sheet is None else count or 24
     chosen = narrowed(collection, classes or [], defects, most, seed)
     if not chosen.pictures:
@@ -140,12 +146,18 @@ def _write_page(collection: Collection, out: Path | None, path: Path) -> None:
 def _write_sheet(collection: Collection, sheet: Path, columns: int) -> None:
     import numpy as np
 
+    from eyeline.data.checking.maps import areas_of
     from eyeline.inspection.browse.sheet import cells_of, save_sheets, sheets
 
     title = f"{Path(collection.source).resolve().name}: {len(collection.pictures):,} of "
     title += f"{collection.whole:,} pictures"
     labels = [collection.shown_labels(picture.labels) for picture in collection.pictures]
-    pages = sheets(cells_of(collection), columns, title, collection.names, np.concatenate(labels))
+    areas = None
+    if collection.maps:
+        areas = np.concatenate([areas_of(p.record) for p in collection.pictures if p.record])
+    pages = sheets(
+        cells_of(collection), columns, title, collection.names, np.concatenate(labels), areas
+    )
     written = save_sheets(pages, sheet)
     _tell(collection)
     for file in written:
@@ -198,8 +210,8 @@ def _show_fed(
     pictures = sorted(np.random.default_rng(seed).permutation(total)[:count].tolist())
     if sheet is not None:
         cells = fed.all_cells(feed, pictures, draws, batches)
-        labels = np.concatenate([feed.dataset.annotations.records[i].labels for i in pictures])
-        written = save_sheets(sheets(cells, 1 + draws, title, feed.dataset.classes, labels), sheet)
+        names, labels, areas = fed.key_of(feed, pictures)
+        written = save_sheets(sheets(cells, 1 + draws, title, names, labels, areas), sheet)
     else:
         if out is not None and not is_page(out):
             raise EyelineError(f"{out}: with --augmented the page is one file; call it .html")

@@ -34,7 +34,7 @@ def train(
         bool, typer.Option("--resume", help="go on with the run that was broken off")
     ] = False,
 ) -> None:
-    """Train a detector; weights, log and recipe go to a run folder.
+    """Train a detector or a segmenter; weights, log and recipe go to a run folder.
 
     eyeline train retinanet --data cells model.backbone=resnet18 epochs=10
 

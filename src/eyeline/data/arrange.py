@@ -111,7 +111,7 @@ def renamed(data: Annotations, names: Mapping[str, str]) -> Annotations:
     ids = data.category_ids
     if ids:
         ids = [ids[classes.index(name)] for name in unique]
-    return replace(data, classes=unique, records=records, category_ids=ids)
+    return replace(data, classes=unique, records=records, category_ids=ids, legend=None)
 
 
 # New splits

@@ -6,20 +6,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from eyeline.data.faults import Fault
+from eyeline.data.annotated import AnnotatedPictures
 from eyeline.data.formats import Annotations, Record, open_annotations
 from eyeline.data.formats.annotations import spread, taken
 from eyeline.data.headers import rotation_fault
-from eyeline.data.images import image_size, read_image
-from eyeline.data.packed import PackedRecords
-from eyeline.data.transforms import Transform, apply, resized_target, without_others
+from eyeline.data.images import image_size
+from eyeline.data.transforms import Transform, resized_target
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import decode_masks
 from eyeline.structures import Target
@@ -28,7 +26,7 @@ SLACK = 1.0  # pixels that a box may stick out of its picture; it is clipped
 NAMED = 5  # bad boxes that the error names; the rest is counted
 
 
-class DetectionDataset(Dataset[tuple[Tensor, Target]]):
+class DetectionDataset(AnnotatedPictures):
     """(image (3, H, W) uint8, target) of each picture; of other channels see `read_image`.
 
     The target has boxes (G, 4), labels (G,), iscrowd (G,), image_id () and, if asked for, masks
@@ -73,25 +71,14 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         if bad_boxes not in ("error", "drop"):
             raise EyelineError(f'bad_boxes is "error" or "drop", not {bad_boxes!r}')
         records = [spread(record, len(annotations.classes)) for record in annotations.records]
-        self.annotations = replace(annotations, records=without_bad_boxes(records, bad_boxes))
-        self.classes = list(annotations.classes)
-        self.masks = False
+        annotations = replace(annotations, records=without_bad_boxes(records, bad_boxes))
+        super().__init__(annotations, transforms, seed, draft, channels, single_from)
         self.bad_boxes = bad_boxes
-        self.seed = seed
-        self.draft = draft
-        self.channels = channels
-        self.single_from = single_from
         self.mirrored: np.ndarray | None = None
         if keypoints:
             if annotations.keypoint_names is None:
                 raise EyelineError(f"{annotations.source}: the annotations have no keypoints")
             self.mirrored = mirrored(annotations.keypoint_names)
-        self.epoch = 0
-        self.packed: PackedRecords | None = None
-        self.left_out: list[Fault] = []  # what a tolerant reader left out of all the data
-        self.transforms: Transform | None = None
-        if transforms is not None:
-            self.use_transforms(transforms)
         if masks:
             self.use_masks()
 
@@ -104,16 +91,6 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             any(any(map(bool, segmentations or ())) for segmentations in given)
             or not any(given)  # no object at all
         )
-
-    def use_transforms(self, transforms: Transform) -> None:
-        """From now on. Raises EyelineError where they are for pictures of other channels."""
-        for transform in getattr(transforms, "transforms", [transforms]):
-            if self.channels != 3 and getattr(transform, "rgb_only", False):
-                raise EyelineError(
-                    f"{type(transform).__name__} is for RGB pictures, and these have "
-                    f"{self.channels} channels; take it out of data.transforms"
-                )
-        self.transforms = transforms
 
     def use_masks(self) -> None:
         """From now on targets have masks. Raises EyelineError where an object has none."""
@@ -133,50 +110,10 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             )
         self.masks = True
 
-    def share(self) -> None:
-        """From now on pictures are read by records that processes share; call it again where
-        `annotations` have changed."""
-        self.packed = PackedRecords(self.annotations.records)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For a process that is not forked: what is shared goes there once."""
-        if self.packed is None:
-            return self.__dict__
-        records: Any = self.packed
-        return self.__dict__ | {"annotations": replace(self.annotations, records=records)}
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the randomness of the transforms."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.annotations.records)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"picture {index} of {len(self)}")
-        index %= len(self)
-        if self.transforms is None:
-            return self._load(index)
-        # index + 1: numpy's seeds (s, e) and (s, e, 0) are the same, and the loader uses (s, e).
-        rng = np.random.default_rng((self.seed, self.epoch, index + 1))
-        transforms = self.transforms
-        if self.single_from is not None and self.epoch >= self.single_from:
-            transforms = without_others(transforms)
-
-        def another() -> tuple[Tensor, Target]:
-            return self._load(int(rng.integers(len(self))))
-
-        return apply(transforms, *self._load(index), rng, another)
-
-    def _load(self, index: int) -> tuple[Tensor, Target]:
+    def load(self, index: int) -> tuple[Tensor, Target]:
         """A picture before its transforms."""
-        record = (self.packed or self.annotations.records)[index]
-        try:
-            image = read_image(record.path, self.draft, self.channels)
-        except EyelineError as error:
-            advice = "`eyeline data check` names all such, --tolerant leaves them out"
-            raise EyelineError(f"{error}; {advice}") from None
+        record = self.record(index)
+        image = self.picture(record)
         seen = (image.shape[1], image.shape[2])
         height, width = seen if self.draft is None else image_size(record.path)
         if (height, width) != (record.height, record.width):

@@ -7,16 +7,17 @@ import numpy as np
 from eyeline.data.faults import Fault
 from eyeline.data.formats import Record
 from eyeline.data.formats.raster import painted
+from eyeline.ops.labels import IGNORE
 from eyeline.ops.segmentations import decode_masks
 
-IGNORE = 255  # the label of pixels from which nothing is learnt
 
-
-def semantic_target(record: Record, outside: int = IGNORE) -> np.ndarray:
+def semantic_target(
+    record: Record, outside: int = IGNORE, smaller_on_top: bool = False
+) -> np.ndarray:
     """(H, W) int64: the label of the object that each pixel belongs to, 255 where it is ignored.
 
-    Of objects that overlap the later one has the pixels. Those with `iscrowd`, which no class is
-    learnt from, lie below all others.
+    Of objects that overlap the later one has the pixels, or with `smaller_on_top` the one of fewer
+    pixels. Those with `iscrowd`, which no class is learnt from, lie below all others.
 
     Args:
         outside: the label of pixels where no object is: 255, or that of a class for it.
@@ -35,4 +36,4 @@ def semantic_target(record: Record, outside: int = IGNORE) -> np.ndarray:
         reason = str(error).partition("\n")[0]
         raise Fault("field", record.path, f"cannot decode its masks: {reason}") from None
     labels = np.where(record.iscrowd, IGNORE, record.labels)
-    return np.array([*labels, outside])[painted(masks, record.iscrowd)]
+    return np.array([*labels, outside])[painted(masks, record.iscrowd, smaller_on_top)]

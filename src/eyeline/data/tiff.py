@@ -28,6 +28,7 @@ WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES = (
 )
 STRIP_OFFSETS, STRIP_ROWS, STRIP_BYTES, PLANAR, PREDICTOR = 273, 278, 279, 284, 317
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, EXTRA, FORMAT = 322, 323, 324, 325, 338, 339
+LOCATED = (33550, 33922, 34264, 34735)  # GeoTIFF's: pixel scale, tie points, matrix, keys
 
 LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)  # none, LZW, deflate, PackBits, LZMA, zstd
 KINDS = {(8, 1): "u1", (16, 1): "u2", (16, 3): "f2", (32, 3): "f4", (64, 3): "f8"}  # bits, format
@@ -44,6 +45,7 @@ class Layout:
     channels: int
     photometric: int
     orientation: int  # as EXIF has it
+    located: bool  # do its tags say where on Earth it lies?
     extra: int  # PREMULTIPLIED, ALPHA or 0
     bits: int  # of a sample, at most
     dtype: np.dtype | None  # of a sample; None: none of KINDS, or channels of several kinds
@@ -81,6 +83,7 @@ def read_layout(file: IO[bytes]) -> Layout | None:
             channels=int(tags.get(SAMPLES, 1)),
             photometric=int(tags.get(PHOTOMETRIC, BLACK_IS_ZERO)),
             orientation=int(tags.get(ORIENTATION, 1)),
+            located=any(tag in tags for tag in LOCATED),
             extra=int(tags.get(EXTRA, (0,))[0]),
             bits=max(bits),
             dtype=np.dtype(("<" if header[:2] == b"II" else ">") + kind) if kind else None,

@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from eyeline.errors import EyelineError
 from eyeline.evaluation.charts import legend, line_styles, lines_svg, moves_svg, standalone
-from eyeline.evaluation.evaluate import _bar, _classes, _unzip, eval_mode, show
 from eyeline.evaluation.html import counted, document, facts
+from eyeline.evaluation.running import bar, classes_of, eval_mode, show, unzip
 from eyeline.metrics.detection import CocoMetric
 from eyeline.nn.heads.roi import picture_index
 from eyeline.ops.iou import box_iou, elementwise_iou
@@ -247,17 +247,17 @@ def measure_stages(
     cascade: Any = model
     if not len(dataset):  # type: ignore[arg-type]
         raise EyelineError("the data set to evaluate on has no pictures")
-    classes = _classes(model, dataset)
+    classes = classes_of(model, dataset)
     if device is not None:
         model.to(device)
     device = next(p.device for p in model.parameters())
-    loader: Any = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=_unzip)
+    loader: Any = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=unzip)
     metrics: dict[tuple[int, int], CocoMetric] = {}
     whole = CocoMetric(classes)
     moves: list[list[Tensor]] = []
     boxes: list[int] = []
     pictures = len(dataset)  # type: ignore[arg-type]
-    with eval_mode(model), torch.inference_mode(), _bar(pictures, progress) as advance:
+    with eval_mode(model), torch.inference_mode(), bar(pictures, progress) as advance:
         for images, targets in loader:
             batch = cascade.prepare([image.to(device) for image in images])
             levels = cascade.levels(batch.images)

@@ -20,12 +20,17 @@ from eyeline.evaluation.charts import (
     lines_svg,
     scatter_svg,
 )
-from eyeline.evaluation.evaluate import rate, show
 from eyeline.evaluation.html import document
+from eyeline.evaluation.running import rate, show
 from eyeline.files import json_lines
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+# Of segmenters, and what their columns are called.
+OF_MAPS = ("mIoU", "pixel_accuracy", "boundary_F1")
+TITLES = {"pixel_accuracy": "pixels", "boundary_F1": "boundaries"}
 
 
 @dataclass
@@ -34,11 +39,14 @@ class Evaluated:
 
     name: str  # what it is called beside the others
     path: Path  # of its results.json
-    coco: dict[str, float]  # its numbers; of masks, where it was measured on some, "mask AP"
+    # Its numbers of merit: COCO's (of masks, where it was measured on some, "mask AP"), or those
+    # of a segmenter
+    coco: dict[str, float]
     pictures_per_second: float
     parameters: int
     facts: dict[str, str]
-    epochs: list[tuple[int, float]] = field(default_factory=list)  # validation AP after each
+    # The first of its numbers on the validation pictures, after each epoch
+    epochs: list[tuple[int, float]] = field(default_factory=list)
 
     @property
     def measured_on(self) -> str:
@@ -58,14 +66,27 @@ class Evaluated:
 
 
 def numbers_of(runs: Sequence[Evaluated]) -> list[str]:
-    """The numbers of merit that are compared: those of masks too, where a run has them."""
+    """The numbers of merit that are compared, the first of which decides: those of masks too,
+    where a run has them.
+
+    Raises EyelineError where detectors and segmenters are among the runs.
+    """
+    maps = [run for run in runs if "mIoU" in run.coco]
+    if maps and len(maps) < len(runs):
+        other = next(run for run in runs if run not in maps)
+        raise EyelineError(
+            f"{maps[0].name} gives pixels a class and {other.name} finds boxes; compare them apart"
+        )
+    if maps:
+        return list(OF_MAPS)
     masks = ["mask AP"] if any("mask AP" in run.coco for run in runs) else []
     return ["AP", "AP50", "AP75", *masks]
 
 
 def header(numbers: Sequence[str]) -> list[str]:
     """The columns of `Evaluated.row`; all but the first and the last hold numbers."""
-    return ["model", *numbers, "pictures/s", "parameters", "precision"]
+    named = [TITLES.get(name, name) for name in numbers]
+    return ["model", *named, "pictures/s", "parameters", "precision"]
 
 
 def read_runs(sources: Sequence[str | Path]) -> list[Evaluated]:
@@ -102,20 +123,25 @@ def _read(path: Path, name: str) -> Evaluated:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         facts = {str(key): str(value) for key, value in content.get("facts", {}).items()}
-        masks = {"mask AP": content["segm"]["AP"]} if content.get("segm") else {}
+        if "metrics" in content:
+            numbers, first = content["metrics"], OF_MAPS[0]
+        else:
+            masks = {"mask AP": content["segm"]["AP"]} if content.get("segm") else {}
+            numbers, first = content["coco"] | masks, "AP"
+        known = {key: -1.0 if value is None else value for key, value in numbers.items()}
         return Evaluated(
-            name, path, content["coco"] | masks, float(content["pictures_per_second"]),
-            int(content["parameters"]), facts, _epochs(_run_folder(path) / "metrics.jsonl"),
+            name, path, known, float(content["pictures_per_second"]),
+            int(content["parameters"]), facts, _epochs(_run_folder(path) / "metrics.jsonl", first),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EyelineError(f"{path}: not the results of `eyeline eval` ({error!r})") from None
 
 
-def _epochs(path: Path) -> list[tuple[int, float]]:
-    """Validation AP after each epoch that was evaluated, from a run's log; empty without one."""
+def _epochs(path: Path, name: str) -> list[tuple[int, float]]:
+    """A number after each epoch that was evaluated, from a run's log; empty without one."""
     found = []
     for record in json_lines(path):
-        value = (record.get("metrics") or {}).get("AP")
+        value = (record.get("metrics") or {}).get(name)
         if record.get("event") == "epoch" and value is not None and value >= 0:
             found.append((int(record["epoch"]), float(value)))
     return found
@@ -128,7 +154,7 @@ def doubts(runs: Sequence[Evaluated]) -> list[str]:
     if len(data) > 1:
         told = "; ".join(f"{run.name} on {run.measured_on}" for run in runs)
         found.append(f"the runs were measured on different pictures: {told}")
-    for key in ("device", "batch size", "test-time augmentation"):
+    for key in ("device", "batch size", "test-time augmentation", "tiles"):
         if len({run.facts.get(key, "") for run in runs}) > 1:
             told = "; ".join(f"{run.name} {run.facts.get(key, 'none')}" for run in runs)
             found.append(f"speeds differ by {key} too: {told}")
@@ -136,7 +162,7 @@ def doubts(runs: Sequence[Evaluated]) -> list[str]:
 
 
 def table(runs: Sequence[Evaluated]) -> Table:
-    """For a terminal: one line a run, best AP first."""
+    """For a terminal: one line a run, the best first."""
     from rich import box
     from rich.markup import escape as plain
     from rich.table import Table
@@ -154,13 +180,15 @@ def table(runs: Sequence[Evaluated]) -> Table:
 
 
 def _best_first(runs: Sequence[Evaluated]) -> list[Evaluated]:
-    return sorted(runs, key=lambda run: -run.coco.get("AP", -1.0))
+    first = numbers_of(runs)[0]
+    return sorted(runs, key=lambda run: -run.coco.get(first, -1.0))
 
 
 def page(runs: Sequence[Evaluated], title: str = "Comparison") -> str:
-    """The same as HTML, with speed against accuracy, and AP against epochs where logs tell it."""
+    """The same as HTML, with accuracy against speed, and against epochs where logs tell it."""
     runs = _best_first(runs)
     numbers = numbers_of(runs)
+    first = numbers[0]
     top = {key: max(run.coco.get(key, -1.0) for run in runs) for key in numbers}
     fastest = max(run.pictures_per_second for run in runs)
     columns = header(numbers)
@@ -181,17 +209,17 @@ def page(runs: Sequence[Evaluated], title: str = "Comparison") -> str:
     )
     warned = "".join(f"<li>{escape(doubt)}</li>" for doubt in doubts(runs))
     points = {
-        run.name: (run.pictures_per_second, run.coco["AP"])
+        run.name: (run.pictures_per_second, run.coco[first])
         for run in runs
-        if run.coco.get("AP", -1.0) >= 0 and math.isfinite(run.pictures_per_second)
+        if run.coco.get(first, -1.0) >= 0 and math.isfinite(run.pictures_per_second)
     }
     lines = {run.name: run.epochs for run in runs}
     learnt = ""
     if any(len(points) > 1 for points in lines.values()):
         learnt = f"""<section>
-<h2>AP against epochs</h2>
+<h2>{first} against epochs</h2>
 <p>On the validation pictures, after each epoch of training.</p>
-<figure class="chart">{lines_svg(lines, "epoch", "AP")}{_keys(lines)}</figure>
+<figure class="chart">{lines_svg(lines, "epoch", first)}{_keys(lines)}</figure>
 </section>"""
     measured = ", ".join(sorted({run.measured_on for run in runs}))
     return document(
@@ -211,7 +239,7 @@ column is underlined.</p>
 <section>
 <h2>Speed and accuracy</h2>
 <p>Up is more accurate, right is faster.</p>
-<figure class="chart one">{scatter_svg(points, "pictures a second", "AP")}</figure>
+<figure class="chart one">{scatter_svg(points, "pictures a second", first)}</figure>
 </section>
 {learnt}
 </main>

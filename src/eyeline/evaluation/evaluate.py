@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import re
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from eyeline.device import PRECISIONS, autocast
-from eyeline.errors import EyelineError
+from eyeline.evaluation.running import (
+    check_run,
+    classes_of,
+    facts_of,
+    parameters_of,
+    rate,
+    run,
+    show,
+    write_json,
+)
+from eyeline.evaluation.segmentation import evaluate_segmentation
 from eyeline.metrics.analysis import Analysis, analyse, as_json
 from eyeline.metrics.detection import COCO_NUMBERS, CocoMetric, Curve, VocMetric
 from eyeline.ops.segmentations import encode_rle
-from eyeline.processes import count_processes, in_order, of_all, place, turns
 from eyeline.structures import Prediction, Target
 from eyeline.together import together
 
@@ -106,7 +108,7 @@ class Report:
         """Write every number: coco, segm (null without masks), voc, per_class, pictures,
         pictures_per_second, facts, and thresholds, histograms, confusion and per_picture of
         `analysis`."""
-        return _write(
+        return write_json(
             path,
             {
                 "coco": self.coco,
@@ -138,7 +140,7 @@ class Report:
                     "score": score,
                 }
                 rows.append(row if masks is None else row | {"segmentation": masks[i]})
-        return _write(path, rows)
+        return write_json(path, rows)
 
     def to_html(self, path: str | Path, title: str = "Evaluation", pictures: int = 12) -> Path:
         """Write one page that needs no other file: numbers, curves, some pictures."""
@@ -160,7 +162,8 @@ def evaluate(
     progress: bool = True,
     workers: int = 0,
 ) -> Report:
-    """Measure a detector on annotated pictures.
+    """Measure a detector on annotated pictures; of a segmenter, what `evaluate_segmentation`
+    gives for the same arguments.
 
     Where the model predicts masks and every target has some, they are measured too (`segm`). The
     processes of torchrun, which must all call it, take a batch in turn; each gets the whole report,
@@ -181,38 +184,22 @@ def evaluate(
         EyelineError: an empty data set, an unknown precision, or classes of the data that are
             not the model's.
     """
-    if precision not in PRECISIONS:
-        raise EyelineError(f"no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
-    count = len(dataset)  # type: ignore[arg-type]
-    if not count:
-        raise EyelineError("the data set to evaluate on has no pictures")
-    classes = _classes(model, dataset)
-    if device is not None:
-        model.to(device)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    if getattr(model, "task", None) == "segmentation":
+        own: Any = evaluate_segmentation(
+            model, dataset, batch_size, device, precision, progress, workers
+        )
+        return own  # type: ignore[no-any-return]
+    count = check_run(dataset, precision)
+    classes = classes_of(model, dataset)
 
-    batches = [range(i, min(i + batch_size, count)) for i in range(0, count, batch_size)]
-    own = [batches[i] for i in turns(len(batches))]
-    loader: Any = DataLoader(dataset, batch_sampler=own, num_workers=workers, collate_fn=_unzip)  # type: ignore[arg-type]
-    done: list[tuple[list[Prediction], list[Target]]] = []  # batch by batch
-    seconds: list[float] = []  # a picture
-    in_precision, total = autocast(device, precision), sum(map(len, own))
-    shown = progress and place()[0] == 0
-    with eval_mode(model), torch.inference_mode(), in_precision, _bar(total, shown) as advance:
-        for images, batch_targets in loader:
-            images = [image.to(device) for image in images]
-            _wait(device)
-            start = time.perf_counter()
-            found = model(images)
-            _wait(device)
-            seconds.append((time.perf_counter() - start) / len(images))
-            done.append(([_kept(one) for one in found], [_kept(one) for one in batch_targets]))
-            advance(len(images))
-    done = in_order(of_all(done))
-    predictions = [one for found, _ in done for one in found]
-    targets = [one for _, wanted in done for one in wanted]
-    # The first call allocates and tunes.
-    speed = sum(1 / median(times[1:] or times) for times in of_all(seconds) if times)
+    def keep(
+        found: list[Prediction], targets: list[Target]
+    ) -> tuple[list[Prediction], list[Target]]:
+        return [_kept(one) for one in found], [_kept(one) for one in targets]
+
+    ran = run(model, dataset, keep, batch_size, device, precision, progress, workers)
+    predictions = [one for found, _ in ran.kept for one in found]
+    targets = [one for _, wanted in ran.kept for one in wanted]
 
     coco, voc = CocoMetric(classes), VocMetric(classes)
     coco.update(predictions, targets)
@@ -229,7 +216,6 @@ def evaluate(
         segm = masks.compute()
         for name, row in segm["per_class"].items():
             per_class[name] |= {f"mask_{k}": v for k, v in row.items() if k != "objects"}
-    parameters = sum(p.numel() for p in model.parameters())
     annotations = getattr(dataset, "annotations", None)
     records = getattr(annotations, "records", None) or []
     return Report(
@@ -237,75 +223,18 @@ def evaluate(
         voc={name: voc_result[name] for name in ("AP_11point", "AP_every_point")},
         per_class=per_class,
         curves=voc.curves(),
-        pictures_per_second=speed,
+        pictures_per_second=ran.pictures_per_second,
         classes=classes,
         predictions=predictions,
         targets=targets,
         image_ids=[int(t.get("image_id", i)) for i, t in enumerate(targets)],
         category_ids=list(getattr(annotations, "category_ids", None) or range(len(classes))),
         paths=[Path(r.path) for r in records] if len(records) == count else None,
-        facts={
-            "model": getattr(model, "name", None) or type(model).__name__,
-            "parameters": f"{parameters / 1e6:.1f} million",
-            "data": str(getattr(annotations, "source", type(dataset).__name__)),
-            "device": str(device),
-            "precision": precision,
-            "batch size": str(batch_size),
-            **({} if count_processes() == 1 else {"processes": str(count_processes())}),
-        },
+        facts=facts_of(model, dataset, ran.device, precision, batch_size),
         dataset=dataset,
         segm=None if segm is None else {name: segm[name] for name in COCO_NUMBERS},
-        parameters=parameters,
+        parameters=parameters_of(model),
     )
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode within; afterwards every module has its own mode again, frozen parts too."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def show(value: float | None) -> str:
-    """A number of merit, or a dash where nothing speaks for it."""
-    return "-" if value is None or value < 0 else f"{value:.3f}"
-
-
-def rate(per_second: float) -> str:
-    """A speed in three digits, or as many as stand before the point."""
-    return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
-
-
-def _classes(model: nn.Module, dataset: Dataset[Any]) -> list[str]:
-    """Names of the labels, which model and data must agree on where both have them."""
-    models = list(getattr(model, "classes", None) or [])
-    datas = list(getattr(dataset, "classes", None) or [])
-    if not (models or datas):
-        raise EyelineError("neither model nor data set names its classes; set model.classes")
-    if not (models and datas) or models == datas:
-        return datas or models
-    numbers = [str(k) for k in range(len(models))]  # what unnamed classes are called
-    if len(models) == len(datas) and numbers in (models, datas):
-        return datas if models == numbers else models
-    how = "open the data with classes=model.classes"
-    if len(models) != len(datas):
-        raise EyelineError(
-            f"the model knows {len(models)} classes ({_some(models)}) and the data has "
-            f"{len(datas)} ({_some(datas)}); {how}"
-        )
-    k = next(k for k in range(len(models)) if models[k] != datas[k])
-    raise EyelineError(
-        f"label {k} is {models[k]!r} to the model and {datas[k]!r} in the data; {how}"
-    )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
 
 
 def _kept(row: dict[str, Tensor]) -> dict[str, Any]:
@@ -317,38 +246,3 @@ def _kept(row: dict[str, Tensor]) -> dict[str, Any]:
         # Probabilities where the model was told not to decide.
         kept["rle"] = encode_rle(masks >= 0.5 if masks.is_floating_point() else masks)
     return kept
-
-
-def _unzip(pairs: Sequence[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
-    return [image for image, _ in pairs], [target for _, target in pairs]
-
-
-def _wait(device: torch.device) -> None:
-    """For what the device was asked to do, so that the clock counts it."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
-@contextmanager
-def _bar(total: int, progress: bool) -> Iterator[Any]:
-    """A bar on standard error; gives the function that advances it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    console = Console(stderr=True)
-    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), Remaining())
-    shown = progress and console.is_terminal
-    with Progress(*columns, console=console, disable=not shown, transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda count: bar.advance(task, count)
-
-
-def _write(path: str | Path, content: Any, indent: int | None = None) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=indent, allow_nan=False)
-    # Rows of numbers on one line each.
-    text = re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda row: f"[{' '.join(row[1].split())}]", text)
-    path.write_text(text + "\n", encoding="utf-8")
-    return path

@@ -10,8 +10,8 @@ import numpy as np
 
 from eyeline.evaluation import diagnosis
 from eyeline.evaluation.charts import COLOURS, THRESHOLD, colour, curve_svg
-from eyeline.evaluation.evaluate import rate, show
 from eyeline.evaluation.html import bar, counted, document, facts, picture_uri
+from eyeline.evaluation.running import rate, show
 from eyeline.inference.draw import draw_boxes
 from eyeline.metrics.detection import Curve
 from eyeline.ops.segmentations import decode_masks

@@ -83,11 +83,12 @@ class Graph(nn.Module):
             cells: Any = (-(-fitted.amax(0) // p.divisor)).item()
             torch._check(cells >= 1)
             side = cells * p.divisor
-            top, left = (side - height) // 2, (side - width) // 2
+            # By tensors: of torch's own numbers ONNX would round a negative half towards 0.
+            begin = (side - fitted) // 2
+            top, left = begin.tolist()
             right, below = side - width - left, side - height - top
             for number in (top, left, right, below):
                 torch._check(number >= 0)
-            begin = (side - fitted) // 2
             square = F.pad(resized, (left, right, top, below), value=GREY)
             return Batch((square - mean) / std, sizes, sizes, offsets=begin.expand_as(sizes))
         missing = (0, columns * p.divisor - width, 0, rows * p.divisor - height)

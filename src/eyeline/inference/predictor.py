@@ -1,4 +1,4 @@
-"""Predictor: a trained detector as one call on pictures of any kind."""
+"""Predictor: a trained detector or segmenter as one call on pictures of any kind."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from eyeline.errors import EyelineError
 from eyeline.export.calibration import Ranges
 from eyeline.export.optimize import optimize
 from eyeline.inference.batches import Batches
+from eyeline.inference.map_result import SegmentationResult
 from eyeline.inference.options import set_suppression
 from eyeline.inference.pipeline import ahead
 from eyeline.inference.result import Result
+from eyeline.inference.segmenting import Looking, Looks, Segmenting, check_options, is_segmenter
 from eyeline.inference.sources import (
     Anything,
     Loaded,
@@ -36,11 +38,15 @@ from eyeline.inference.video import Video
 from eyeline.registry import create_model, list_models
 
 RANGES = "int8.json"  # in a run folder, as `eyeline calibrate` writes it
+Found = Result | SegmentationResult
+SCORE = 0.5  # from which on a detection counts
 AHEAD = 4  # batches that are read before they are needed
 
 
 class Predictor:
-    """A detector ready to use: `Predictor("runs/cells")("street.jpg").plot()`.
+    """A model ready to use: `Predictor("runs/cells")("street.jpg").plot()`.
+
+    Of a detector's picture it gives a `Result`, of a segmenter's a `SegmentationResult`.
 
     Args:
         model: a run folder (its best weights are taken), a weights file of eyeline or
@@ -48,13 +54,19 @@ class Predictor:
         device: where to compute; by default the GPU if there is one, for a model where it is.
         precision: "float32", "bf16" or "int8"; see `eyeline.optimize`.
         ranges: for "int8", what `calibrate` found, or its file; by default the run folder's.
-        score_threshold: detections with a lower score are left out.
+        score_threshold: of a detector: detections with a lower score are left out.
         classes: names that replace the model's own.
-        tta: test-time augmentation: a `TTA`, or True for the twelve passes, which are merged by
-            the `nms_iou` and `vote_iou` given here.
+        tta: of a detector: test-time augmentation: a `TTA`, or True for the twelve passes, which
+            are merged by the `nms_iou` and `vote_iou` given here.
         max_batch: `apredict` computes at most so many callers' pictures at once ...
         max_wait: ... and lets the first of them wait at most so many seconds for the others.
-        suppression: `nms="soft_linear"`, `vote_iou=0.5` ...; see `set_suppression`.
+        tile, overlap, scales, flip: of a segmenter: how it looks at a picture, see
+            `eyeline.inference.segmenting.Looks`.
+        logits: of a segmenter: results keep the logits.
+        suppression: of a detector: `nms="soft_linear"`, `vote_iou=0.5` ...; see
+            `set_suppression`.
+
+    Raises EyelineError where an option is for models of another task.
     """
 
     def __init__(
@@ -63,11 +75,16 @@ class Predictor:
         device: torch.device | str | None = None,
         precision: str = "float32",
         ranges: Ranges | str | Path | None = None,
-        score_threshold: float = 0.5,
+        score_threshold: float = SCORE,
         classes: Sequence[str] | None = None,
         tta: bool | TTA = False,
         max_batch: int = 8,
         max_wait: float = 0.01,
+        tile: int | None = None,
+        overlap: float | None = None,
+        scales: Sequence[float] | None = None,
+        flip: bool = False,
+        logits: bool = False,
         **suppression: Any,
     ) -> None:
         if not 0.0 <= score_threshold <= 1.0:
@@ -78,8 +95,16 @@ class Predictor:
             device = device or next(model.parameters()).device
         else:
             model = load_model(model)
-        if not hasattr(model, "compute"):
-            raise EyelineError(f"a Predictor takes a detector, not {type(model).__name__}")
+        if not hasattr(model, "compute") and not is_segmenter(model):
+            raise EyelineError(
+                f"a Predictor takes a detector or a segmenter, not {type(model).__name__}"
+            )
+        threshold = None if score_threshold == SCORE else score_threshold
+        check_options(
+            model,
+            {"score_threshold": threshold, "tta": tta} | suppression,
+            dict(tile=tile, overlap=overlap, scales=scales, flip=flip, logits=logits),
+        )
         known: Any = model.classes
         self.channels: int = getattr(model, "channels", 3)  # of a picture
         self.device = find_device(device)
@@ -90,6 +115,16 @@ class Predictor:
                 f"{len(self.classes)} class names given, but the model has {len(known)}"
             )
         self.model: Any = optimize(model, precision, self.device, ranges)
+        self._look: Callable[[list[tuple[Tensor, str | None]]], Sequence[Found]] = self._detect
+        if is_segmenter(model):
+            looks = Looks(tile, overlap, tuple(scales or (1.0,)), flip)
+            self.model = Looking(self.model, looks)
+            self._look = Segmenting(self.model, self.device, self.classes, logits)
+        self.batches: Batches[tuple[Tensor, str | None], Found] = Batches(
+            self._look, max_batch, max_wait
+        )
+        if is_segmenter(model):
+            return
         config: Any = getattr(model, "config", None)
         if score_threshold < getattr(config, "score_threshold", 0.0):
             self.model.config = replace(config, score_threshold=score_threshold)
@@ -97,12 +132,9 @@ class Predictor:
         if tta:
             tta = tta if isinstance(tta, TTA) else TTA.merging(suppression)
             self.model = Augmented(self.model, tta)
-        self.batches: Batches[tuple[Tensor, str | None], Result] = Batches(
-            self._predict, max_batch, max_wait
-        )
 
-    def __call__(self, source: Anything, batch_size: int = 1) -> Result | list[Result]:
-        """The detections of a picture (one Result), or of a folder, pattern or list (a list).
+    def __call__(self, source: Anything, batch_size: int = 1) -> Any:
+        """What is found in a picture (one result), or in a folder, pattern or list (a list).
 
         A picture is a path, a URL, an array (H, W, 3), a tensor (C, H, W) (each uint8 or float
         in [0, 1]) or a PIL picture, RGB; a model of other channels takes files, arrays and tensors
@@ -127,8 +159,8 @@ class Predictor:
         batch_size: int = 1,
         every: int = 1,
         unread: Callable[[EyelineError], object] | None = None,
-    ) -> Iterator[Result]:
-        """The same one by one; a video, camera or stream gives a Result a frame, with its number
+    ) -> Iterator[Any]:
+        """The same one by one; a video, camera or stream gives a result a frame, with its number
         and its time.
 
         While the network computes, a thread reads what comes next; memory is that of a few
@@ -151,7 +183,7 @@ class Predictor:
         batch_size: int,
         every: int,
         unread: Callable[[EyelineError], object] | None = None,
-    ) -> Iterator[Result]:
+    ) -> Iterator[Any]:
         for name, number in (("batch_size", batch_size), ("every", every)):
             if number < 1:
                 raise EyelineError(f"{name} is at least 1, not {number}")
@@ -160,18 +192,18 @@ class Predictor:
             batches = ahead(batches, AHEAD, live=_is_live)
         with closing(batches):
             for group in batches:
-                results = self._predict([(one.image, one.path) for one in group])
+                results = self._look([(one.image, one.path) for one in group])
                 for one, result in zip(group, results, strict=True):
                     result.frame, result.time, result.video = one.frame, one.time, one.video
                     yield result
 
-    async def apredict(self, picture: Picture) -> Result:
-        """The detections of one picture, for asyncio: what many callers ask for at the same time
+    async def apredict(self, picture: Picture) -> Any:
+        """What is found in one picture, for asyncio: what many callers ask for at the same time
         is computed in batches.
 
         Several event loops and threads may share a predictor. A caller that is cancelled leaves
-        its batch; a picture that cannot be read fails its own caller only. A picture that shares a
-        batch with larger ones is padded to their size, as in any batch.
+        its batch; a picture that cannot be read fails its own caller only. A detector's
+        picture that shares a batch with larger ones is padded to their size, as in any batch.
 
         Raises:
             EyelineError: the picture is missing or cannot be read; the predictor is closed.
@@ -194,7 +226,7 @@ class Predictor:
         await self.aclose()
 
     @torch.inference_mode()
-    def _predict(self, pictures: list[tuple[Tensor, str | None]]) -> list[Result]:
+    def _detect(self, pictures: list[tuple[Tensor, str | None]]) -> list[Result]:
         batch = self.model.prepare([image for image, _ in pictures]).to(self.device)
         padded = self.model.compute(batch)
         # Masks are pasted only where they are wanted.

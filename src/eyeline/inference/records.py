@@ -1,4 +1,4 @@
-"""Detections of any number of pictures and frames to files, written as they come."""
+"""What was found in any number of pictures and frames to files, written as it comes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from eyeline.inference.map_result import MAP_HEADER, SegmentationResult
 from eyeline.inference.result import CSV_HEADER, Result
 
 
@@ -47,7 +48,8 @@ def as_line(result: Result, records: Sequence[dict[str, Any]]) -> dict[str, Any]
 
 
 class Records:
-    """detections.csv and detections.json (COCO's annotation form, with scores) in a folder.
+    """detections.csv and detections.json (COCO's annotation form, with scores) in a folder; of
+    segmenters segments.csv and segments.json, a row and an annotation for each class of a picture.
 
     Nothing is kept in memory. As a context, both files are whole when it is left, for whatever
     reason.
@@ -55,6 +57,7 @@ class Records:
     Args:
         lines: where JSON lines go too, one a picture or frame, each at once.
         masks: how masks are written: "rle" or "polygons".
+        maps: the results are a segmenter's.
     """
 
     def __init__(
@@ -63,26 +66,29 @@ class Records:
         classes: Sequence[str],
         lines: TextIO | None = None,
         masks: Literal["rle", "polygons"] = "rle",
+        maps: bool = False,
     ) -> None:
-        self.lines, self.masks = lines, masks
+        self.lines, self.masks, self.maps = lines, masks, maps
+        name = "segments" if maps else "detections"
         self.pictures = self.frames = self.detections = 0
         # Names of files need not be text.
-        self.table = (folder / "detections.csv").open(
+        self.table = (folder / f"{name}.csv").open(
             "w", encoding="utf-8", errors="backslashreplace", newline=""
         )
         self.rows = csv.writer(self.table)
-        self.rows.writerow((*CSV_HEADER, "frame", "time"))
+        self.rows.writerow((*(MAP_HEADER if maps else CSV_HEADER), "frame", "time"))
         categories = [{"id": i, "name": name} for i, name in enumerate(classes)]
-        self.coco = (folder / "detections.json").open("w", encoding="utf-8")
+        self.coco = (folder / f"{name}.json").open("w", encoding="utf-8")
         self.coco.write(f'{{"categories": {json.dumps(categories)}, "annotations": [')
         # COCO's second list grows beside the first.
         self.images = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
 
-    def add(self, result: Result) -> None:
+    def add(self, result: Result | SegmentationResult) -> None:
         image_id = self.pictures + self.frames + 1
         records = result.to_coco(image_id, segmentation=self.masks)
         if self.lines is not None:
-            print(json.dumps(as_line(result, records)), file=self.lines, flush=True)
+            told = as_line(result, records) if isinstance(result, Result) else result.to_json()
+            print(json.dumps(told), file=self.lines, flush=True)
         place = [result.frame, result.time] if result.frame is not None else ["", ""]
         self.rows.writerows([*row, *place] for row in result.rows())
         height, width = result.image.shape[1:]
@@ -117,7 +123,8 @@ class Records:
     def __str__(self) -> str:
         seen = [(self.pictures, "pictures"), (self.frames, "frames")]
         counted = " and ".join(f"{count} {what}" for count, what in seen if count)
-        return f"{self.detections} detections on {counted or '0 pictures'}"
+        what = "maps of" if self.maps else f"{self.detections} detections on"
+        return f"{what} {counted or '0 pictures'}"
 
 
 def _entry(value: dict[str, Any], first: bool) -> str:

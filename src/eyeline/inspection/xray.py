@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
-from eyeline.evaluation.evaluate import eval_mode
+from eyeline.evaluation.running import eval_mode
 from eyeline.nn.detector import Detector
 from eyeline.note import watch
 from eyeline.structures import (

@@ -8,7 +8,7 @@ from torch import Tensor
 from eyeline.processes import count_processes, sum_over_processes
 
 
-def batch_total(count: Tensor, pictures: int) -> Tensor:
+def batch_total(count: Tensor, pictures: int, least: float = 1) -> Tensor:
     """How many things in a batch count, at least 1: what their losses' sum is divided by, ().
 
     Of several processes that learn together each has some pictures of the batch. Then things are
@@ -18,12 +18,13 @@ def batch_total(count: Tensor, pictures: int) -> Tensor:
 
     count     () of this process, without a gradient
     pictures  of this process
+    least     instead of 1, where the things have weights
 
     Under `no_grad` a batch is this process's alone: who only measures need not wait for others.
     """
     if count_processes() == 1 or not torch.is_grad_enabled():
-        return count.clamp(min=1)
+        return count.clamp(min=least)
     own = torch.stack([count.float(), torch.full_like(count, pictures, dtype=torch.float32)])
     all_things, all_pictures = sum_over_processes(own)
-    total: Tensor = all_things.clamp(min=1) * pictures / all_pictures
+    total: Tensor = all_things.clamp(min=least) * pictures / all_pictures
     return total

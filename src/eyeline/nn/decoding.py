@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.nn.fused import fused
-from eyeline.nn.layers import ConvNorm
+from eyeline.nn.layers import ConvNorm, make_norm
 
 
 class DoubleConv(nn.Module):
@@ -25,6 +25,26 @@ class DoubleConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return fused(fused(x, self.first, relu=True), self.second, relu=True)
+
+
+class Enlarging(nn.ConvTranspose2d):
+    """A convolution to a map `stride` times as large, and the norm behind it ("none": a bias
+    instead): (B, inputs, h, w) -> (B, outputs, stride h, stride w); `kernel` is 3 or 4."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, norm: str = "none", stride: int = 2
+    ) -> None:
+        if stride == 1:
+            kernel = 3  # of 4 there is no middle
+        super().__init__(
+            inputs, outputs, kernel, stride, padding=1, output_padding=stride - 1 - (kernel - 3),
+            bias=norm == "none",
+        )  # fmt: skip
+        self.norm = None if norm == "none" else make_norm(norm, outputs)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        x = super().forward(x, output_size)
+        return x if self.norm is None else self.norm(x)
 
 
 def nearest(x: Tensor, size: Sequence[int]) -> Tensor:

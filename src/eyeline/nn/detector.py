@@ -55,6 +55,10 @@ CHOICES = {
     "padding": ("valid", "same"),
     "decoder_norm": OPTIONAL_NORMS,
     "decoder_upsampling": ("learned", "nearest"),
+    "branch_norm": OPTIONAL_NORMS,
+    "merge": ("add", "cat"),
+    "mode": ("fast", "accurate"),
+    "stem_joined": ("pooled", "whole"),
 }
 # Within which bounds an option has to lie, wherever a Config has it.
 BOUNDS = {

@@ -17,9 +17,10 @@ from eyeline.errors import EyelineError
 from eyeline.nn.detector import Prepared, Preprocess
 from eyeline.nn.resizing import resized
 from eyeline.note import note
+from eyeline.ops.labels import IGNORE, check_labels
+from eyeline.ops.resize import resize_map
 from eyeline.structures import Batch, Target
 
-IGNORED = 255  # of a target: counts nowhere
 # Of a network: logits (B, K, h, w), or these and by name those of auxiliary heads, or what computes
 # them, which the losses alone call.
 Maps = Tensor | tuple[Tensor, Mapping[str, Tensor | Callable[[], Tensor]]]
@@ -34,7 +35,10 @@ class SegmenterConfig:
     norm: str = "batch"  # "frozen", "group"
     norm_epsilon: float = 1e-5
     in_channels: int = 3
-    # Pictures
+    # Pictures: resized so that the shorter side is `min_size`, unless the longer would exceed
+    # `max_size`, and the logits back again; 0: as they come
+    min_size: int = 0
+    max_size: int = 0
     image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
     # Losses, of eyeline.losses.segmentation, with a weight each (none: 1)
@@ -44,11 +48,18 @@ class SegmenterConfig:
 
 
 class SegmenterPreprocess(Preprocess):
-    """Normalise pictures of their own sizes and pad them to one: to a `Batch` whose targets each
-    have `map`, (H_i, W_i) int64."""
+    """Resize pictures, if so wanted, normalise them and pad them to one size: to a `Batch` whose
+    targets each have `map`, (H_i, W_i) int64, of the resized pictures."""
 
-    def __init__(self, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__(num_classes, 0, 0, mean, std, divisor=1)
+    def __init__(
+        self,
+        num_classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        min_size: int = 0,
+        max_size: int = 0,
+    ) -> None:
+        super().__init__(num_classes, min_size, max_size, mean, std, divisor=1)
 
     def __call__(
         self, images: Sequence[Tensor] | Tensor, targets: Sequence[Any] | None = None
@@ -64,15 +75,19 @@ class SegmenterPreprocess(Preprocess):
         return super().__call__(list(images), targets)
 
     def fitted(self, size: tuple[int, int], wanted: int | None = None) -> tuple[int, int]:
+        if self.min_size:
+            return super().fitted(size, wanted)
+        if wanted is not None:
+            raise EyelineError("data.sizes needs a model that resizes: set model.size")
         return size
 
     def told(self) -> str:
-        return "as large as it is"
+        return super().told() if self.min_size else "as large as it is"
 
     def scaled(
         self, target: Target, size: tuple[int, int], new: tuple[int, int], where: str
     ) -> Target:
-        """A checked target; a picture is never resized here."""
+        """A checked target in the resized picture's pixels."""
         if "map" not in target:
             raise EyelineError(f"{where}: the target has no map of classes, and the model needs it")
         classes = target["map"]
@@ -81,19 +96,9 @@ class SegmenterPreprocess(Preprocess):
                 f"{where}: its map {tuple(classes.shape)}, {classes.dtype}, must be int64 and of "
                 f"the picture's size, {size}"
             )
-        check_map(classes, self.num_classes, where)
-        return {"map": classes.long()} | {k: target[k] for k in ("image_id",) if k in target}
-
-
-def check_map(classes: Tensor, num_classes: int, where: str) -> None:
-    """Raises EyelineError where a value of a map is neither a class nor 255."""
-    wrong = (classes != IGNORED) & ((classes < 0) | (classes >= num_classes))
-    if wrong.any():
-        value, count = int(classes[wrong][0]), int(wrong.sum())
-        raise EyelineError(
-            f"{where}: class {value} ({count} pixels) is not in 0 .. {num_classes - 1}, nor "
-            f"{IGNORED}, which is ignored"
-        )
+        check_labels(classes, self.num_classes, where)
+        scaled = {"map": resize_map(classes, new).long()}
+        return scaled | {k: target[k] for k in ("image_id",) if k in target}
 
 
 class Segmenter(Prepared):
@@ -105,6 +110,7 @@ class Segmenter(Prepared):
     """
 
     config: Any
+    task = "segmentation"
     network = "maps"
     align_corners = False  # logits are resized with corner pixels on corner pixels
     auxiliary_weights: dict[str, float]  # of the auxiliary heads' losses
@@ -113,7 +119,14 @@ class Segmenter(Prepared):
         """Call it in the place of `super().__init__()`."""
         nn.Module.__init__(self)
         self.config = c = config
-        self.preprocess = SegmenterPreprocess(c.num_classes, c.image_mean, c.image_std)
+        if (c.min_size > 0) != (c.max_size > 0) or not 0 <= c.min_size <= c.max_size:
+            raise EyelineError(
+                f"min_size={c.min_size} and max_size={c.max_size}: both are 0, or the first is at "
+                "most the second"
+            )
+        self.preprocess = SegmenterPreprocess(
+            c.num_classes, c.image_mean, c.image_std, c.min_size, c.max_size
+        )
         self.auxiliary_weights = {}
         if len(c.class_weights) not in (0, c.num_classes):
             raise EyelineError(
@@ -153,18 +166,23 @@ class Segmenter(Prepared):
         return resized(logits.float(), size, self.align_corners)
 
     def finish(self, logits: Tensor, batch: Batch) -> Tensor | list[Tensor]:
-        """Each picture's logits without the padding; one tensor where there is none."""
-        whole = batch.sizes.new_tensor(batch.images.shape[2:])
-        if (batch.sizes == whole).all():
-            return logits
-        return [batch.inside(i, each) for i, each in enumerate(logits)]
+        """Each picture's logits without the padding, in its own size; one tensor where all have
+        one size."""
+        sizes, originals = batch.sizes.tolist(), batch.original_sizes.tolist()
+        canvas = list(batch.images.shape[2:])
+        if all(sizes[i] == canvas and originals[i] == originals[0] for i in range(len(sizes))):
+            return self.resized(logits, originals[0])
+        return [
+            self.resized(batch.inside(i, each)[None], originals[i])[0]
+            for i, each in enumerate(logits)
+        ]
 
     def losses(self, batch: Batch, targets: list[Target]) -> dict[str, Tensor]:
         """The Config's losses of the logits, and the first of them for each auxiliary head."""
         c, size = self.config, batch.images.shape[2:]
         truth = torch.stack([
             F.pad(t["map"], (0, size[1] - t["map"].shape[1], 0, size[0] - t["map"].shape[0]),
-                  value=IGNORED) for t in targets
+                  value=IGNORE) for t in targets
         ])  # fmt: skip
         said = self.maps(batch.images.to(self.dtype))
         logits, others = (said, {}) if isinstance(said, Tensor) else said
@@ -185,8 +203,8 @@ class Segmenter(Prepared):
             logits.new_tensor(self.config.class_weights) if self.config.class_weights else None
         )
         assert name == "cross_entropy"  # until the others are there
-        summed = F.cross_entropy(logits, truth, weights, ignore_index=IGNORED, reduction="sum")
-        kept = truth != IGNORED
+        summed = F.cross_entropy(logits, truth, weights, ignore_index=IGNORE, reduction="sum")
+        kept = truth != IGNORE
         if weights is None:
             return summed / kept.sum().clamp(min=1)
         share = weights[truth.where(kept, 0)].where(kept, 0).sum()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -34,3 +35,14 @@ def resize(image: Tensor, size: tuple[int, int], antialias: bool = False) -> Ten
     return F.interpolate(
         batch, size=size, mode="bilinear", align_corners=False, antialias=antialias
     )[0]
+
+
+def resize_map(classes: Tensor, size: tuple[int, int]) -> Tensor:
+    """(..., H, W) of any dtype -> (..., *size): the value under the centre of each new pixel."""
+    for axis, new in zip((-2, -1), size, strict=True):
+        old = classes.shape[axis]
+        if old != new:
+            # In whole numbers, so that no rounding decides: the floor of (i + 1/2) old / new.
+            at = (2 * torch.arange(new, device=classes.device) + 1) * old // (2 * new)
+            classes = classes.index_select(axis, at)
+    return classes

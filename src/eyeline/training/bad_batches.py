@@ -25,8 +25,9 @@ def save_bad_batch(
     what: str,
     preprocess: Any = None,
 ) -> None:
-    """Write 0.png, 1.png ..., the pictures as the network got them, and batch.json with their
-    annotations in these pictures' pixels and what else is known of each.
+    """Write 0.png, 1.png ..., the pictures as the network got them, 0-map.png ... where they have
+    maps of classes, and batch.json with their annotations in these pictures' pixels and what else
+    is known of each.
 
     Args:
         pictures: what is known of each picture, in order.
@@ -43,7 +44,11 @@ def save_bad_batch(
         name = f"{i}.png"
         png = _viewable(image, preprocess)
         write_whole(folder / name, partial(png.save, format="PNG"))
-        target = targets[i] if i < len(targets) else {}
+        target = dict(targets[i]) if i < len(targets) else {}
+        if "map" in target:  # a picture too
+            known = known | {"map": f"{i}-map.png"}
+            classes = Image.fromarray(target.pop("map").cpu().to(torch.uint8).numpy())
+            write_whole(folder / known["map"], partial(classes.save, format="PNG"))
         entries.append({"file": name, **known, "pixels": _pixels(image), "target": _plain(target)})
     text = json.dumps({"what": what, "pictures": entries}, indent=1, allow_nan=False)
     write_whole(folder / "batch.json", lambda part: part.write_text(text, encoding="utf-8"))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from eyeline.evaluation.evaluate import Report
 
 T = TypeVar("T")
+SHOWN = ("AP", "AP50", "AP75", "mIoU", "pixel_accuracy")  # metrics in an epoch's line
 
 Numbers = Mapping[str, float | None]
 
@@ -179,7 +180,7 @@ class Log:
         if report is not None:
             self._on_page(partial(RunPage.evaluated, report=report, epoch=self.at.epoch + 1))
         self._on_page(RunPage.write)
-        told = dict.fromkeys(("AP", "AP50", "AP75", self.recipe.eval.metric))  # each once
+        told = dict.fromkeys((*SHOWN, self.recipe.eval.metric))  # each once
         shown = {name: metrics[name] for name in told if name in metrics and name != "loss"}
         shown = {"val loss": metrics["loss"], **shown} if metrics else {}
         why = "overflow" if self.recipe.precision == "fp16" else "not finite"

@@ -9,7 +9,7 @@ mean over the batch, and their sum is made small. Several GPUs and machines run 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,7 @@ from torch.utils.data import Dataset
 from eyeline.data.loader import Loader, build_loader
 from eyeline.device import autocast
 from eyeline.errors import EyelineError
-from eyeline.evaluation.evaluate import Report, eval_mode, evaluate
-from eyeline.metrics.detection import COCO_NUMBERS
+from eyeline.evaluation.running import eval_mode
 from eyeline.nn.detector import prepare_of
 from eyeline.processes import any_process, in_order, of_all, of_first, place
 from eyeline.together import together
@@ -34,6 +33,7 @@ from eyeline.training.ema import AveragedModel
 from eyeline.training.guard import Guard
 from eyeline.training.interrupt import Interrupt
 from eyeline.training.logs import Log
+from eyeline.training.measures import Measure, Metrics, decided, measure_of, task_of
 from eyeline.training.memory import evaluation_told
 from eyeline.training.parallel import own_device, same_buffers, share_gradients, sync_norms
 from eyeline.training.position import Position
@@ -52,9 +52,6 @@ from eyeline.training.step import (
     train_step,
 )
 
-MASK_NUMBERS = tuple(f"mask_{name}" for name in COCO_NUMBERS)
-Metrics = Mapping[str, float | None]
-Measure = Callable[[nn.Module], Metrics]
 OnEpoch = Callable[[int, Metrics], bool]
 
 
@@ -100,7 +97,8 @@ def train(
         recipe: how; its `model`, `weights`, `classes` and `data.path` are not used here.
         resume: go on with the run in `out`, exactly where it was saved; what is another than it
             was then, such as `batch_size`, is said.
-        measure: gives a model's metrics; by default COCO's and VOC's on `val_dataset`. All
+        measure: gives a model's metrics; by default COCO's and VOC's on `val_dataset`, of a
+            segmenter mIoU and others. All
             processes call it, and what the first one gets counts.
         on_epoch: called by the first process with the number, from 1, and the metrics of each epoch
             that was evaluated, before it is saved as done (so once more where it is resumed there);
@@ -115,6 +113,7 @@ def train(
         SystemExit: SIGTERM, likewise; its status is 143.
     """
     recipe = load_recipe(merge(recipe.model_dump() if recipe else {}, fields))
+    recipe = decided(recipe, task_of(model))
     check_data(model, dataset, val_dataset)
     device = own_device(recipe.device)
     prepare, workers = prepare_of(model), recipe.data.workers
@@ -126,7 +125,7 @@ def train(
     val_loader = None
     if val_dataset is not None:
         val_loader = build_loader(val_dataset, recipe.eval.batch_size, prepare, False, workers)
-        measure = measure or DetectionMetrics(model, val_dataset, recipe)
+        measure = measure or measure_of(model, val_dataset, recipe)
     elif measure is not None:
         raise EyelineError("measure= is called after an evaluation, which needs val_dataset=")
     if recipe.stop_after and (val_loader is None or not recipe.eval.every):
@@ -236,34 +235,6 @@ def _validation_losses(
     for pictures, losses in in_order(of_all(own)):
         at.advance(1, pictures, losses)
     return at.mean_losses()
-
-
-class DetectionMetrics:
-    """COCO's and VOC's numbers of a model; `report` is the whole of the last evaluation."""
-
-    report: Report | None = None
-
-    def __init__(self, model: nn.Module, dataset: Dataset[Any], recipe: Recipe) -> None:
-        self.dataset, self.recipe = dataset, recipe
-        known = [*COCO_NUMBERS, "AP_11point", "AP_every_point", "loss"]
-        if getattr(model, "needs_masks", False):  # and so predicts some
-            known += MASK_NUMBERS
-        if recipe.eval.metric not in known:
-            raise EyelineError(
-                f"eval.metric: there is no {recipe.eval.metric!r}; choose one of {', '.join(known)}"
-            )
-
-    def __call__(self, model: nn.Module) -> Metrics:
-        self.report = report = evaluate(
-            model,
-            self.dataset,
-            self.recipe.eval.batch_size,
-            precision=self.recipe.precision,
-            progress=False,
-            workers=self.recipe.data.workers,
-        )
-        segm = {f"mask_{name}": value for name, value in (report.segm or {}).items()}
-        return {**report.coco, **report.voc, **segm}
 
 
 def _frozen(model: nn.Module) -> str:

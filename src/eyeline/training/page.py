@@ -14,10 +14,12 @@ from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
 from eyeline.data.faults import KINDS
+from eyeline.evaluation import map_report
 from eyeline.evaluation.charts import Points, legend, line_styles, lines_svg
-from eyeline.evaluation.evaluate import rate, show
 from eyeline.evaluation.html import counted, document, facts
 from eyeline.evaluation.report import class_table, gallery, numbers
+from eyeline.evaluation.running import rate, show
+from eyeline.evaluation.segmentation import SegmentationReport
 from eyeline.files import json_lines, write_whole
 from eyeline.training.recipe import Recipe
 from eyeline.training.resuming import flat
@@ -32,7 +34,8 @@ PICTURES = 4
 DRAWN = 600  # points of a curve
 NAMED = 8  # things that were left out
 RELOAD = 30  # seconds
-METRICS = ("AP", "AP50", "AP75", "mask_AP")  # the curves, besides the one that decides
+# The curves, besides the one that decides.
+METRICS = ("AP", "AP50", "AP75", "mask_AP", "mIoU", "pixel_accuracy")
 
 Record = Mapping[str, Any]
 
@@ -63,11 +66,14 @@ class RunPage:
         self.looks = ""  # of the last evaluation
         self.last = time.monotonic()
 
-    def evaluated(self, report: Report, epoch: int) -> None:
+    def evaluated(self, report: Report | SegmentationReport, epoch: int) -> None:
         """Keep what the page shows of an evaluation: classes, and a few pictures."""
+        if isinstance(report, SegmentationReport):
+            rows, pictures = map_report.class_table(report), map_report.pictures(report)
+        else:
+            rows, pictures = class_table(report), gallery(report, PICTURES)
         self.looks = (
-            f"<section><h2>Class by class, after epoch {epoch}</h2>{class_table(report)}</section>"
-            f"{gallery(report, PICTURES)}"
+            f"<section><h2>Class by class, after epoch {epoch}</h2>{rows}</section>{pictures}"
         )
 
     def write_if_due(self) -> None:
@@ -294,14 +300,17 @@ def _thinned(points: Points) -> Points:
 
 def _latest(epochs: Sequence[Record]) -> str:
     """The numbers of the last evaluation."""
-    done = [record for record in epochs if "AP" in (record.get("metrics") or {})]
+    done = [r for r in epochs if {"AP", "mIoU"} & {*(r.get("metrics") or {})}]
     if not done:
         return ""
     metrics = done[-1]["metrics"]
+    title = f"The last evaluation, after epoch {done[-1]['epoch']}"
+    if "mIoU" in metrics:
+        return f"<section><h2>{title}</h2>{map_report.numbers(metrics)}</section>"
     right = tuple(k for k in ("AP", "AP50", "AP75", "APs", "APm", "APl") if k in metrics)
     found = tuple(k for k in ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl") if k in metrics)
     return f"""<section>
-<h2>The last evaluation, after epoch {done[-1]["epoch"]}</h2>
+<h2>{title}</h2>
 <div class="halves">{numbers("Are the boxes right?", metrics, right)}
 {numbers("Are the objects found?", metrics, found)}</div>
 </section>"""

@@ -28,6 +28,7 @@ from ruamel.yaml.resolver import BaseResolver
 from eyeline.errors import EyelineError
 
 COMMAND_LINE = "command line"
+AUTO = "auto"
 
 Natural = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -82,6 +83,12 @@ class Data(Section):
     masks: bool = (
         False  # read the objects' masks; set by itself where model or transforms need them
     )
+    # Of segmenters. What numbers in masks mean, where they are not those of the classes:
+    ignore: list[int] | Literal["others"] = []  # to be ignored, as 255 always is
+    shift: int = 0  # is added to each
+    ids: dict[int, int] | None = None  # the class's number by the mask's
+    background: str | None = None  # of what no object covers: ignore, or the name of a class
+    on_top: Literal["later", "smaller"] = "later"  # of objects that overlap
 
 
 class Optimizer(Section):
@@ -125,7 +132,8 @@ class Ema(Section):
 class Eval(Section):
     every: Natural = 1  # epochs; 0 for never
     batch_size: Count = 1
-    metric: str = "AP"  # the best weights have the highest (of "loss": the lowest)
+    # The best weights have the highest (of "loss": the lowest); auto: AP, of segmenters mIoU.
+    metric: str = AUTO
 
 
 class Save(Section):

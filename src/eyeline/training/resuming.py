@@ -20,6 +20,7 @@ UNCHANGED = (
     "model", "classes", "data.train", "data.transforms", "data.single_epochs", "data.tolerant",
     "data.bad_boxes", "data.one_based", "data.unknown", "data.draft", "data.aspect_grouping",
     "data.masks",  # where there are some, boxes that are turned come from them
+    "data.ignore", "data.shift", "data.ids", "data.background", "data.on_top",
     "optimizer.name", "optimizer.no_decay_on_norms", "seed", "freeze", "ema", "eval.metric",
 )  # fmt: skip
 AROUND = ("processes", "device")  # the device in use: where the recipe has None, it is found

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyeline.errors import EyelineError
-from eyeline.evaluation.evaluate import show
 from eyeline.evaluation.html import document
+from eyeline.evaluation.running import show
 from eyeline.files import json_lines
 from eyeline.training.page import Record, chart, duration, points_of
 from eyeline.training.recipe import Recipe, load_recipe
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SORTS = ("begun", "name", "model", "data", "state", "metric", "loss", "duration", "size")
-KEPT = ("AP", "AP50", "AP75", "mask_AP", "loss")  # metrics that are compared
+# Metrics that are compared.
+KEPT = ("AP", "AP50", "AP75", "mask_AP", "mIoU", "pixel_accuracy", "loss")
 
 
 @dataclass

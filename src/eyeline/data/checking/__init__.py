@@ -25,6 +25,7 @@ from eyeline.data.checking.report import Report
 from eyeline.data.checking.statistics import Statistics
 from eyeline.data.faults import KINDS, Fault, Faults
 from eyeline.data.formats import strays
+from eyeline.data.formats.legend import Values
 
 __all__ = ["Report", "Statistics", "check"]
 
@@ -45,6 +46,8 @@ def check(
     copies: bool = True,
     channels: int = 3,
     track: Track = silent,
+    values: Values | None = None,
+    lazy: bool = False,
 ) -> Report:
     """Read annotated pictures of any format, and tell all that is wrong with them.
 
@@ -57,6 +60,8 @@ def check(
         one_based, unknown: as in `open_annotations`.
         channels: of a picture; see `read_image`.
         copies: look for pictures that are the same, and where they are decoded nearly the same.
+        values: what numbers in masks mean, where they are not those of the classes.
+        lazy: do not read what masks hold; see `semantic.read`.
         track: (paths, what is done, how many) -> the paths, one after another; shows progress.
 
     Raises:
@@ -64,7 +69,7 @@ def check(
     """
     faults = Faults(gather=True)
     with np.errstate(invalid="ignore", over="ignore"):  # numbers that are not finite are told
-        reading = read_all(path, splits, format, classes, one_based, unknown, faults)
+        reading = read_all(path, splits, format, classes, one_based, unknown, faults, values, lazy)
         unified = reading.unified()
         found = faults.found + _annotation_faults(reading, unified, one_based)
     if pictures:

@@ -118,6 +118,11 @@ def _fault(record: Record, seen: Seen) -> Fault | None:
         f"the picture is {width}x{height}, its annotation says {record.width}x{record.height}; "
         "were the boxes drawn on another one?"
     )
+    if record.mask is not None:
+        what = (
+            f"the picture is {width}x{height}, its mask {record.mask} is "
+            f"{record.width}x{record.height}; make them one size"
+        )
     return Fault("size", record.path, what)
 
 

@@ -13,6 +13,7 @@ from eyeline.data.arrange import Splits, all_classes, rank_of, same_objects, uni
 from eyeline.data.faults import Fault, Faults
 from eyeline.data.formats import Format, Record, read_options, recognise, split_of
 from eyeline.data.formats.annotations import unknown_class, with_classes
+from eyeline.data.formats.legend import Values
 from eyeline.errors import EyelineError
 
 
@@ -49,8 +50,11 @@ def read_all(
     one_based: bool,
     unknown: Literal["error", "ignore"],
     faults: Faults,
+    values: Values | None = None,
+    lazy: bool = False,
 ) -> Reading:
-    """Read the splits named, of which the first is the one to train on, or else all.
+    """Read the splits named, of which the first is the one to train on, or else all; `values` and
+    `lazy` are for masks.
 
     Raises:
         EyelineError: nothing there, no known format, no such split; nothing else.
@@ -65,7 +69,7 @@ def read_all(
     first = next(iter(sources))
     is_training = bool(splits) or rank_of(first) == 0
 
-    options = read_options(found, one_based)
+    options = read_options(found, one_based, None, values, lazy)
     read: Splits = {}
     names = classes
     for name, source in sources.items():

@@ -10,6 +10,7 @@ from typing import Any
 
 from eyeline.data.arrange import Splits
 from eyeline.data.checking.files import file_of
+from eyeline.data.checking.maps import MapStatistics, map_statistics
 from eyeline.data.checking.places import place_of
 from eyeline.data.checking.statistics import Statistics, statistics
 from eyeline.data.faults import KINDS, Fault, Severity
@@ -40,6 +41,12 @@ class Report:
     def statistics(self) -> dict[str, Statistics]:
         """Of each split."""
         return {name: statistics(data) for name, data in self.splits.items()}
+
+    @cached_property
+    def maps(self) -> dict[str, MapStatistics]:
+        """Of each split, where the data are masks with a class for every pixel; else of none."""
+        splits = self.splits.items()
+        return {name: map_statistics(data) for name, data in splits if data.legend is not None}
 
     @property
     def unread(self) -> list[str]:
@@ -79,6 +86,7 @@ class Report:
             "pictures": self.pictures,
             "classes": self.known,
             "splits": {name: own.as_json() for name, own in self.statistics.items()},
+            "maps": {name: own.as_json() for name, own in self.maps.items()},
             "left_out": self.left_out,
             "unread": self.unread,
             "counts": {severity: counts[severity] for severity in ("error", "warning", "note")},

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from eyeline.data.annotated import AnnotatedPictures
 from eyeline.data.arrange import Splits
 from eyeline.data.checking import check
 from eyeline.data.checking.report import Report
@@ -22,6 +23,7 @@ from eyeline.data.formats.annotations import Annotations, taken, with_classes
 from eyeline.errors import EyelineError
 from eyeline.files import write_whole
 
+D = TypeVar("D", bound=AnnotatedPictures)
 NAMED = 10  # faults that an error names; the rest is counted
 
 
@@ -34,8 +36,9 @@ def open_checked(
     seed: int = 0,
     channels: int = 3,
     say: Callable[[str], object] | None = None,
+    make: Callable[..., D] = DetectionDataset,  # type: ignore[assignment]
     **options: Any,
-) -> list[DetectionDataset]:
+) -> list[D]:
     """Data sets of the splits, with the classes of the first, or else `classes`.
 
     What would spoil them is looked for first. Without `tolerant` the pictures' headers and ends
@@ -46,7 +49,8 @@ def open_checked(
         tolerant: leave out what is wrong, as the data sets' `left_out` tells, and say how much.
         say: gets a line on what is left out, and one on warnings, where there are any.
         bad_boxes: "drop" to do so with boxes alone.
-        options: `classes`, `one_based`, `unknown` and `track` of `check`.
+        make: a data set of annotations, `seed` and `channels`.
+        options: `classes`, `one_based`, `unknown`, `values`, `lazy` and `track` of `check`.
 
     Raises:
         EyelineError: no such data or split; faults that are not to be left out, the first of
@@ -59,7 +63,7 @@ def open_checked(
     report = check(path, names, format, pictures, copies=False, channels=channels, **options)
     kinds = set(KINDS) if tolerant else {"box", "scale"} if bad_boxes == "drop" else set()
     sound, left_out = usable(report, kinds, names)
-    datasets = [DetectionDataset(sound[name], seed=seed, channels=channels) for name in splits]
+    datasets = [make(sound[name], seed=seed, channels=channels) for name in splits]
     for dataset in datasets:
         dataset.left_out = left_out
     warnings = [fault for fault in report.faults if fault.severity == "warning"]
@@ -102,7 +106,7 @@ def _without(data: Annotations, bad: set[str]) -> Annotations:
     """Without the pictures and objects at these places."""
     records = []
     for record in data.records:
-        if str(record.path) in bad:
+        if str(record.path) in bad or str(record.mask) in bad:
             continue
         good = np.array([where not in bad for where in record.where], bool)
         records.append(record if good.all() else taken(record, np.flatnonzero(good)))

@@ -28,6 +28,7 @@ from eyeline.data.formats import (
 )
 from eyeline.data.formats.annotations import REGION, Annotations, Record, with_classes
 from eyeline.data.formats.coco import read_coco
+from eyeline.data.formats.legend import Values
 from eyeline.data.formats.strays import broken, strays
 from eyeline.data.formats.voc import read_voc
 from eyeline.data.public.sets import path_of
@@ -118,6 +119,8 @@ def open_annotations(
     unknown: Literal["error", "ignore"] = "error",
     faults: Faults = STRICT,
     attribute: str | None = None,
+    values: Values | None = None,
+    lazy: bool = False,
 ) -> Annotations:
     """Read one split of whatever annotated data lies at `path`: see `recognise`.
 
@@ -131,13 +134,14 @@ def open_annotations(
             nothing is learnt or judged.
         faults: Faults(gather=True) to leave out what is wrong, and have it told by `faults.found`.
         attribute: the region attribute of VIA that is the class; see `via.read`.
+        values, lazy: of masks; see `semantic.read`.
 
     Raises:
         EyelineError: nothing there, no known format, no such split, the file is broken, or an
             object's class is not in `classes`.
     """
     found, folder = recognise(path, format)
-    options = read_options(found, one_based, attribute)
+    options = read_options(found, one_based, attribute, values, lazy)
     chosen = split_of(folder, split, found)
     annotations = found.read(folder, chosen, classes, faults, **options)
     return annotations if classes is None else with_classes(annotations, classes, unknown, faults)
@@ -157,6 +161,8 @@ def recognise(path: str | Path, format: str | None = None) -> tuple[Format, Path
     for pattern in (".", "*", "*/*") if path.is_dir() else (".",):
         folders = [path] if pattern == "." else sorted(path.glob(f"{pattern}/"))
         found = [(f, folder) for folder in folders for f in formats if f.splits(folder) is not None]
+        if {f.NAME for f, _ in found} == {"voc", "semantic"}:  # VOC's own has both
+            found = [(f, folder) for f, folder in found if f.NAME == "voc"]
         if len({folder for _, folder in found}) > 1:
             names = ", ".join(str(folder.relative_to(path)) for _, folder in found)
             raise EyelineError(
@@ -198,9 +204,19 @@ def format_named(name: str) -> Format:
     raise EyelineError(f"no format {name!r}; there are: {', '.join(f.NAME for f in FORMATS)}")
 
 
-def read_options(found: Format, one_based: bool, attribute: str | None = None) -> dict[str, Any]:
+def read_options(
+    found: Format,
+    one_based: bool,
+    attribute: str | None = None,
+    values: Values | None = None,
+    lazy: bool = False,
+) -> dict[str, Any]:
     """What `Format.read` takes beyond what all of them take."""
-    own = {"voc": {"one_based": one_based}, "via": {"attribute": attribute}}
+    own = {
+        "voc": {"one_based": one_based},
+        "via": {"attribute": attribute},
+        "semantic": {"values": values, "lazy": lazy},
+    }
     return own.get(found.NAME, {})
 
 

@@ -40,6 +40,7 @@ class Record:
     # (G, P, 3) float32, where there are some: x, y in pixels, the first one's centre at 1/2, 1/2,
     # and 0 not labelled (then x and y are 0), 1 labelled but hidden, 2 visible.
     keypoints: np.ndarray | None = None
+    mask: Path | None = None  # a class for every pixel, as the Annotations' legend tells
 
     def attribute(self, name: str) -> np.ndarray:
         """(G,) float64: the attribute of each object, 0 where the source does not tell it."""
@@ -56,6 +57,7 @@ class Annotations:
     category_ids: list[int] | None = None  # of each class in the source, where it numbers them
     unread: list[str] = field(default_factory=list)  # in words: what the source has besides
     keypoint_names: list[str] | None = None  # of the P keypoints of every object, if any
+    legend: Any = None  # a `formats.legend.Legend`, where every record has a mask that it reads
 
 
 @dataclass(slots=True)
@@ -193,7 +195,10 @@ def with_classes(
         ids = dict(zip(annotations.classes, annotations.category_ids, strict=True))
         free = count(max(ids.values()) + 1)
         category_ids = [ids[name] if name in ids else next(free) for name in classes]
-    return replace(annotations, classes=classes, records=records, category_ids=category_ids)
+    legend = annotations.legend and annotations.legend.known_as(classes, unknown)
+    return replace(
+        annotations, classes=classes, records=records, category_ids=category_ids, legend=legend
+    )
 
 
 def unknown_class(name: str, classes: Sequence[str]) -> str:

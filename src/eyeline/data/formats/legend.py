@@ -8,6 +8,8 @@ label_colors.txt    R G B NAME (CamVid)
 class_dict.csv      name,r,g,b, with these words in the first row (CamVid, as others pack it)
 labelmap.txt        NAME:R,G,B:parts:actions (CVAT)
 
+What else numbers may mean is told by `Values`, of a recipe's keys.
+
 A class called void, ignore, __ignore__, unlabelled or unlabeled is none: its pixels are to be
 ignored, as 255 always is among numbers. Nor is _background_: nothing is there. ("background"
 itself is a class, as segmenters learn it.)
@@ -16,9 +18,10 @@ itself is a class, as segmenters learn it.)
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -38,6 +41,22 @@ MAP_ROW = re.compile(r"(.+?):(\d{1,3}),(\d{1,3}),(\d{1,3})(?::.*)?")
 Colour = tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class Values:
+    """What numbers in masks mean where they are not the numbers of the classes; 255 is always to
+    be ignored.
+
+    Args:
+        ignore: those to be ignored; "others": all that are no class.
+        shift: what is added to a number to get that of its class: -1 where the first class is 1.
+        ids: the class's number by the mask's, all of them; instead of `shift`.
+    """
+
+    ignore: Sequence[int] | Literal["others"] = ()
+    shift: int = 0
+    ids: Mapping[int, int] | None = None
+
+
 @dataclass
 class Legend:
     """The classes of a folder of masks.
@@ -46,14 +65,31 @@ class Legend:
         classes: names of the labels 0 .. K-1.
         label_of: labels, REGION or NOTHING by pixel values; by 65536 R + 256 G + B of colours.
         coloured: are the values colours?
+        rest: the label of all other values; None: they are an error.
     """
 
     classes: list[str]
     label_of: dict[int, int]
     coloured: bool
+    rest: int | None = None
 
-    def labels(self, mask: Path, faults: Faults) -> np.ndarray:
-        """(H, W) int64: the label of each pixel, REGION or NOTHING.
+    def known_as(
+        self, classes: Sequence[str], unknown: Literal["error", "ignore"] = "error"
+    ) -> Legend:
+        """With the labels that `classes` gives the names; others are no class, or ignored."""
+        if list(classes) == self.classes:
+            return self
+        new = {label: classes.index(n) for label, n in enumerate(self.classes) if n in classes}
+        new |= {REGION: REGION, NOTHING: NOTHING}
+        if unknown == "ignore":
+            new = dict.fromkeys(range(len(self.classes)), REGION) | new
+        label_of = {value: new[label] for value, label in self.label_of.items() if label in new}
+        return Legend(list(classes), label_of, self.coloured, self.rest)
+
+    def labels(
+        self, mask: Path, faults: Faults, region: int = REGION, nothing: int = NOTHING
+    ) -> np.ndarray:
+        """(H, W) int64: the label of each pixel, `region` or `nothing`.
 
         Raises Fault where the mask cannot be read, or a value is no class.
         """
@@ -69,10 +105,15 @@ class Legend:
         labels = np.full(len(present), NOTHING)
         for i, value in enumerate(present.tolist()):
             with faults:
-                if value not in self.label_of:
+                if value not in self.label_of and self.rest is None:
                     raise Fault("class", mask, self._unknown(value, values))
-                labels[i] = self.label_of[value]
-        return labels[np.searchsorted(present, values)]
+                labels[i] = self.label_of.get(value, self.rest)
+        labels[labels == REGION], labels[labels == NOTHING] = region, nothing
+        if not counted:
+            return labels[np.searchsorted(present, values)]
+        table = np.full(int(present[-1]) + 1, nothing)
+        table[present] = labels
+        return table[values]
 
     def _unknown(self, value: int, values: np.ndarray) -> str:
         y, x = np.argwhere(values == value)[0].tolist()
@@ -81,19 +122,24 @@ class Legend:
             return f"the colour {colour} is no class, at x={x}, y={y}; list it, as void perhaps"
         return (
             f"the value {value} is no class, at x={x}, y={y}; {len(self.classes)} have names; "
-            f"where it is to be ignored, call it void in {CLASS_LIST}"
+            f"where it is to be ignored, call it void in {CLASS_LIST}, or set data.ignore=[{value}]"
         )
 
 
-def read_legend(folder: Path, classes: Sequence[str] | None = None) -> Legend:
+def read_legend(
+    folder: Path, classes: Sequence[str] | None = None, values: Values | None = None
+) -> Legend:
     """The classes that the folder lists; otherwise `classes` are the names of the numbers.
 
-    Raises Fault where there are neither, or the list makes no sense.
+    Raises Fault where there are neither, or where the list, or `values` with it, make no sense.
     """
     rows = _listed(folder)
     if rows is None:
         if classes is None:
-            what = f"the classes of its masks have no names; give them in {CLASS_LIST}, one a line"
+            what = (
+                f"the classes of its masks have no names; give them in {CLASS_LIST}, one a line, "
+                "or a recipe's classes"
+            )
             raise Fault("class", folder, what)
         rows = [(name, None) for name in classes]
     colours = [colour for _, colour in rows if colour is not None]
@@ -112,7 +158,38 @@ def read_legend(folder: Path, classes: Sequence[str] | None = None) -> Legend:
         value = number if colour is None else colour[0] << 16 | colour[1] << 8 | colour[2]
         known = names.index(name) if name in names else REGION
         label_of[value] = NOTHING if name == BACKGROUND else known
-    return Legend(names, label_of, bool(colours))
+    legend = Legend(names, label_of, bool(colours))
+    return legend if values in (None, Values()) else _of_values(legend, values, folder)
+
+
+def _of_values(legend: Legend, values: Values, folder: Path) -> Legend:
+    """The legend of numbers that are not its own."""
+    if legend.coloured:
+        what = "its masks have colours; data.ignore, shift and ids are for masks of numbers"
+        raise Fault("class", folder, what)
+    own = {value: label for value, label in legend.label_of.items() if value != VOID}
+    if values.ids is None:
+        found = {value - values.shift: label for value, label in own.items()}
+        if min(found, default=0) < 0:
+            what = f"with data.shift={values.shift} the first class would be {min(found)}"
+            raise Fault("class", folder, what)
+    elif values.shift:
+        raise Fault("class", folder, "give data.ids or data.shift, not both")
+    else:
+        for value, number in values.ids.items():
+            if number not in own:
+                what = f"data.ids: {value} is to be class {number}, and {len(own)} have names"
+                raise Fault("class", folder, f"{what}, from 0 on")
+        found = {value: own[number] for value, number in values.ids.items()}
+    ignore = () if values.ignore == "others" else values.ignore
+    for value in ignore:
+        if found.get(value, REGION) >= 0:
+            name = legend.classes[found[value]]
+            what = f"data.ignore has {value}, which is the class {name!r}; it cannot be both"
+            raise Fault("class", folder, what)
+    found |= dict.fromkeys((VOID, *ignore), REGION)
+    rest = REGION if values.ignore == "others" else None
+    return Legend(legend.classes, found, False, rest)
 
 
 def _listed(folder: Path) -> list[tuple[str, Colour | None]] | None:

@@ -11,13 +11,15 @@ from eyeline.data.formats.annotations import REGION, Record, taken
 from eyeline.ops.segmentations import Masks, Segmentation, decode_masks, encode_rle
 
 
-def painted(masks: Masks, ignored: np.ndarray) -> np.ndarray:
+def painted(masks: Masks, ignored: np.ndarray, smaller_on_top: bool = False) -> np.ndarray:
     """Masks (G, H, W) one over the other -> (H, W) int64: whose each pixel is, -1 of none.
 
-    The later one lies on top; those that are `ignored`, (G,) bool, below all others.
+    The later one lies on top, or the smaller one, of the same size the later; those that are
+    `ignored`, (G,) bool, below all others.
     """
     canvas = np.full(masks.shape[1:], -1, np.int64)
-    for i in np.argsort(~ignored, kind="stable"):
+    sizes = masks.sum((1, 2)) if smaller_on_top else np.zeros(len(masks))
+    for i in np.lexsort((-sizes, ~ignored)):
         canvas[masks[i]] = i
     return canvas
 

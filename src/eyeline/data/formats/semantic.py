@@ -4,7 +4,8 @@ images/ and masks/    the pictures, and PNGs of the same stems, there or in a fo
                       annotations/ or labels/
 SPLIT/ and SPLITannot/                      as SegNet packs CamVid; also SPLIT_labels/
 SPLIT/images/ and SPLIT/masks/
-JPEGImages/ and SegmentationClass/, with ImageSets/Segmentation/SPLIT.txt    as CVAT writes them
+JPEGImages/ and SegmentationClass/, with ImageSets/Segmentation/SPLIT.txt    as CVAT writes them;
+                      Pascal VOC's own are read so where the format is named
 
 What the values mean is listed in the folder: see `eyeline.data.formats.legend`.
 
@@ -15,6 +16,7 @@ are a region. Written, a later object covers an earlier one, and both cover regi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import scandir
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from eyeline.data.formats.annotations import (
     Annotations,
     Object,
     Record,
+    picture_size,
     record_of,
     write_class_list,
 )
@@ -39,6 +42,7 @@ from eyeline.data.formats.legend import (
     VOID,
     VOIDS,
     Legend,
+    Values,
     read_legend,
 )
 from eyeline.data.formats.mask_folders import (
@@ -51,6 +55,7 @@ from eyeline.data.formats.mask_folders import (
 )
 from eyeline.data.formats.pictures import place_picture
 from eyeline.data.formats.raster import mask_extent, painted
+from eyeline.data.palette import class_palette
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import decode_masks, encode_rle
 
@@ -62,6 +67,7 @@ HOLDS = frozenset(("masks", "regions", "sizes", "empty", "blanks", "folders"))
 FOLDERS = ("masks", "annotations", "labels")
 BEHIND = ("annot", "_labels", "_masks")  # CamVid's, and others' names of a split's masks
 ENDINGS = ("", "_mask", "_L", "_label")  # of a mask's stem; CamVid's own are NAME_L.png
+LOOKED = 8  # masks of a split that are read at once, where all are read later
 MOST = VOID - 1  # classes; one value is left for nothing
 
 
@@ -74,29 +80,50 @@ def read(
     split: str,
     classes: Sequence[str] | None = None,
     faults: Faults = STRICT,
+    values: Values | None = None,
+    lazy: bool = False,
     **options: Any,
 ) -> Annotations:
+    """See `Format.read`.
+
+    Args:
+        values: what the numbers mean, where they are not those of the classes.
+        lazy: of all masks but a few only the sizes are read, and records have no objects: it is
+            quick, and enough where `Record.mask` is read later.
+    """
     part = _part(path, split)
-    legend = read_legend(path, classes)
+    legend = read_legend(path, classes, values)
     found, unread = pairs(part, ENDINGS, faults)
     records = []
     for i, (picture, mask) in enumerate(found):
         with faults:
-            records.append(_record(picture, mask, legend, i, faults))
+            if lazy:
+                record = record_of(picture, picture_size(mask), [], i, outlines=True)
+            else:
+                record = _record(picture, mask, legend, i, faults)
+            records.append(replace(record, mask=mask))
     if len(legend.classes) > 1 and records:
-        _refuse_black_and_white(found[0][1], legend, records)
-    return Annotations(legend.classes, records, f"{path}, {split}", unread=unread)
+        looked = records
+        if lazy:
+            some = np.unique(np.linspace(0, len(found) - 1, LOOKED).astype(int)).tolist()
+            looked = []
+            for i in some:
+                with faults:
+                    looked.append(_record(*found[i], legend, i, faults))
+        _refuse_black_and_white(found[0][1], legend, looked)
+    return Annotations(legend.classes, records, f"{path}, {split}", unread=unread, legend=legend)
 
 
 def read_targets(
-    path: Path, split: str, classes: Sequence[str] | None = None
+    path: Path, split: str, classes: Sequence[str] | None = None, values: Values | None = None
 ) -> tuple[Legend, list[tuple[Path, Path]]]:
     """What the masks of a split mean, and each picture with its mask; for `read_target`.
 
     Args:
         classes: names of the numbers, where the folder does not list them.
+        values: what the numbers mean, where they are not those of the classes.
     """
-    return read_legend(path, classes), pairs(_part(path, split), ENDINGS, STRICT)[0]
+    return read_legend(path, classes, values), pairs(_part(path, split), ENDINGS, STRICT)[0]
 
 
 def read_target(mask: Path, legend: Legend, outside: int = VOID) -> np.ndarray:
@@ -107,8 +134,7 @@ def read_target(mask: Path, legend: Legend, outside: int = VOID) -> np.ndarray:
     Args:
         outside: the label of pixels where nothing is.
     """
-    labels = legend.labels(mask, STRICT)
-    return np.where(labels == REGION, VOID, np.where(labels == NOTHING, outside, labels))
+    return legend.labels(mask, STRICT, VOID, outside)
 
 
 def write(
@@ -117,7 +143,7 @@ def write(
     """images/SPLIT/, masks/SPLIT/*.png, whose values are the labels, and classes.txt."""
     classes = next(iter(splits.values())).classes
     _check(classes)
-    palette = _palette(len(classes))
+    palette = class_palette(len(classes)).tobytes()
     bare = False  # are there pixels where nothing is?
     for split, data in splits.items():
         (folder / "masks" / split).mkdir(parents=True)
@@ -146,19 +172,6 @@ def _check(classes: Sequence[str]) -> None:
             )
 
 
-def _palette(num_classes: int) -> bytes:
-    """Colours far from each other, black for nothing, and a pale one to be ignored."""
-    colours = np.zeros((256, 3), np.uint8)
-    number = np.arange(1, num_classes + 1)
-    for bit in range(8):  # each three bits of the number become one of red, green and blue
-        for channel in range(3):
-            colours[:num_classes, channel] |= (
-                (number >> (3 * bit + channel) & 1) << (7 - bit)
-            ).astype(np.uint8)
-    colours[VOID] = (224, 224, 192)
-    return colours.tobytes()
-
-
 def _part(path: Path, split: str) -> Part:
     parts = _parts(path)
     if split not in parts:
@@ -170,7 +183,7 @@ def _parts(path: Path) -> dict[str, Part]:
     """The splits; {} of other folders."""
     if not path.is_dir():
         return {}
-    if has_masks(path / "SegmentationClass") and not (path / "Annotations").is_dir():
+    if has_masks(path / "SegmentationClass"):
         lists = path / "ImageSets" / "Segmentation"
         return listed_parts(path / "JPEGImages", path / "SegmentationClass", lists)
     images = path / "images"

@@ -9,6 +9,9 @@ Boxes, masks and keypoints go with the picture. Where an object is cut off, turn
 box becomes that of its mask; without a mask, that of the box's corners, which may be larger than
 the object. Objects that leave the picture are dropped with all that belongs to them.
 
+A target may have a map, the class of each pixel, with or without objects: it goes with the picture
+by nearest pixels, and what no picture covers is ignored. Transforms that need objects refuse it.
+
 Transforms that take several pictures (`uses_others`) are called with a fourth argument, which
 gives one more each time it is called; DetectionDataset and Compose hand it on.
 """
@@ -16,6 +19,7 @@ gives one more each time it is called; DetectionDataset and Compose hand it on.
 from eyeline.data.transforms.base import GREY, Range, Sample, Transform
 from eyeline.data.transforms.colour import Photometric
 from eyeline.data.transforms.compose import Another, Compose, apply, uses_others, without_others
+from eyeline.data.transforms.crop import RandomCrop
 from eyeline.data.transforms.geometry import (
     Expand,
     HorizontalFlip,
@@ -43,6 +47,7 @@ __all__ = [
     "MultiScale",
     "Perspective",
     "Photometric",
+    "RandomCrop",
     "Range",
     "Resize",
     "Rotate",

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eyeline.errors import EyelineError
+from eyeline.ops.labels import IGNORE
 from eyeline.ops.masks import mask_boxes
 from eyeline.structures import PER_PICTURE, Target
 
@@ -41,6 +43,15 @@ def canvas_like(image: Tensor, size: tuple[int, int], fill: float) -> Tensor:
     return torch.full((*size, len(image)), value, dtype=image.dtype).permute(2, 0, 1)
 
 
+def refuse_maps(transform: Any, target: Target) -> None:
+    """Raises EyelineError where a transform needs objects, and a target has a map of classes."""
+    if "map" in target and getattr(transform, "of_objects", False):
+        raise EyelineError(
+            f"the transform {type(transform).__name__} is for objects, and the data has a class "
+            f"for every pixel: {transform.of_objects}; take it out of data.transforms"
+        )
+
+
 def select(target: Target, kept: Tensor) -> Target:
     """The objects that a bool (G,) or indices name, with all that belongs to them."""
     if kept.dtype == torch.bool and kept.all():
@@ -49,11 +60,15 @@ def select(target: Target, kept: Tensor) -> Target:
 
 
 def joined(targets: Sequence[Target]) -> Target:
-    """The objects of all of them, in one picture; what is said of a picture is the first's."""
-    return {
+    """The objects of all of them, in one picture; what is said of a picture is the first's. Of
+    maps each is ignored where another's picture lies."""
+    found = {
         key: value if key in PER_PICTURE else torch.cat([target[key] for target in targets])
         for key, value in targets[0].items()
     }
+    if "map" in found:  # 255 is the highest value
+        found["map"] = torch.stack([target["map"] for target in targets]).amin(0)
+    return found
 
 
 def crowds(target: Target) -> Tensor:
@@ -67,6 +82,12 @@ def seen_through(target: Target, window: Window, min_visible: float = 0.0) -> Ta
     """What is seen of the objects through a window of whole pixels, in the window's pixels; it
     may reach beyond the picture. See `clipped`."""
     left, top, right, bottom = window
+    if "map" in target:
+        height, width = target["map"].shape
+        margins = (-left, right - width, -top, bottom - height)
+        target = target | {"map": F.pad(target["map"], margins, value=IGNORE)}
+    if "boxes" not in target:
+        return target
     boxes = target["boxes"]
     low, high = boxes.new_tensor([left, top]), boxes.new_tensor([right, bottom])
     met = ((boxes[:, 2:] > low) & (boxes[:, :2] < high)).all(1)
@@ -96,6 +117,8 @@ def clipped(
             crowd anything is enough.
         loose: all boxes are larger than need be: where there are masks, they become theirs.
     """
+    if "boxes" not in target:
+        return target
     whole = target["boxes"]
     limit = whole.new_tensor([size[1], size[0]] * 2)
     boxes = whole.clamp(min=0).minimum(limit)

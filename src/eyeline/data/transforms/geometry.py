@@ -21,11 +21,12 @@ from eyeline.data.transforms.base import (
     check_pair,
     crowds,
     moved,
+    refuse_maps,
     seen_through,
     select,
 )
 from eyeline.ops.masks import resize_masks
-from eyeline.ops.resize import fitted_size, resize
+from eyeline.ops.resize import fitted_size, resize, resize_map
 from eyeline.structures import Target
 
 
@@ -115,6 +116,8 @@ class IoUCrop:
     aspect: Range = (0.5, 2.0)
     trials: int = 50
 
+    of_objects = "random_crop is the crop for maps"
+
     def __post_init__(self) -> None:
         check("min_ious", sorted(self.min_ious), 0, 1)
         check_pair("scale", self.scale, 1e-3, 1)
@@ -122,6 +125,7 @@ class IoUCrop:
         check("trials", self.trials, 1)
 
     def __call__(self, image: Tensor, target: Target, rng: np.random.Generator) -> Sample:
+        refuse_maps(self, target)
         height, width = image.shape[1:]
         boxes = target["boxes"].numpy().astype(np.float64)
         crowd = crowds(target).numpy()
@@ -194,6 +198,10 @@ class Expand:
 
 def _flipped(image: Tensor, target: Target, axis: int) -> Sample:
     """Mirrored along axis 1, the height, or 2, the width."""
+    if "map" in target:
+        target = target | {"map": target["map"].flip(axis - 1)}
+    if "boxes" not in target:
+        return image.flip(axis), target
     low, high = (0, 2) if axis == 2 else (1, 3)  # the coordinates that trade places
     boxes = target["boxes"].clone()
     boxes[:, low] = image.shape[axis] - target["boxes"][:, high]
@@ -221,6 +229,10 @@ def resized(image: Tensor, target: Target, size: tuple[int, int]) -> Sample:
 def resized_target(target: Target, old: tuple[int, int], new: tuple[int, int]) -> Target:
     """The target of a picture that is brought from one (height, width) to another."""
     if old == new:
+        return target
+    if "map" in target:
+        target = target | {"map": resize_map(target["map"], new)}
+    if "boxes" not in target:
         return target
     before, after = (target["boxes"].new_tensor([w, h] * 2) for h, w in (old, new))
     target = target | {"boxes": target["boxes"] * after / before}  # so borders stay exact

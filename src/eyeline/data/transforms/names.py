@@ -10,6 +10,7 @@ from typing import Any
 from eyeline.data.transforms.base import Transform
 from eyeline.data.transforms.colour import Photometric
 from eyeline.data.transforms.compose import Compose
+from eyeline.data.transforms.crop import RandomCrop
 from eyeline.data.transforms.geometry import (
     Expand,
     HorizontalFlip,
@@ -29,6 +30,7 @@ NAMES: dict[str, type] = {
     "multi_scale": MultiScale,
     "photometric": Photometric,
     "iou_crop": IoUCrop,
+    "random_crop": RandomCrop,
     "expand": Expand,
     "rotate": Rotate,
     "perspective": Perspective,

@@ -25,6 +25,7 @@ from eyeline.data.transforms.base import (
     check_pair,
     crowds,
     joined,
+    refuse_maps,
     seen_through,
     select,
 )
@@ -103,6 +104,7 @@ class MixUp:
     """
 
     uses_others: ClassVar[bool] = True
+    of_objects: ClassVar[str] = "a mixed pixel would have two"
 
     alpha: float = 32.0
     p: float = 0.5
@@ -120,6 +122,7 @@ class MixUp:
     ) -> Sample:
         if rng.random() >= self.p:
             return image, target
+        refuse_maps(self, target)
         weight = float(rng.beta(self.alpha, self.alpha))
         samples = [(image, target), _one_more(another, "mixup")]
         height, width = (max(one.shape[axis] for one, _ in samples) for axis in (1, 2))
@@ -149,6 +152,7 @@ class CopyPaste:
 
     uses_others: ClassVar[bool] = True
     uses_masks: ClassVar[bool] = True
+    of_objects: ClassVar[str] = "it tells no object from another"
 
     min_visible: float = 0.0
     p: float = 0.5
@@ -166,6 +170,7 @@ class CopyPaste:
     ) -> Sample:
         if rng.random() >= self.p:
             return image, target
+        refuse_maps(self, target)
         source, objects = _one_more(another, "copy_paste")
         for one in (target, objects):
             if "masks" not in one:

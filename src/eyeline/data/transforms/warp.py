@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from eyeline.data.transforms.base import (
     clipped,
     moved,
 )
+from eyeline.ops.labels import IGNORE
 from eyeline.ops.masks import mask_boxes
 from eyeline.structures import Target
 
@@ -139,13 +141,18 @@ def warp(
         size: height and width of the new picture.
         min_visible, fill: see `Rotate`.
 
-    The picture is sampled bilinearly, masks are where the nearest pixel is one. Boxes become those
+    The picture is sampled bilinearly, masks are where the nearest pixel is one, and of a map a
+    pixel has the class of the nearest, outside it is ignored. Boxes become those
     of their masks; without masks they surround their four corners.
     """
     if tuple(image.shape[1:]) == tuple(size) and np.array_equal(matrix, np.eye(3)):
         return image, target
     back = np.linalg.inv(matrix)
-    new = target | {"boxes": boxes_under(target["boxes"], matrix)}
+    new = dict(target)
+    if "map" in target:
+        new["map"] = _sampled_map(target["map"], back, size)
+    if "boxes" in target:
+        new["boxes"] = boxes_under(target["boxes"], matrix)
     if "masks" in target:
         new["masks"] = _sampled_masks(target["masks"], matrix, back, size)
     if "keypoints" in target:
@@ -192,10 +199,7 @@ def _sampled_masks(
     masks: Tensor, matrix: np.ndarray, back: np.ndarray, size: tuple[int, int]
 ) -> Tensor:
     """Masks (G, *size): is the pixel in which a new one's centre lies part of the object?"""
-    height, width = masks.shape[1:]
-    x, y = (axis.floor_() for axis in _places(back, slice(0, size[0]), size[1]))
-    outside = ~((x >= 0) & (x < width) & (y >= 0) & (y < height))
-    index = x.add_(y, alpha=width).masked_fill_(outside, height * width).long()
+    index = _nearest(masks.shape[1:], back, size)
     # One more pixel, which is of no object, stands for all outside.
     flat = F.pad(masks.flatten(1), (0, 1), value=False)
     new = torch.zeros(len(masks), *size, dtype=torch.bool)
@@ -205,6 +209,20 @@ def _sampled_masks(
     for canvas, mask, (x1, y1, x2, y2) in zip(new, flat, around.int().tolist(), strict=True):
         canvas[y1:y2, x1:x2] = mask[index[y1:y2, x1:x2]]
     return new
+
+
+def _sampled_map(classes: Tensor, back: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """A map (*size): the class of the pixel in which a new one's centre lies, 255 outside."""
+    return F.pad(classes.flatten(), (0, 1), value=IGNORE)[_nearest(classes.shape, back, size)]
+
+
+def _nearest(old: Sequence[int], back: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """(*size) int64: the pixel of a picture of height and width `old`, row by row, in which a new
+    one's centre lies; outside the number of all pixels."""
+    height, width = old
+    x, y = (axis.floor_() for axis in _places(back, slice(0, size[0]), size[1]))
+    outside = ~((x >= 0) & (x < width) & (y >= 0) & (y < height))
+    return x.add_(y, alpha=width).masked_fill_(outside, height * width).long()
 
 
 def _places(back: np.ndarray, rows: slice, width: int) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ function overlay(picture, unit, { wanted, chosen = null, tags = true, letters = 
   const parts = [hatches(id, picture, unit)];
   const order = picture.objects.filter((o) => !counts.has(o)).concat(wanted);
   for (const object of order) parts.push(shape(object, id, unit, counts.has(object), chosen));
-  if (tags) {
+  if (tags && (!DATA.maps || chosen)) { // a map's regions have no places for all names
     const named = chosen ? [chosen] : wanted;
     parts.push(...placedTags(named, picture, unit, letters, !chosen && letters < 12));
   }
@@ -55,7 +55,8 @@ function shape(object, id, unit, counts, chosen) {
   const rings = object[OUTLINES] || [];
   if (rings.length) {
     const path = rings.map((ring) => `M${ring.join(" ")}Z`).join("");
-    parts.push(`<path class="area" fill="${fill}" d="${path}"/>`,
+    const area = DATA.maps ? "area solid" : "area";
+    parts.push(`<path class="${area}" fill="${fill}" d="${path}"/>`,
       `<path class="under" d="${path}"/><path class="line" stroke="${colour}" d="${path}"/>`);
   }
   const [x, y] = [Math.min(object[X1], object[X2]), Math.min(object[Y1], object[Y2])];
@@ -65,7 +66,7 @@ function shape(object, id, unit, counts, chosen) {
   const thin = rings.length ? " thin" : "";
   const striped = object[IGNORED] && !rings.length;
   if (striped) parts.push(`<rect class="area" fill="${fill}" ${box}/>`);
-  parts.push(`<rect class="line${thin}" stroke="${colour}" ${box}/>`);
+  if (!DATA.maps || !rings.length) parts.push(`<rect class="line${thin}" stroke="${colour}" ${box}/>`);
   if ((object[FAULTS] || []).length) { // around boxes without area too
     const least = 16 * unit;
     const [mx, my] = [Math.max(0, least - w) / 2, Math.max(0, least - h) / 2];

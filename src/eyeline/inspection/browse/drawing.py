@@ -10,8 +10,10 @@ from torch import Tensor
 
 from eyeline.data.formats import Record
 from eyeline.data.images import read_image
+from eyeline.data.targets import semantic_target
 from eyeline.errors import EyelineError
 from eyeline.inference.draw import draw_boxes, draw_frame, to_pil
+from eyeline.inference.overlay import paint_map
 from eyeline.inspection.browse.gather import Picture
 from eyeline.ops.segmentations import decode_masks
 
@@ -46,6 +48,17 @@ def drawn(picture: Picture, names: Sequence[str], labels: np.ndarray) -> Image.I
     return mark_faults(shown, {
         i: (boxes[i], faults[0].what) for i, faults in picture.wrong.items() if whole[i]
     })  # fmt: skip
+
+
+def drawn_map(picture: Picture, count: int) -> Image.Image:
+    """The picture with the class of every pixel, its longer side SIDE, as `drawn`."""
+    try:
+        image = fitted(read_image(picture.path, draft=SIDE))
+    except EyelineError as error:
+        return missing(str(error).removeprefix(f"{picture.path}: "))
+    if picture.record is None:
+        return image
+    return paint_map(image, semantic_target(picture.record, outside=-1), count)
 
 
 def masks_of(record: Record) -> np.ndarray | None:

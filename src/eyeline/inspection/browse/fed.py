@@ -12,16 +12,19 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from eyeline.data.datasets import DetectionDataset
+from eyeline.data.annotated import AnnotatedPictures
 from eyeline.data.images import read_image
 from eyeline.data.loader import build_loader
+from eyeline.data.maps import SegmentationDataset
 from eyeline.errors import EyelineError
 from eyeline.evaluation.html import counted, document, facts, picture_uri
 from eyeline.inference.draw import draw_boxes
+from eyeline.inference.overlay import paint_map
 from eyeline.inspection.browse.drawing import fitted, masks_of
-from eyeline.inspection.browse.gather import told_counts
+from eyeline.inspection.browse.gather import told_counts, told_shares
 from eyeline.inspection.browse.sheet import Cell
 from eyeline.nn.detector import Preprocess, as_float, prepare_of
+from eyeline.ops.labels import IGNORE
 from eyeline.structures import Batch, Target
 from eyeline.training.build import build
 from eyeline.training.checks import check_data
@@ -58,7 +61,7 @@ class Feed:
         self.recipe = recipe
         self.model, dataset, _ = build(recipe)
         check_data(self.model, dataset, None)
-        if not isinstance(dataset, DetectionDataset):
+        if not isinstance(dataset, AnnotatedPictures):
             raise EyelineError(f"{type(dataset).__name__} does not tell its pictures' names")
         self.dataset = dataset
         preprocess = getattr(self.model, "preprocess", None)
@@ -102,12 +105,31 @@ class Feed:
         return self.dataset.annotations.records[index].path.name
 
 
+def key_of(feed: Feed, pictures: Sequence[int]) -> tuple[list[str], np.ndarray, np.ndarray | None]:
+    """Names, labels and areas for the key of a sheet of these pictures."""
+    dataset = feed.dataset
+    records = [dataset.annotations.records[i] for i in pictures]
+    if not isinstance(dataset, SegmentationDataset):
+        return dataset.classes, np.concatenate([record.labels for record in records]), None
+    sizes = [(record.height, record.width) for record in records]
+    maps = [dataset.classes_of(r, size).ravel() for r, size in zip(records, sizes, strict=True)]
+    counts = np.bincount(np.concatenate(maps), minlength=IGNORE + 1)
+    count = len(dataset.classes)
+    areas = np.append(counts[:count], counts[IGNORE])
+    return [*dataset.classes, "ignored"], np.arange(count + 1), areas
+
+
 def original(feed: Feed, index: int) -> Cell:
     """A picture as it is annotated."""
     record = feed.dataset.annotations.records[index]
     image = as_float(read_image(record.path, channels=feed.dataset.channels))
     height, width = image.shape[1:]
     shown = fitted(image)
+    if isinstance(feed.dataset, SegmentationDataset):
+        classes = feed.dataset.classes_of(record, (height, width))
+        shown = paint_map(shown, classes, len(feed.dataset.classes))
+        told = _told_map(torch.from_numpy(classes), feed.dataset.classes)
+        return Cell(shown, [record.path.name, f"as annotated: {width} x {height}, {told}"])
     shown = draw_boxes(
         shown, record.boxes * (shown.width / width), record.labels, None, feed.dataset.classes,
         masks_of(record) if feed.dataset.masks else None, record.iscrowd, LETTERS,
@@ -121,7 +143,10 @@ def draw_cell(feed: Feed, index: int, epoch: int) -> Cell:
     """A picture as it is fed in an epoch."""
     fed = feed.draw(index, epoch)
     height, width = fed.image.shape[1:]
-    told = told_counts(fed.target["labels"].tolist(), feed.dataset.classes)
+    if "map" in fed.target:
+        told = _told_map(fed.target["map"], feed.dataset.classes)
+    else:
+        told = told_counts(fed.target["labels"].tolist(), feed.dataset.classes)
     return Cell(
         fed_image(fed, feed.dataset.classes),
         [f"epoch {epoch + 1}", f"as fed: {width} x {height}, {told}"],
@@ -153,6 +178,8 @@ def fed_image(fed: Fed, classes: Sequence[str], size: tuple[int, int] | None = N
         size: height and width inside the padding, which is striped.
     """
     target = fed.target
+    if "map" in target:
+        return _map_image(fed, classes, size)
     masks = target.get("masks")
     if masks is not None and masks.shape[1:] != fed.image.shape[1:]:  # those of a padded picture
         missing = [b - a for a, b in zip(masks.shape[1:], fed.image.shape[1:], strict=True)]
@@ -166,6 +193,25 @@ def fed_image(fed: Fed, classes: Sequence[str], size: tuple[int, int] | None = N
     if "keypoints" in target:
         _dots(shown, target["keypoints"][..., :3] * torch.tensor([scale, scale, 1]))
     return shown
+
+
+def _map_image(fed: Fed, classes: Sequence[str], size: tuple[int, int] | None) -> Image.Image:
+    """The picture with its map painted on it."""
+    image, found = fitted(fed.image), fed.target["map"]
+    missing = [b - a for a, b in zip(found.shape, fed.image.shape[1:], strict=True)]
+    found = torch.nn.functional.pad(found, (0, missing[1], 0, missing[0]), value=-1)
+    shown = paint_map(image, found, len(classes))
+    if size is None:
+        return shown
+    scale = image.width / fed.image.shape[2]
+    return _striped(shown, round(size[1] * scale), round(size[0] * scale))
+
+
+def _told_map(found: Tensor, classes: Sequence[str]) -> str:
+    """Shares of the pixels, in words."""
+    labels = found.flatten().long().numpy()
+    labels = np.where(labels == IGNORE, len(classes), labels)
+    return told_shares(np.ones(len(labels)), labels, len(labels), [*classes, "ignored"])
 
 
 def all_cells(feed: Feed, pictures: Sequence[int], draws: int, batches: int) -> Iterator[Cell]:

@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from eyeline.data.checking.maps import areas_of
 from eyeline.errors import EyelineError
 from eyeline.inference.draw import PALETTE, draw_frame
-from eyeline.inspection.browse.drawing import FAULT, INK, PAPER, SIDE, SOFT, drawn, wrapped
-from eyeline.inspection.browse.gather import Collection, told_counts
+from eyeline.inference.overlay import hex_colours
+from eyeline.inspection.browse.drawing import (
+    FAULT,
+    INK,
+    PAPER,
+    SIDE,
+    SOFT,
+    drawn,
+    drawn_map,
+    wrapped,
+)
+from eyeline.inspection.browse.gather import Collection, Picture, told_counts, told_shares
 
 MARGIN, GAP = 32, 24
 ROWS = 6  # of one page
@@ -28,29 +40,54 @@ class Cell:
     lines: list[str]
 
 
+class Key(NamedTuple):
+    """What a colour at the top of a sheet means."""
+
+    colour: str
+    kind: str  # "frame", "dashed", "filled", "striped"
+    text: str
+
+
 def cells_of(collection: Collection) -> Iterable[Cell]:
     """One a picture, drawn when its turn comes."""
     for picture in collection.pictures:
         labels = collection.shown_labels(picture.labels)
+        if collection.maps and not picture.wrong:
+            image, told = drawn_map(picture, len(collection.classes)), "not read"
+            if (record := picture.record) is not None:
+                areas, whole = areas_of(record), record.width * record.height
+                told = told_shares(areas, labels, whole, collection.names)
+            yield Cell(image, _lines(picture, told))
+            continue
         image = drawn(picture, collection.names, labels)
         ignored = 0 if picture.record is None else int(picture.record.iscrowd.sum())
         told = told_counts(labels, collection.names)
         if ignored:
             told += f"; {ignored} of them ignored"
-        lines = [f"{picture.split}/{picture.name}".removeprefix("/"), told]
-        wrong = [fault for fault in picture.faults if fault.severity != "note"]
-        lines += [f"! {fault.what}" for fault in wrong[:2]]
-        yield Cell(image, lines)
+        yield Cell(image, _lines(picture, told))
+
+
+def _lines(picture: Picture, told: str) -> list[str]:
+    wrong = [fault for fault in picture.faults if fault.severity != "note"]
+    name = f"{picture.split}/{picture.name}".removeprefix("/")
+    return [name, told, *(f"! {fault.what}" for fault in wrong[:2])]
 
 
 def sheets(
-    cells: Iterable[Cell], columns: int, title: str, names: Sequence[str], labels: np.ndarray
+    cells: Iterable[Cell],
+    columns: int,
+    title: str,
+    names: Sequence[str],
+    labels: np.ndarray,
+    areas: np.ndarray | None = None,
 ) -> Iterable[Image.Image]:
     """Pages of `columns` cells a row.
 
     Args:
         names, labels: of the classes, and of all objects: for the key of the colours.
+        areas: of all objects, where they are regions of a map: the key tells shares of pixels.
     """
+    keys = _keys(names, labels, areas)
     rows: list[list[Cell]] = []
     number = 1
     for cell in cells:
@@ -58,12 +95,12 @@ def sheets(
             rows[-1].append(cell)
             continue
         if len(rows) == ROWS:
-            yield _page(rows, columns, f"{title}, page {number}", names, labels)
+            yield _page(rows, columns, f"{title}, page {number}", keys)
             rows, number = [], number + 1
         rows.append([cell])
     if rows:
         title = f"{title}, page {number}" if number > 1 else title
-        yield _page(rows, columns, title, names, labels)
+        yield _page(rows, columns, title, keys)
 
 
 def check_sheet(path: Path) -> str:
@@ -93,11 +130,9 @@ def save_sheets(pages: Iterable[Image.Image], path: Path) -> list[Path]:
     return written
 
 
-def _page(
-    rows: list[list[Cell]], columns: int, title: str, names: Sequence[str], labels: np.ndarray
-) -> Image.Image:
+def _page(rows: list[list[Cell]], columns: int, title: str, keys: Sequence[Key]) -> Image.Image:
     width = 2 * MARGIN + columns * SIDE + (columns - 1) * GAP
-    head = _head(width, title, names, labels)
+    head = _head(width, title, keys)
     captions = [[_caption(cell.lines) for cell in row] for row in rows]
     heights = [
         max(cell.image.height for cell in row) + max(c.height for c in under) + GAP
@@ -126,31 +161,56 @@ def _caption(lines: Sequence[str]) -> Image.Image:
     return image
 
 
-def _head(width: int, title: str, names: Sequence[str], labels: np.ndarray) -> Image.Image:
-    """The title, and which class has which colour."""
-    large, font = ImageFont.load_default(30), ImageFont.load_default(17)
-    found, counts = np.unique(labels, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    keys = [(PALETTE[found[i] % len(PALETTE)], False, names[found[i]], counts[i]) for i in order]
-    rest = [n for *_, n in keys[KEYS:]]
-    texts = [(colour, False, f"{name} {n:,}") for colour, _, name, n in keys[:KEYS]]
-    if rest:
-        texts.append((SOFT, False, f"{len(rest)} other classes {sum(rest):,}"))
-    texts += [(SOFT, True, "dashed, hatched: ignored"), (FAULT, True, "thick red dashes: a fault")]
+def _keys(names: Sequence[str], labels: np.ndarray, areas: np.ndarray | None) -> list[Key]:
+    """Which class has which colour, the most frequent first, and what else is drawn."""
+    counts = np.bincount(labels, areas, len(names))
+    order = [int(k) for k in np.argsort(-counts, kind="stable") if counts[k]]
+    rest = counts[order[KEYS:]].sum()
+    if areas is None:
+        keys = [
+            Key(PALETTE[k % len(PALETTE)], "frame", f"{names[k]} {int(counts[k]):,}")
+            for k in order[:KEYS]
+        ]
+        if rest:
+            keys.append(Key(SOFT, "frame", f"{len(order) - KEYS} other classes {int(rest):,}"))
+        ignored = Key(SOFT, "dashed", "dashed, hatched: ignored")
+        return [*keys, ignored, Key(FAULT, "dashed", "thick red dashes: a fault")]
+    colours, whole = hex_colours(len(names)), max(1, counts.sum())
+    keys = [
+        Key(colours[k], "filled", f"{names[k]} {counts[k] / whole:.1%}")
+        for k in order
+        if k < len(names) - 1
+    ][:KEYS]
+    if len(order) > len(keys):
+        other = [k for k in order[: len(names)] if k == len(names) - 1]
+        if other:
+            keys.append(Key("#808080", "striped", f"ignored {counts[other[0]] / whole:.1%}"))
+    return keys
 
+
+def _head(width: int, title: str, keys: Sequence[Key]) -> Image.Image:
+    """The title, and the keys."""
+    large, font = ImageFont.load_default(30), ImageFont.load_default(17)
     lines = wrapped(title, large, width - 2 * MARGIN)
     places, x, y = [], MARGIN, MARGIN + 40 * len(lines) + 8
-    for colour, dashed, text in texts:
-        wide = 34 + round(font.getlength(text)) + 28
+    for key in keys:
+        wide = 34 + round(font.getlength(key.text)) + 28
         if x > MARGIN and x + wide > width - MARGIN:
             x, y = MARGIN, y + 28
-        places.append((x, y, colour, dashed, text))
+        places.append((x, y, key))
         x += wide
     image = Image.new("RGB", (width, y + 28 + GAP), PAPER)
     pen = ImageDraw.Draw(image)
     for i, line in enumerate(lines):
         pen.text((MARGIN, MARGIN + 40 * i), line, fill=INK, font=large)
-    for x, y, colour, dashed, text in places:
-        draw_frame(pen, (x, y + 2, x + 24, y + 18), colour, 2 if dashed else 3, dashed)
-        pen.text((x + 34, y), text, fill=INK, font=font)
+    for x, y, key in places:
+        box = (x, y + 2, x + 24, y + 18)
+        if key.kind in ("filled", "striped"):
+            pen.rectangle(box, fill=key.colour)
+            for at in range(x + 4, x + 24, 8) if key.kind == "striped" else ():
+                pen.line((at, y + 18, at + 5, y + 2), fill=PAPER, width=2)
+        else:
+            dashed = key.kind == "dashed"
+            draw_frame(pen, box, key.colour, 2 if dashed else 3, dashed)
+        pen.text((x + 34, y), key.text, fill=INK, font=font)
     return image

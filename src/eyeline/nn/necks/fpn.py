@@ -40,6 +40,7 @@ class FPN(nn.Module):
         extra_from: what the first of two extra convolutions reads, "backbone" (its last map) or
             "level" (the last level).
         extra_relu: a ReLU stands between the two, as in RetinaNet.
+        smooth: there are output convolutions, as in the paper; else the sums are the levels.
         norm: after the lateral and the output convolutions, see `make_norm`; "none" in the paper.
     """
 
@@ -51,10 +52,11 @@ class FPN(nn.Module):
         extra_from: str = "backbone",
         norm: str = "none",
         extra_relu: bool = True,
+        smooth: bool = True,
     ) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(ConvNorm(c, channels, 1, norm) for c in inputs)
-        self.output = nn.ModuleList(ConvNorm(channels, channels, 3, norm) for _ in inputs)
+        self.output = nn.ModuleList(ConvNorm(channels, channels, 3, norm) for _ in inputs if smooth)
         self.extra_kind, self.extra_from, self.extra_relu = extra, extra_from, extra_relu
         self.extra = nn.ModuleList()
         if extra == "conv":
@@ -72,7 +74,9 @@ class FPN(nn.Module):
         for lateral, feature in zip(self.lateral[-2::-1], features[-2::-1], strict=True):
             side = fused(feature, lateral)  # (B, C, H_l, W_l)
             merged.append(side + F.interpolate(merged[-1], size=side.shape[-2:], mode="nearest"))
-        levels = [fused(m, conv) for m, conv in zip(reversed(merged), self.output, strict=True)]
+        levels = merged[::-1]
+        if self.output:
+            levels = [fused(m, conv) for m, conv in zip(levels, self.output, strict=True)]
         if self.extra_kind == "pool":
             levels.append(F.max_pool2d(levels[-1], 1, stride=2))
         elif self.extra_kind == "conv":

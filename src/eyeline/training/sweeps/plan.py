@@ -13,9 +13,10 @@ from pydantic import Field, ValidationError
 from torch import nn
 
 from eyeline.errors import EyelineError
+from eyeline.evaluation.segmentation import NUMBERS
 from eyeline.metrics.detection import COCO_NUMBERS
 from eyeline.registry import create_model, find_entry
-from eyeline.training.loop import MASK_NUMBERS
+from eyeline.training.measures import MASK_NUMBERS, decided
 from eyeline.training.recipe import (
     Count,
     Natural,
@@ -32,7 +33,7 @@ from eyeline.training.resuming import flat
 from eyeline.training.sweeps.ranges import Range, is_range, read_range
 
 TRIALS = 20
-METRICS = (*COCO_NUMBERS, "AP_11point", "AP_every_point", "loss", *MASK_NUMBERS)
+METRICS = (*COCO_NUMBERS, "AP_11point", "AP_every_point", "loss", *MASK_NUMBERS, *NUMBERS)
 
 
 class Sweep(Section):
@@ -63,7 +64,8 @@ class Plan:
 
     @property
     def metric(self) -> str:
-        return self.recipe.eval.metric
+        task = find_entry(self.recipe.model.name).task if self.recipe.model else ""
+        return decided(self.recipe, task).eval.metric
 
     @property
     def lower_is_better(self) -> bool:

@@ -1,0 +1,320 @@
+"""Pictures read row by row, and maps of classes written so, with rasterio (the extra `geo`); those
+that fit into memory also without it.
+
+Letters   H and W the picture's height and width, C its channels as the model takes them.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from eyeline.data import tiff
+from eyeline.data.formats.legend import VOID
+from eyeline.data.images import image_size, is_rotated, pixel_limit, read_image
+from eyeline.data.palette import class_palette
+from eyeline.errors import EyelineError
+
+CACHE = 64  # MB of blocks that GDAL keeps; by itself it takes a twentieth of the machine's memory
+BLOCK = 256  # rows and columns of a block in the files that are written
+KEPT = ("uint8", "uint16", "int16", "float32")  # others become float32 when they are read
+EXTRA = "install it: pip install 'eyeline[geo]'"
+TIFFS, SUFFIXES = (".tif", ".tiff"), (".tif", ".tiff", ".png")  # of what is written
+PALETTE = 3  # photometric: pixels are numbers of colours
+
+
+def import_rasterio() -> Any:
+    try:
+        import rasterio
+    except ImportError:
+        raise EyelineError(f"it needs the package rasterio; {EXTRA}") from None
+    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
+    return rasterio
+
+
+def has_rasterio() -> bool:
+    try:
+        import_rasterio()
+    except EyelineError:
+        return False
+    return True
+
+
+@dataclass
+class Whole:
+    """A picture in memory."""
+
+    image: Tensor  # (C, H, W)
+    place: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def height(self) -> int:
+        return int(self.image.shape[1])
+
+    @property
+    def width(self) -> int:
+        return int(self.image.shape[2])
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        return self.image[:, top:bottom]
+
+    def valid(self, top: int, bottom: int) -> np.ndarray | None:
+        return None
+
+    def values(self, images: Tensor) -> Tensor:
+        return images
+
+
+class Raster:
+    """A file that rasterio has opened, read from its top to its bottom, each row once.
+
+    Args:
+        file: a rasterio dataset.
+        bands: from 1, as many as the model takes channels.
+        value_range: the values that become 0 and 1; None: uint8 as they are.
+    """
+
+    def __init__(
+        self, file: Any, bands: Sequence[int], value_range: tuple[float, float] | None
+    ) -> None:
+        self.file, self.bands, self.value_range = file, list(bands), value_range
+        self.height, self.width = int(file.height), int(file.width)
+        flags = import_rasterio().enums.MaskFlags
+        self.masked = any(flags.all_valid not in found for found in file.mask_flag_enums)
+        self.top = self.bottom = 0  # of the rows that are kept
+        self.kept: Tensor | None = None  # (C, rows, W), as stored
+        self.known: np.ndarray | None = None  # (rows, W) bool: not nodata; None: all
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where on Earth it lies, as rasterio writes it."""
+        points, system = self.file.gcps
+        found: dict[str, Any] = {"rpcs": self.file.rpcs} if self.file.rpcs else {}
+        if points:
+            return found | {"gcps": points, "crs": system}
+        if self.file.crs is not None:
+            found["crs"] = self.file.crs
+        if not self.file.transform.is_identity:
+            found["transform"] = self.file.transform
+        return found
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        """(C, bottom - top, W) as stored, nodata as the least of the range."""
+        if self.kept is None or top > self.bottom:
+            self.kept, self.known = self._read(top, bottom)
+        else:
+            kept, known = self.kept[:, top - self.top :], self.known
+            fresh, valid = self._read(self.bottom, bottom)
+            self.kept = torch.cat([kept, fresh], 1)
+            if known is not None and valid is not None:
+                self.known = np.concatenate([known[top - self.top :], valid])
+        self.top, self.bottom = top, bottom
+        return self.kept
+
+    def valid(self, top: int, bottom: int) -> np.ndarray | None:
+        """(bottom - top, W) bool of rows that are kept; None: all are."""
+        return None if self.known is None else self.known[top - self.top : bottom - self.top]
+
+    def values(self, images: Tensor) -> Tensor:
+        """What the network is given: uint8, or float32 in [0, 1]."""
+        if self.value_range is None:
+            return images
+        low, high = self.value_range
+        return images.to(torch.float32).sub_(low).div_(high - low).clamp_(0, 1)
+
+    def _read(self, top: int, bottom: int) -> tuple[Tensor, np.ndarray | None]:
+        window = import_rasterio().windows.Window(0, top, self.width, bottom - top)
+        with _readable(self.file.name):
+            values = self.file.read(self.bands, window=window)
+            valid = self.file.dataset_mask(window=window) > 0 if self.masked else None
+        if values.dtype.name not in KEPT:
+            values = values.astype(np.float32)
+        if values.dtype.kind == "f":
+            finite = np.isfinite(values).all(0)
+            valid = finite if valid is None else valid & finite
+        if valid is not None and not valid.all():
+            values[:, ~valid] = 0 if self.value_range is None else self.value_range[0]
+        return torch.from_numpy(values), valid
+
+
+@contextmanager
+def opened(
+    path: str | Path,
+    channels: int = 3,
+    bands: Sequence[int] | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> Iterator[Whole | Raster]:
+    """A picture for a model of so many channels.
+
+    TIFFs, and what Pillow does not know or what has more pixels than `pixel_limit()`, are read by
+    rows, with rasterio; other pictures, and without rasterio TIFFs that say nothing of a place on
+    Earth, whole, as `read_image` does it.
+
+    Args:
+        bands: the file's bands that are the channels, from 1; by default all but alpha, which must
+            be as many.
+        value_range: the values that are 0 and 1 for the model; what is beyond is cut off. Only
+            uint8 needs none.
+
+    Raises:
+        EyelineError: the file is missing or damaged, its bands or values are not those of the
+            model, or it needs rasterio, which is not there.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise EyelineError(f"{path}: no such picture")
+    if value_range is not None and not value_range[0] < value_range[1]:
+        raise EyelineError(f"value_range is the values of 0 and 1, not {value_range}")
+    why = _why_by_rows(path, bands is not None or value_range is not None)
+    if why is None:
+        yield Whole(read_image(path, channels=channels))
+        return
+    if not has_rasterio():
+        raise EyelineError(f"{path}: {why}; that needs the package rasterio; {EXTRA}")
+    rasterio = import_rasterio()
+    with rasterio.Env(GDAL_CACHEMAX=CACHE):
+        with _readable(path):
+            file = rasterio.open(path)
+        with file:
+            chosen = _bands(path, file, channels, bands)
+            _check_values(path, file, chosen, value_range)
+            yield Raster(file, chosen, value_range)
+
+
+def _why_by_rows(path: Path, asked: bool) -> str | None:
+    """In words, why a file is not to be read whole; None: it is."""
+    if asked:
+        return "bands or value_range are given"
+    with path.open("rb") as file:
+        layout = tiff.read_layout(file)
+    if layout is not None:
+        if layout.located:
+            return "it says where on Earth it lies"
+        plain = layout.orientation in (0, 1) and layout.photometric != PALETTE
+        return "it is a TIFF" if plain and has_rasterio() else None
+    try:
+        height, width = image_size(path)
+    except EyelineError:
+        return "Pillow cannot read it"
+    if height * width > pixel_limit() and has_rasterio() and not is_rotated(path):
+        return "it is large"
+    return None
+
+
+def _bands(path: Path, file: Any, channels: int, bands: Sequence[int] | None) -> list[int]:
+    interp = import_rasterio().enums.ColorInterp
+    if bands is None:
+        if file.count and file.colorinterp[0] == interp.palette:
+            raise EyelineError(f"{path}: its pixels are numbers of colours; turn it into RGB first")
+        bands = [i for i in file.indexes if file.colorinterp[i - 1] != interp.alpha]
+        if len(bands) != channels:
+            some = ",".join(str(min(i + 1, len(bands))) for i in range(channels))
+            raise EyelineError(
+                f"{path}: it has {len(bands)} bands, the model takes {channels}; choose them, "
+                f"such as bands {some}"
+            )
+    if len(bands) != channels:
+        raise EyelineError(f"{len(bands)} bands are chosen, the model takes {channels}")
+    if wrong := [i for i in bands if i not in file.indexes]:
+        raise EyelineError(f"{path}: it has bands 1 to {file.count}, not {wrong[0]}")
+    return list(bands)
+
+
+def _check_values(
+    path: Path, file: Any, bands: Sequence[int], value_range: tuple[float, float] | None
+) -> None:
+    kinds = sorted({file.dtypes[i - 1] for i in bands})
+    if len(kinds) > 1 or np.dtype(kinds[0]).kind not in "iuf":
+        raise EyelineError(f"{path}: its bands are of {' and '.join(kinds)}; give one real kind")
+    if value_range is None and kinds[0] != "uint8":
+        usual = {"uint16": "0 and 65535, as training reads 16 bits", "float32": "0 and 1"}
+        raise EyelineError(
+            f"{path}: its values are {kinds[0]}; say by value_range which of them are 0 and 1 for "
+            f"the model: {usual.get(kinds[0], 'such as those of the pictures it was trained with')}"
+        )
+
+
+@contextmanager
+def _readable(path: object) -> Iterator[None]:
+    rasterio = import_rasterio()
+    try:
+        yield
+    except rasterio.errors.RasterioError as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise EyelineError(f"{path}: cannot read the picture: {reason}") from None
+
+
+def check_target(path: Path, place: dict[str, Any]) -> None:
+    """Raises EyelineError where `write_classes` could not write there."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise EyelineError(f"{path}: give it one of the endings {', '.join(SUFFIXES)}")
+    if place and suffix not in TIFFS:
+        raise EyelineError(f"{path}: a PNG cannot hold the picture's place on Earth; write a .tif")
+
+
+def write_classes(
+    path: Path,
+    rows: Callable[[int], np.ndarray],
+    height: int,
+    width: int,
+    classes: Sequence[str] | None = None,
+    place: dict[str, Any] | None = None,
+    suffix: str | None = None,
+) -> None:
+    """A map of classes as an indexed picture: PNG, or TIFF, with rasterio a tiled one of any size.
+
+    Args:
+        rows: gives the next so many rows, (n, W) uint8, 255 where nothing is known.
+        classes: names, which a TIFF keeps as JSON in its tag CLASSES, with rasterio.
+        place: of the source; a TIFF keeps it.
+        suffix: of the file's kind, where its name does not tell.
+
+    Raises OSError where the disk is full.
+    """
+    palette = class_palette()
+    if (suffix or path.suffix).lower() == ".png" or not has_rasterio():
+        image = Image.fromarray(rows(height))
+        image.putpalette(palette.tobytes())
+        kind = {"format": "PNG"} if (suffix or path.suffix).lower() == ".png" else {
+            "format": "TIFF", "compression": "tiff_adobe_deflate",
+        }  # fmt: skip
+        image.save(path, **kind)
+        return
+    rasterio = import_rasterio()
+    profile = {
+        "driver": "GTiff", "dtype": "uint8", "count": 1, "height": height, "width": width,
+        "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate",
+        "nodata": VOID, "photometric": "palette", "BIGTIFF": "IF_SAFER",
+    }  # fmt: skip
+    windows = [
+        rasterio.windows.Window(0, top, width, min(BLOCK, height - top))
+        for top in range(0, height, BLOCK)
+    ]
+    written = read = 0  # checksums
+    with rasterio.Env(GDAL_CACHEMAX=CACHE):
+        with rasterio.open(path, "w", **profile, **(place or {})) as file:
+            file.write_colormap(1, {i: (*map(int, rgb), 255) for i, rgb in enumerate(palette)})
+            if classes:
+                file.update_tags(CLASSES=json.dumps(list(classes)))
+            for window in windows:
+                part = rows(window.height)
+                written = zlib.crc32(part.data, written)
+                file.write(part, 1, window=window)
+        # What is written last is written when the file is closed, and that raises nothing.
+        with rasterio.open(path) as file:
+            for window in windows:
+                read = zlib.crc32(np.ascontiguousarray(file.read(1, window=window)).data, read)
+    if read != written:
+        raise OSError("the file does not hold what was written; is the disk full?")
