@@ -207,3 +207,7 @@ class Segmenter(Prepared):
             return summed / kept.sum().clamp(min=1)
         share = weights[truth.where(kept, 0)].where(kept, 0).sum()
         return summed / share.clamp(min=torch.finfo(share.dtype).tiny)
+
+
+def is_segmenter(model: Any) -> bool:
+    return getattr(model, "task", None) == "segmentation"
