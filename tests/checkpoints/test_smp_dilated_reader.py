@@ -80,11 +80,11 @@ def test_a_key_too_many_is_an_error(file: str, case: str) -> None:
 def test_what_is_refused() -> None:
     given = state("smp_deeplabv3", "resnet18.8")
     given["encoder.layer1.0.se.weight"] = torch.zeros(2)
-    with pytest.raises(EyelineError, match=r"no place for encoder.layer1.0.se.weight"):
-        read(given)
+    with pytest.raises(EyelineError, match=r"no place for encoder\.layer1\.0\.se\.weight"):
+        create_model(weights=given)
     given = state("smp_deeplabv3", "resnet18.8")
     given["decoder.aspp.convs.0.0.weight"] = torch.zeros(256, 256, 1, 1)
-    with pytest.raises(EyelineError, match=r"reads 256 channels .* encoders of depth 5"):
+    with pytest.raises(EyelineError, match=r"reads 256 channels .* encoders"):
         read(given)
     given = {k: v for k, v in given.items() if not k.startswith("encoder.")}
     with pytest.raises(EyelineError, match="its encoder is not read"):
@@ -114,7 +114,7 @@ def test_classifiers_fill_backbones() -> None:
     assert torch.equal(model.backbone.features[18][0].weight, small["features.18.0.weight"])
     assert set(classifier) <= set(model.load_report.left_out)
     with pytest.raises(EyelineError, match=r"no place for features\.19"):
-        read(small | {"features.19.weight": torch.zeros(2)})
+        load_weights(model.backbone, read(small | {"features.19.weight": torch.zeros(2)}))
     with pytest.raises(EyelineError, match="holds a backbone, mobilenet_v2"):
         create_model(weights=small)
     large = build_backbone("xception41_deeplab").state_dict()

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from eyeline.checkpoints.names import IMAGENET
 from eyeline.checkpoints.renaming import NORM, WB, rename, resnet_of
 from eyeline.checkpoints.source import Checkpoint, State, begins
-from eyeline.checkpoints.torchvision import IMAGENET
 from eyeline.errors import EyelineError
 from eyeline.nn.backbones import MOBILENET
 from eyeline.nn.backbones.mobilenet_v2 import ENDS

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from eyeline.checkpoints.names import VOC
+from eyeline.checkpoints.names import IMAGENET, VOC
 from eyeline.checkpoints.renaming import NORM, WB, count, rename, resnet_of
 from eyeline.checkpoints.source import Checkpoint, State
-from eyeline.checkpoints.torchvision import IMAGENET
 from eyeline.errors import EyelineError
 
 TABLE = [

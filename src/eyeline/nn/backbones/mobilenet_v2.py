@@ -117,7 +117,7 @@ class MobileNetV2(nn.Module):
         self.absent = tuple(f"features.{i}" for i in range(len(layers), ENDS[-1] + 1))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # He et al. 2015
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Any:
         return self.stages(x)[1:]

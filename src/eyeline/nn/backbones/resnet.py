@@ -25,20 +25,20 @@ from eyeline.nn.layers import make_norm
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and the shortcut (Fig. 5, left)."""
+    """Two 3x3 convolutions and the shortcut (Fig. 5, left): one of a dilation, `then` another."""
 
     expansion = 1
     fusable: ClassVar = [("conv1", "bn1"), ("conv2", "bn2")]
 
     def __init__(
         self, inputs: int, planes: int, stride: int, norm: str, eps: float, groups: int, width: int,
-        stride_in_1x1: bool, dilation: int = 1,
+        stride_in_1x1: bool, dilation: int = 1, then: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
         d = dilation
         self.conv1 = nn.Conv2d(inputs, planes, 3, stride, padding=d, dilation=d, bias=False)
         self.bn1 = make_norm(norm, planes, eps)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=d, dilation=d, bias=False)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=then, dilation=then, bias=False)
         self.bn2 = make_norm(norm, planes, eps)
         self.downsample = shortcut(inputs, planes, stride, norm, eps)
 
@@ -49,14 +49,14 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (in groups), 1x1 and the shortcut (Fig. 5, right)."""
+    """1x1, 3x3 (in groups), 1x1 and the shortcut (Fig. 5, right); `then` is a `BasicBlock`'s."""
 
     expansion = 4
     fusable: ClassVar = [("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")]
 
     def __init__(
         self, inputs: int, planes: int, stride: int, norm: str, eps: float, groups: int, width: int,
-        stride_in_1x1: bool, dilation: int = 1,
+        stride_in_1x1: bool, dilation: int = 1, then: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
         inner = planes * width // 64 * groups
@@ -99,7 +99,7 @@ class ResNet(nn.Module):
         output_stride: of C5, and of C4 where it is 8: 32, or 16 or 8, with dilation in the 3x3
             convolutions in place of the strides left out.
         first_dilates: the first block of such a stage has that stage's dilation; or, as in
-            torchvision, the one before it.
+            torchvision, the convolution that had the stride keeps the one before it.
         multi_grid: factors of the dilations of the last stage's blocks, one each, the last one
             for all further blocks (the paper cited above, sec. 3.2.1).
         depth: the last map, 5 for C5; what would come behind it is left out.
@@ -135,8 +135,8 @@ class ResNet(nn.Module):
                 step = stride if stage > 0 and i == 0 else 1  # C2's is the max pooling's
                 grid = multi_grid[min(i, len(multi_grid) - 1)] if stage == 3 else 1
                 wide = before if i == 0 and not first_dilates else dilation
-                how = (step, norm, norm_epsilon, groups, width, stride_in_1x1, wide * grid)
-                blocks.append(block(inputs, inner, *how))
+                how = (step, norm, norm_epsilon, groups, width, stride_in_1x1)
+                blocks.append(block(inputs, inner, *how, wide * grid, dilation * grid))
                 inputs = inner * block.expansion
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
             outputs.append(inputs)

@@ -154,7 +154,7 @@ class Xception(nn.Module):
         self.stage_channels = [ENTRY[0], *self.channels]
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # He et al. 2015
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Any:
         return self.stages(x)[1:]
