@@ -113,8 +113,9 @@ def test_the_command(cli: Run) -> None:
     assert cli("explain", "a.safetensors", "data/val/1.png")[0] == 0
     assert "No annotation was given" in Path("1.html").read_text()
     Image.new("L", (36, 24), 7).save("wrong.png")
-    for target, words in (("data", "2 pictures are named 2.png"), ("wrong.png", "class 7")):
+    Path("2.png").write_bytes(Path("data/val/2.png").read_bytes())  # which of the splits'?
+    for target, words in (("data", "2 pictures are named 2.png"), ("wrong.png", "wrong.png")):
         status, _, err = cli(
-            "explain", "a.safetensors", "data/val/2.png", "--target", target, "--out", "c.html"
+            "explain", "a.safetensors", "2.png", "--target", target, "--out", "c.html"
         )
         assert status == 1 and words in err and err.count("\n") == 1

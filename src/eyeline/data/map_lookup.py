@@ -30,7 +30,7 @@ def map_of(
 
     Args:
         source: a mask, or whatever `open_maps` knows, all splits of it.
-        picture: found there by its file name.
+        picture: found there by its file name; it may lie elsewhere.
         format: its name, where the folder looks like several.
         background: of pixels of no object; without it they are ignored.
         values: what numbers in masks mean, where they are not those of the classes.
@@ -42,7 +42,8 @@ def map_of(
         legend = read_legend(source.parent, list(classes), values)
         return torch.from_numpy(read_target(source, legend, IGNORE)).long()
     found, folder = recognise(source, format)
-    same: list[Tensor] = []
+    same: list[Tensor] = []  # of this file, and of others that are called so
+    named: list[Tensor] = []
     faults: list[EyelineError] = []
     for split in found.splits(folder) or []:
         try:
@@ -54,10 +55,12 @@ def map_of(
             continue
         for i, record in enumerate(data.annotations.records):
             if record.path.name == picture.name:
-                same.append(data[i][1]["map"].long())
-    if len(same) != 1:
-        if faults and not same:
-            raise faults[0]
-        count = f"{len(same)} pictures are" if same else "no picture is"
-        raise EyelineError(f"{source}: {count} named {picture.name}; give its own mask")
-    return same[0]
+                of_this = record.path.resolve() == picture.resolve()
+                (same if of_this else named).append(data[i][1]["map"].long())
+    maps = same or named
+    if same or len(maps) == 1:
+        return maps[0]
+    if faults and not maps:
+        raise faults[0]
+    count = f"{len(maps)} pictures are" if maps else "no picture is"
+    raise EyelineError(f"{source}: {count} named {picture.name}; give its own mask")

@@ -143,7 +143,7 @@ NUMBERS = (
     "Dice",
     "boundary_F1",
 )
-PER_LINE = 5  # numbers of a line below the table
+PER_LINE = 3  # numbers of a line below the table
 EXAMPLES = 4
 WORST = 6
 
