@@ -189,7 +189,7 @@ def multiply(tiles: Tensor, kernels: Tensor, outputs: int, form: Form = SMALL) -
     return out.permute(0, 2, 3, 1).view(len(tiles), form.reach, form.reach, outputs)
 
 
-def transform(d: Sequence[Tensor], out: Tensor) -> None:
+def transform(d: Sequence[Tensor], out: Tensor | Sequence[Tensor]) -> None:
     """B^T d along one axis of tiles: four tensors to out (4, ...)."""
     torch.sub(d[0], d[2], out=out[0])
     torch.add(d[1], d[2], out=out[1])

@@ -193,8 +193,8 @@ def untransform(m: list[Tensor], out: list[Tensor], two: Tensor) -> None:
     """A^T m along one axis: four tensors to two, which may end earlier in two dimensions."""
     for add, first, to in ((torch.add, 0, out[0]), (torch.sub, 1, out[1])):
         add(m[first], m[first + 1], out=two)
-        ends = (..., *(slice(end) for end in to.shape[-3:-1]), slice(None))
-        add(two[ends], m[first + 2][ends], out=to)
+        height, width = to.shape[-3:-1]
+        add(two[..., :height, :width, :], m[first + 2][..., :height, :width, :], out=to)
 
 
 def gradient_of_kernels(x: Tensor, grad: Tensor) -> Tensor:
