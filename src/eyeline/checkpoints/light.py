@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from eyeline.checkpoints.names import IMAGENET
 from eyeline.checkpoints.renaming import NORM, rename
 from eyeline.checkpoints.source import Checkpoint, State
-from eyeline.checkpoints.torchvision import IMAGENET
 from eyeline.nn.backbones import MOBILENET
 
 INCEPTION = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
