@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eyeline.checkpoints.names import IMAGENET, VOC
+from eyeline.checkpoints.names import IMAGENET, VOC_REGIONS
 from eyeline.checkpoints.renaming import NORM, WB, count, rename, resnet_of
 from eyeline.checkpoints.source import Checkpoint, State
 from eyeline.errors import EyelineError
@@ -65,6 +65,6 @@ def read(state: State, where: str, skip: tuple[str, ...] = ()) -> Checkpoint:
     }
     if options["in_channels"] == len(IMAGENET["image_mean"]):
         options |= IMAGENET
-    named = options["num_classes"] == 1 + len(VOC)
-    classes = ["background", *VOC] if named else None
+    named = options["num_classes"] == len(VOC_REGIONS)
+    classes = list(VOC_REGIONS) if named else None
     return Checkpoint("torchvision", "deeplabv3", where, options, classes, ours, renamed, dropped)
