@@ -72,7 +72,6 @@ TINY = dict(block=BasicBlock, depths=(1, 1, 1, 1), planes=8)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(backbones.RESNETS, "tiny", TINY)
     monkeypatch.setattr(backbones, "VARIANTS", (*backbones.VARIANTS, "tiny"))
-    monkeypatch.setattr(backbones, "DILATED", (*backbones.DILATED, "tiny"))
 
 
 def name_of(case: str) -> str:

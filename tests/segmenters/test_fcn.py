@@ -103,7 +103,7 @@ def test_the_border_moves_maps_as_far_as_the_crops_say() -> None:
             model.backbone.fc6.weight.zero_()[:, :, 3, 3] = 1 / model.backbone.fc6.in_channels
             dark, x = torch.zeros(1, 3, 256, 256), torch.zeros(1, 3, 256, 256)
             x[..., 112:144, 144:176] = 100.0
-            seen = (model.main(x) - model.main(dark))[0, 0]
+            seen = (model.maps(x) - model.maps(dark))[0, 0]
             rows, columns = seen.sum(1), seen.sum(0)
             centre = [
                 float((each * (torch.arange(256) + 0.5)).sum() / each.sum())

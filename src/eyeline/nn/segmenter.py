@@ -5,7 +5,7 @@ Letters   B pictures, K classes, H and W of the padded batch, h and w of a map.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,9 @@ from eyeline.ops.labels import IGNORE, check_labels
 from eyeline.ops.resize import resize_map
 from eyeline.structures import Batch, Target
 
-# Of a network: logits (B, K, h, w), or these and those of auxiliary heads by name.
-Maps = Tensor | tuple[Tensor, Mapping[str, Tensor]]
+# Of a network: logits (B, K, h, w), or these and by name those of auxiliary heads, or what computes
+# them, which the losses alone call.
+Maps = Tensor | tuple[Tensor, Mapping[str, Tensor | Callable[[], Tensor]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,7 @@ class Segmenter(Prepared):
 
     A paper's class calls `set_up` first and has `maps`: normalised pictures (B, C, H, W) to logits
     (B, K, h, w) at its own stride, or these and those of auxiliary heads by name, which count in
-    the loss only.
+    the loss only; best as `partial(head, features)`, which predictions do not call.
     """
 
     config: Any
@@ -199,6 +200,7 @@ class Segmenter(Prepared):
         }
         for name, other in others.items():
             weight = self.auxiliary_weights[name]
+            other = other if isinstance(other, Tensor) else other()
             found[name] = weight * self.loss(c.losses[0], self.resized(other, size), truth)
         return found
 

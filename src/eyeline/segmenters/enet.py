@@ -18,6 +18,7 @@ Departs   follows the authors' code where the text is silent: norms that add 1e-
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -184,17 +185,6 @@ class ENet(Segmenter):
 
     def maps(self, images: Tensor) -> Maps:
         """Normalised pictures (B, C, H, W) to logits (B, K, H, W), and the encoder's."""
-        logits, encoded = self.both(images)
-        if not self.auxiliary_weights:
-            return logits
-        scores = F.interpolate(self.auxiliary(encoded), scale_factor=STRIDE, mode="bilinear")
-        return logits, {"encoder": scores[:, :, : images.shape[2], : images.shape[3]]}
-
-    def main(self, images: Tensor) -> Tensor:
-        return self.both(images)[0]
-
-    def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, K, H, W), and what the encoder ends with, (B, 128, H/8, W/8)."""
         height, width = images.shape[2:]
         x = F.pad(images, (0, -width % STRIDE, 0, -height % STRIDE))
         x = note("initial block, Fig. 2a", self.initial(x))  # (B, 16, H/2, W/2)
@@ -207,7 +197,15 @@ class ENet(Segmenter):
         x = note("decoder, stage 4", self.stage4(x))  # (B, 64, H/4, W/4)
         x = self.up5(x, places1)
         x = note("decoder, stage 5", self.stage5(x))  # (B, 16, H/2, W/2)
-        return self.classes_up(x)[:, :, :height, :width], encoded
+        logits = self.classes_up(x)[:, :, :height, :width]
+        if not self.auxiliary_weights:
+            return logits
+        return logits, {"encoder": partial(self.of_encoder, encoded, height, width)}
+
+    def of_encoder(self, x: Tensor, height: int, width: int) -> Tensor:
+        """The encoder's own logits (B, K, H, W)."""
+        scores = F.interpolate(self.auxiliary(x), scale_factor=STRIDE, mode="bilinear")
+        return scores[:, :, :height, :width]
 
 
 @register(

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ from eyeline.nn.backbones import build_backbone
 from eyeline.nn.backbones.vgg import VGG16
 from eyeline.nn.detector import make_config
 from eyeline.nn.fused import fused, max_pool
-from eyeline.nn.heads.score import ScoreHead
+from eyeline.nn.heads.fcn_head import FCNHead
 from eyeline.nn.layers import ConvNorm
 from eyeline.nn.segmenter import Maps, Segmenter, SegmenterConfig
 from eyeline.note import note
@@ -178,7 +179,8 @@ class FCN(Segmenter):
         nn.init.normal_(self.score_fr.weight, std=0.01)
         nn.init.zeros_(self.score_fr.bias)  # type: ignore[arg-type]
         finest = ("final",) if c.final_learned else ()
-        sixteenth = eighth = ()
+        sixteenth: tuple[str, ...] = ()
+        eighth: tuple[str, ...] = ()
         if stride < 32:
             self.score_pool4 = zero_scores(pool4, k)
             self.upscore2 = Upsampling(k, 2, whole, learned=True)
@@ -235,26 +237,21 @@ class ResNetFCN(Segmenter):
             output_stride=c.output_stride, first_dilates=c.first_dilates,
         )  # fmt: skip
         *_, c4, c5 = self.backbone.channels
-        how = (c.num_classes, c.norm, c.norm_epsilon, c.dropout)
-        self.head = ScoreHead(c5, c5 // 4, *how)
-        self.class_dependent = ("head.score",)
+        how = (c.num_classes, c.norm, c.dropout, c.norm_epsilon)
+        self.head = FCNHead(c5, *how)
+        self.class_dependent = ("head.classes",)
         if c.auxiliary:
-            self.auxiliary = ScoreHead(c4, c4 // 4, *how)
+            self.auxiliary = FCNHead(c4, *how)
             self.auxiliary_weights = {"auxiliary": c.auxiliary}
-            self.class_dependent += ("auxiliary.score",)
+            self.class_dependent += ("auxiliary.classes",)
 
     def maps(self, images: Tensor) -> Maps:
         """Normalised pictures (B, C, H, W) to logits (B, K, h, w), and those of C4."""
         *_, c4, c5 = note("features C2 to C5", self.backbone(images))
-        logits = self.scores(c5)
-        return (logits, {"auxiliary": self.auxiliary(c4)}) if self.auxiliary_weights else logits
-
-    def main(self, images: Tensor) -> Tensor:
-        return self.scores(note("features C2 to C5", self.backbone(images))[-1])
-
-    def scores(self, c5: Tensor) -> Tensor:
-        """The last map to logits."""
-        return note("scores of C5", self.head(note("C5, dilated", c5)))
+        logits = note("scores of C5", self.head(note("C5, dilated", c5)))
+        if not self.auxiliary_weights:
+            return logits
+        return logits, {"auxiliary": partial(self.auxiliary, c4)}
 
 
 PAPER = 'Long et al., "Fully Convolutional Networks", CVPR 2015, arXiv:1411.4038'
