@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from tests.inference.test_scene import TILING, Stop, Toy, stop_at
 
-from eyeline.data.palette import class_palette
 from eyeline.errors import EyelineError
+from eyeline.inference.draw_map import palette_of
 from eyeline.inference.rasters import Raster, Whole, opened, write_classes
 from eyeline.inference.scene import predict_scene
 from eyeline.inference.tiles import sliding_logits
@@ -71,8 +71,8 @@ def test_a_geotiff(model: Toy, tmp_path: Path) -> None:
         assert file.transform == source.transform and file.bounds == source.bounds
         assert file.nodata == 255 and file.dtypes == ("uint8",)
         assert file.profile["tiled"] and file.profile["compress"] == "deflate"
-        colours = file.colormap(1)
-        assert [colours[i][:3] for i in range(256)] == [tuple(c) for c in class_palette().tolist()]
+        colours, wanted = file.colormap(1), palette_of(model.classes).tolist()
+        assert [colours[i][:3] for i in range(256)] == [*map(tuple, wanted)]
         assert json.loads(file.tags()["CLASSES"]) == list(model.classes)
         assert np.array_equal(file.read(1), expected(model, values))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["map.tif", "scene.tif"]

@@ -11,6 +11,7 @@ from eyeline.errors import EyelineError
 
 if TYPE_CHECKING:
     from eyeline.data.lookup import AnnotatedPicture
+    from eyeline.training.recipe import Data
 
 
 def explain(
@@ -71,9 +72,10 @@ def explain(
     make_room(path)
     if path.exists() and not overwrite:
         raise EyelineError(f"{path} exists already; choose another --out, or give --overwrite")
-    model = open_model(run, settings or [], None)[0]
+    model, recipe, _ = open_model(run, settings or [], None)
     if is_segmenter(model):
-        path.write_text(_of_map(model, run, picture, target, format), encoding="utf-8")
+        page = _of_map(model, run, picture, target, format, recipe.data)
+        path.write_text(page, encoding="utf-8")
         print(path)
         return
     if target is None:
@@ -90,17 +92,22 @@ def explain(
     print(path)
 
 
-def _of_map(model: Any, run: str, picture: Path, target: Path | None, format: str | None) -> str:
+def _of_map(
+    model: Any, run: str, picture: Path, target: Path | None, format: str | None, data: Data
+) -> str:
     """The page of a segmenter."""
     from eyeline.data.images import read_image
     from eyeline.data.map_lookup import map_of
     from eyeline.inspection.explain import explain as explain_page
     from eyeline.inspection.map_xray import xray_map
+    from eyeline.training.build import values_of
 
     image = read_image(picture, channels=model.channels)
     wanted, told = None, "No annotation was given."
     if target is not None:
-        wanted, told = map_of(target, picture, model.classes, format), f"Annotation: {target.name}."
+        how = (data.background, values_of(data))  # as the run's own
+        wanted = map_of(target, picture, model.classes, format, *how)
+        told = f"Annotation: {target.name}."
     name = type(model).__name__
     return explain_page(xray_map(model, image, wanted), run, picture.name, None, f"{name}. {told}")
 

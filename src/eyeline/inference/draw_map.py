@@ -48,6 +48,11 @@ def class_colours(classes: Sequence[str]) -> np.ndarray:
     return found
 
 
+def hex_colours(classes: Sequence[str]) -> list[str]:
+    """The same as "#rrggbb"."""
+    return ["#{:02x}{:02x}{:02x}".format(*colour) for colour in class_colours(classes).tolist()]
+
+
 def _further(i: int) -> tuple[int, int, int]:
     """Colours beyond the palette: hues that never meet again, in three lightnesses."""
     hue, (strength, value) = i * 0.618034 % 1, ((0.9, 0.95), (0.5, 1.0), (0.9, 0.6))[i % 3]
@@ -72,12 +77,18 @@ def indexed(classes_map: Tensor | np.ndarray, classes: Sequence[str]) -> Image.I
             f"an indexed picture holds classes 0 to {IGNORE - 1}, and this map has "
             f"{int(values.max())}"
         )
-    palette = np.full((256, 3), 255, np.uint8)
-    colours = class_colours(classes)[:IGNORE]
-    palette[: len(colours)] = colours
     picture = Image.fromarray(values.astype(np.uint8))
-    picture.putpalette(palette.tobytes())
+    picture.putpalette(palette_of(classes).tobytes())
     return picture
+
+
+def palette_of(classes: Sequence[str]) -> np.ndarray:
+    """(256, 3) uint8 by value: the classes' colours, white for what is ignored and for all others;
+    where nobody names the classes those of classes without names."""
+    palette = np.full((256, 3), 255, np.uint8)
+    colours = class_colours(classes or [str(k) for k in range(IGNORE)])[:IGNORE]
+    palette[: len(colours)] = colours
+    return palette
 
 
 def coloured(classes_map: Tensor | np.ndarray, classes: Sequence[str]) -> Image.Image:

@@ -23,8 +23,8 @@ from torch import Tensor
 from eyeline.data import tiff
 from eyeline.data.formats.legend import VOID
 from eyeline.data.images import image_size, is_rotated, pixel_limit, read_image
-from eyeline.data.palette import class_palette
 from eyeline.errors import EyelineError
+from eyeline.inference.draw_map import palette_of
 
 CACHE = 64  # MB of blocks that GDAL keeps; by itself it takes a twentieth of the machine's memory
 BLOCK = 256  # rows and columns of a block in the files that are written
@@ -283,7 +283,7 @@ def write_classes(
 
     Raises OSError where the disk is full.
     """
-    palette = class_palette()
+    palette = palette_of(classes or ())
     if (suffix or path.suffix).lower() == ".png" or not has_rasterio():
         image = Image.fromarray(rows(height))
         image.putpalette(palette.tobytes())

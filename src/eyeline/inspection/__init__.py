@@ -21,8 +21,8 @@ from eyeline.inspection.trace import Step, Trace, trace
 from eyeline.inspection.xray import XRay, xray
 
 __all__ = [
-    "Activation", "Fate", "Limits", "MapXRay", "Profile", "Stage", "Step", "Trace", "XRay", "activations",
-    "box_score", "class_activation", "class_score", "enlarge", "explain", "fates", "heat",
-    "mask_score", "measure_limits", "origin", "overlay", "pixel_score", "profile_inference",
-    "profile_training", "story", "trace", "xray", "xray_map",
+    "Activation", "Fate", "Limits", "MapXRay", "Profile", "Stage", "Step", "Trace", "XRay",
+    "activations", "box_score", "class_activation", "class_score", "enlarge", "explain", "fates",
+    "heat", "mask_score", "measure_limits", "origin", "overlay", "pixel_score",
+    "profile_inference", "profile_training", "story", "trace", "xray", "xray_map",
 ]  # fmt: skip

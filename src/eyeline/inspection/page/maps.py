@@ -157,7 +157,8 @@ def _stages(x: MapXRay) -> str:
             f'<div class="stage"><h3>{escape(name)}</h3><p>{width} × {height} cells, {depth} '
             f"channels; red, green and blue explain {told} of what differs.</p>"
             f'<div class="of-stage"><figure><img src="{picture_uri(shown)}" '
-            f'alt="{escape(name)}"></figure><div class="planes">{channels}</div></div>{source}</div>'
+            f'alt="{escape(name)}"></figure><div class="planes">{channels}</div></div>'
+            f"{source}</div>"
         )
     return (
         "<p>The maps between the picture and the classes, in their order. Large, the three "
