@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from eyeline.errors import EyelineError
-from eyeline.evaluation import maps_page
+from eyeline.evaluation import map_report
 from eyeline.evaluation.segmentation import NUMBERS, evaluate_segmentation
 from eyeline.nn.segmenter import Segmenter, SegmenterConfig
 
@@ -102,9 +102,8 @@ def test_examples_and_a_page(tmp_path: Path) -> None:
     assert [example.index for example in report.examples] == [0, 1, 3, 5]
     image, _ = Maps()[3]
     assert torch.equal(report.examples[2].classes.long(), image.argmax(0))
-    page = maps_page.class_table(report) + maps_page.gallery(report)
-    assert page.count("<img") == 8 and "picture 13" in page and "tree" in page
-    assert "mIoU" in maps_page.latest(report.metrics, 3)
+    page = map_report.class_table(report) + map_report.numbers(report.metrics)
+    assert "tree" in page and "mIoU" in page
     content = json.loads(report.to_json(tmp_path / "report.json").read_text())
     assert content["confusion"] == report.confusion.tolist()
     assert content["per_picture"][1]["image_id"] == 11

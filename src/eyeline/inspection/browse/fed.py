@@ -127,7 +127,7 @@ def original(feed: Feed, index: int) -> Cell:
     shown = fitted(image)
     if isinstance(feed.dataset, SegmentationDataset):
         classes = feed.dataset.classes_of(record, (height, width))
-        shown = paint_map(shown, classes, len(feed.dataset.classes))
+        shown = paint_map(shown, classes, feed.dataset.classes)
         told = _told_map(torch.from_numpy(classes), feed.dataset.classes)
         return Cell(shown, [record.path.name, f"as annotated: {width} x {height}, {told}"])
     shown = draw_boxes(
@@ -200,7 +200,7 @@ def _map_image(fed: Fed, classes: Sequence[str], size: tuple[int, int] | None) -
     image, found = fitted(fed.image), fed.target["map"]
     missing = [b - a for a, b in zip(found.shape, fed.image.shape[1:], strict=True)]
     found = torch.nn.functional.pad(found, (0, missing[1], 0, missing[0]), value=-1)
-    shown = paint_map(image, found, len(classes))
+    shown = paint_map(image, found, classes)
     if size is None:
         return shown
     scale = image.width / fed.image.shape[2]

@@ -53,7 +53,7 @@ def cells_of(collection: Collection) -> Iterable[Cell]:
     for picture in collection.pictures:
         labels = collection.shown_labels(picture.labels)
         if collection.maps and not picture.wrong:
-            image, told = drawn_map(picture, len(collection.classes)), "not read"
+            image, told = drawn_map(picture, collection.classes), "not read"
             if (record := picture.record) is not None:
                 areas, whole = areas_of(record), record.width * record.height
                 told = told_shares(areas, labels, whole, collection.names)
@@ -175,7 +175,7 @@ def _keys(names: Sequence[str], labels: np.ndarray, areas: np.ndarray | None) ->
             keys.append(Key(SOFT, "frame", f"{len(order) - KEYS} other classes {int(rest):,}"))
         ignored = Key(SOFT, "dashed", "dashed, hatched: ignored")
         return [*keys, ignored, Key(FAULT, "dashed", "thick red dashes: a fault")]
-    colours, whole = hex_colours(len(names)), max(1, counts.sum())
+    colours, whole = hex_colours(names), max(1, counts.sum())
     keys = [
         Key(colours[k], "filled", f"{names[k]} {counts[k] / whole:.1%}")
         for k in order
