@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
+from eyeline.losses.segmentation import SEGMENTATION_LOSSES, segmentation_loss
 from eyeline.nn.detector import Prepared, Preprocess
 from eyeline.nn.resizing import resized
 from eyeline.note import note
@@ -133,6 +134,11 @@ class Segmenter(Prepared):
             )
         if not c.losses or len(c.loss_weights) not in (0, len(c.losses)):
             raise EyelineError("losses names one loss at least, loss_weights has a number for each")
+        if unknown := [name for name in c.losses if name not in SEGMENTATION_LOSSES]:
+            raise EyelineError(
+                f"no loss of segmentation is called {unknown[0]!r}; there are: "
+                f"{', '.join(SEGMENTATION_LOSSES)}"
+            )
 
     def maps(self, images: Tensor) -> Maps:
         raise NotImplementedError
@@ -197,16 +203,11 @@ class Segmenter(Prepared):
         return found
 
     def loss(self, name: str, logits: Tensor, truth: Tensor) -> Tensor:
-        weights = (
-            logits.new_tensor(self.config.class_weights) if self.config.class_weights else None
-        )
-        assert name == "cross_entropy"  # until the others are there
-        summed = F.cross_entropy(logits, truth, weights, ignore_index=IGNORE, reduction="sum")
-        kept = truth != IGNORE
-        if weights is None:
-            return summed / kept.sum().clamp(min=1)
-        share = weights[truth.where(kept, 0)].where(kept, 0).sum()
-        return summed / share.clamp(min=torch.finfo(share.dtype).tiny)
+        """One of `eyeline.losses.segmentation`, of logits at the pictures' size."""
+        if self.config.num_classes > 1:
+            return segmentation_loss(name, logits, truth, self.config.class_weights or None)
+        # Of a single logit the losses ask whether its class, here 0, is there.
+        return segmentation_loss(name, logits, truth.where(truth == IGNORE, 1))
 
 
 def is_segmenter(model: Any) -> bool:
