@@ -21,7 +21,7 @@ from eyeline.data.images import read_image
 from eyeline.errors import EyelineError
 from eyeline.evaluation.html import ALERTS, counted, document, picture_uri, scripts
 from eyeline.inference.draw import PALETTE, contrasting, to_pil
-from eyeline.inference.draw_map import hex_colours
+from eyeline.inference.overlay import hex_colours
 from eyeline.inspection.browse.gather import Collection, Picture
 from eyeline.inspection.browse.outlines import outline
 
@@ -76,7 +76,7 @@ def html(collection: Collection, rows: Sequence[dict[str, Any]]) -> str:
     count = len(collection.names)
     colours = [PALETTE[k % len(PALETTE)] for k in range(count)]
     if collection.maps:
-        colours = [*hex_colours(collection.names[:-1]), "#808080"]
+        colours = [*hex_colours(collection.classes), "#808080"]
     faults = [fault for picture in collection.pictures for fault in picture.every_fault]
     kinds = {fault.kind for fault in faults}
     data = {
