@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from eyeline.inference.draw_map import class_colours
-from eyeline.inference.overlay import GREY, TINT, hex_colours, paint_map
+from eyeline.inference.draw_map import class_colours, hex_colours
+from eyeline.inference.overlay import GREY, TINT, paint_map
 
 NAMES = ["road", "sky", "background"]
 

@@ -19,11 +19,6 @@ STRIPE = 4  # pixels, over what is ignored
 GREY = 90.0
 
 
-def hex_colours(classes: Sequence[str]) -> list[str]:
-    """A colour for each class, "#rrggbb"."""
-    return ["#{:02x}{:02x}{:02x}".format(*colour) for colour in class_colours(classes).tolist()]
-
-
 def paint_map(
     picture: Image.Image, classes_map: np.ndarray | Tensor, classes: Sequence[str]
 ) -> Image.Image:

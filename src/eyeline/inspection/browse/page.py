@@ -21,7 +21,7 @@ from eyeline.data.images import read_image
 from eyeline.errors import EyelineError
 from eyeline.evaluation.html import ALERTS, counted, document, picture_uri, scripts
 from eyeline.inference.draw import PALETTE, contrasting, to_pil
-from eyeline.inference.overlay import hex_colours
+from eyeline.inference.draw_map import hex_colours
 from eyeline.inspection.browse.gather import Collection, Picture
 from eyeline.inspection.browse.outlines import outline
 
