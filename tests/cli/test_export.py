@@ -35,7 +35,7 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The models that are written, in a format that is run as it stands."""
     kept: list[Any] = []
 
-    def write(model: Any, path: Path, facts: Any) -> None:
+    def write(model: Any, path: Path, facts: Any, size: Any) -> None:
         path.write_text(facts["classes"])
         kept.append(model)
 

@@ -294,7 +294,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     def replaced(pixels: float) -> None:
         kept: list[Any] = []
 
-        def write(model: Any, path: Path, facts: Any) -> None:
+        def write(model: Any, path: Path, facts: Any, size: Any) -> None:
             path.write_text(json.dumps(dict(facts)))
             kept.append(Graph(model))
 

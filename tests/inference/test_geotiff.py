@@ -248,6 +248,21 @@ def test_blocks_are_written_in_order(tmp_path: Path) -> None:
     assert at == 700 and np.array_equal(classes_of(tmp_path / "a.tif"), values)
 
 
+@pytest.mark.parametrize("short", [10, 3000, 30000])
+def test_a_disk_that_is_full_at_the_very_end(short: int, tmp_path: Path) -> None:
+    """What GDAL writes when it closes a file, and cannot, it does not tell."""
+    resource = pytest.importorskip("resource")
+    values = noise(1, 300, 300)[0]
+    write_classes(tmp_path / "a.tif", lambda count: values[:count], 256, 300)
+    size, limits = (tmp_path / "a.tif").stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - short, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            write_classes(tmp_path / "b.tif", lambda count: values[:count], 256, 300)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 LARGE = """
 import resource, sys
 import numpy as np, rasterio, torch

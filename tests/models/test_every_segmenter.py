@@ -8,7 +8,6 @@ in the batch.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from copy import deepcopy
 from typing import Any
 
@@ -21,17 +20,24 @@ from eyeline.nn import backbones
 from eyeline.nn.backbones.resnet import BasicBlock
 from eyeline.nn.layers import FrozenBatchNorm2d
 from eyeline.note import watch
-from eyeline.registry import create_model, find, list_models
+from eyeline.registry import create_model, list_models
 from eyeline.structures import Batch
 
 # Options with which a model is small, by its name and what tells several of one apart. The first of
 # a name is the paper's own; `Config` fields that a line leaves out have their defaults. "tiny" is a
 # ResNet of an eighth of the width.
 SMALL: dict[str, dict[str, Any]] = {
+    "enet": dict(auxiliary=1.0),
+    "fcn": dict(backbone="tiny"),
+    "fcn8s": dict(width=4),
+    "fcn8s caffe": dict(width=2, convention="caffe", skip_scales=(1e-2, 1e-4)),
+    "fcn16s": dict(width=2, norm="batch"),
+    "fcn32s": dict(width=2, final_learned=True),
     "fpn": dict(backbone="tiny", fpn_channels=8, branch_width=32),
     "fpn smp": dict(
         convention="smp", backbone="tiny", fpn_channels=8, branch_width=32, merge="cat"
     ),
+    "hrnet": dict(width=8, modules=(1, 1, 1), blocks=1, first_blocks=1),
     "linknet": dict(backbone="tiny"),
     "linknet smp": dict(convention="smp", backbone="tiny"),
     "deeplabv3": dict(backbone="tiny", width=8),
@@ -42,6 +48,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "pan smp": dict(convention="smp", backbone="tiny", width=8),
     "pspnet": dict(backbone="tiny", width=8),
     "pspnet smp": dict(convention="smp", backbone="tiny", width=8),
+    "segnet": dict(width=4),
     "unet": dict(width=4),
     "unet same": dict(width=4, padding="same", norm="batch", depth=3),
     "unet smp": dict(convention="smp", backbone="tiny", decoder_widths=(32, 16, 16, 8, 8)),
@@ -65,6 +72,7 @@ TINY = dict(block=BasicBlock, depths=(1, 1, 1, 1), planes=8)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(backbones.RESNETS, "tiny", TINY)
     monkeypatch.setattr(backbones, "VARIANTS", (*backbones.VARIANTS, "tiny"))
+    monkeypatch.setattr(backbones, "DILATED", (*backbones.DILATED, "tiny"))
 
 
 def name_of(case: str) -> str:
@@ -73,8 +81,8 @@ def name_of(case: str) -> str:
 
 def fields(case: str) -> set[str]:
     """The names of the options of a model's Config."""
-    module = sys.modules[find(name_of(case)).build.__module__]
-    return {field.name for field in dataclasses.fields(module.Config)}
+    config: Any = shared(case).config
+    return {field.name for field in dataclasses.fields(config)}
 
 
 class Heights:

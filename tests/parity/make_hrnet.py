@@ -4,7 +4,7 @@ Needs the folder of real pictures, and checkouts of HRNet-Semantic-Segmentation 
 commit 0bbb288, whose lib/models/seg_hrnet.py is read) and of HRNet-Image-Classification; yacs, and
 torchvision for what it imports:
 
-    python tests/parity/make_hrnet.py path/to/shared/data path/to/segmentation path/to/classification
+    python tests/parity/make_hrnet.py path/to/shared/data path/to/segmentation path/to/classifiers
 """
 
 from __future__ import annotations
@@ -75,9 +75,8 @@ def main(data: Path, segmentation: Path, classification: Path) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "models"]:
         del sys.modules[name]
     nets = importlib.import_module("models.cls_hrnet")
-    plain = json.loads(json.dumps(settings(*CASES["w18"])))
-    plain["MODEL"]["EXTRA"] |= {}
-    shapes = shapes_of(nets.HighResolutionNet(plain))
+    model = nets.HighResolutionNet(settings(*CASES["cornered"]))
+    shapes = shapes_of(model)
     out["classifier.shapes"] = np.array(json.dumps(shapes))
     np.savez_compressed(HERE / "hrnet.npz", **out)
 

@@ -1,4 +1,4 @@
-"""Each segmenter learns eight frames of CamVid by heart: losses, gradients and maps fit together."""
+"""Each segmenter learns eight frames of CamVid by heart: losses, gradients, maps fit together."""
 
 from __future__ import annotations
 

@@ -14,27 +14,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from eyeline import registry
-from eyeline.checkpoints import (
-    darknet,
-    detectron2,
-    eyeline,
-    fcn,
-    hrnet,
-    light,
-    lufficc,
-    luuuyi,
-    mmdetection,
-    smp,
-    smp_dilated,
-    torchvision,
-    torchvision_deeplab,
-    vgg,
-    yhenon,
-)
+from eyeline.checkpoints import darknet, fcn, hrnet
 from eyeline.checkpoints.bringing import backbone_of, brought, same
 from eyeline.checkpoints.channels import for_channels
 from eyeline.checkpoints.eyeline import run_model, run_weights, save_weights
-from eyeline.checkpoints.families import looks_like
+from eyeline.checkpoints.identify import identify, unknown
 from eyeline.checkpoints.source import (
     COUNTER,
     Checkpoint,
@@ -46,7 +30,7 @@ from eyeline.checkpoints.source import (
     some,
     unwrap,
 )
-from eyeline.errors import EyelineError, one_line
+from eyeline.errors import EyelineError
 from eyeline.nn.backbones import DARKNETS, MOBILENET, VGG, XCEPTIONS
 
 __all__ = [
@@ -112,9 +96,9 @@ def read(source: Source, num_classes: int | None = None, skip: Sequence[str] = (
     if (path := _darknet(source)) is not None:
         return darknet.read(path)
     state, metadata, where = _open(source)
-    if checkpoint := _identify(state, metadata, where, num_classes, skip):
+    if checkpoint := identify(state, metadata, where, num_classes, skip):
         return checkpoint
-    raise _unknown(state, where)
+    raise unknown(state, where)
 
 
 def load_weights(model: nn.Module, source: Source, skip: Sequence[str] = ()) -> LoadReport:
@@ -135,10 +119,10 @@ def load_weights(model: nn.Module, source: Source, skip: Sequence[str] = ()) -> 
     else:
         state, metadata, where = _open(source)
         classes = getattr(config, "num_classes", None)
-        checkpoint = _identify(state, metadata, where, classes, skip)
+        checkpoint = identify(state, metadata, where, classes, skip)
         if checkpoint is None:  # a bare state dict of this very model's names?
             if not state.keys() <= model.state_dict().keys():
-                raise _unknown(state, where)
+                raise unknown(state, where)
             name = getattr(model, "name", "")
             checkpoint = Checkpoint("state dict", name, where, {}, None, state)
     assert checkpoint is not None
@@ -169,51 +153,6 @@ def _meta(whole: object) -> dict[str, Any]:
     """What a training script wrote beside the tensors."""
     told = whole.get("meta") if isinstance(whole, Mapping) else None
     return dict(told) if isinstance(told, Mapping) else {}
-
-
-def _identify(
-    state: State, metadata: dict[str, Any], where: str, num_classes: int | None, skip: Sequence[str]
-) -> Checkpoint | None:
-    """By the first family that knows it; detectron2's, whose box heads have torchvision's names,
-    and VGG16's, whose classifier has, stand before that."""
-    how = (state, where, num_classes, tuple(skip))
-    try:
-        if smp_dilated.fits(state):
-            return smp_dilated.read(state, where, tuple(skip))
-        if torchvision_deeplab.fits(state):
-            return torchvision_deeplab.read(state, where, tuple(skip))
-        return (
-            eyeline.read(state, metadata, where)
-            or smp.read(state, where, tuple(skip))
-            or light.read(state, where, tuple(skip))
-            or hrnet.read(state, where, tuple(skip))
-            or fcn.read(state, where, tuple(skip))
-            or lufficc.read(state, where, tuple(skip))
-            or luuuyi.read(state, where, tuple(skip))
-            or mmdetection.read(state, metadata, where, tuple(skip))
-            or yhenon.read(state, where, tuple(skip))
-            or detectron2.read(*how)
-            or vgg.read(state, where, tuple(skip))
-            or torchvision.read(*how)
-        )
-    except EyelineError:
-        raise
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        what = f"{type(error).__name__}: {one_line(error)}"
-        raise EyelineError(f"{where}: tensors of unexpected names or shapes ({what})") from error
-
-
-def _unknown(state: State, where: str) -> EyelineError:
-    family = looks_like(state)
-    like = f"it looks like {family}, which is not read" if family else f"with {some(state)}"
-    return EyelineError(
-        f"{where} is a checkpoint of an unknown kind, {like}; known are eyeline's own, "
-        "torchvision's ResNets, VGG16, MobileNetV2, Faster R-CNN, Mask R-CNN, RetinaNet, SSD, FCN "
-        "and DeepLabV3, timm's aligned Xception, detectron2's and mmdetection's detectors of these "
-        "kinds, segmentation-models-pytorch's, HRNets of its authors, FCNs of "
-        "wkentaro/pytorch-fcn, lufficc/SSD's with VGG16, "
-        "luuuyi/RefineDet.PyTorch's, yhenon/pytorch-retinanet's, and darknet's .weights"
-    )
 
 
 def _check_own(checkpoint: Checkpoint, source: str | None) -> None:

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from eyeline.checkpoints.names import IMAGENET
 from eyeline.checkpoints.renaming import NORM, WB, resnet_of, vgg_places
 from eyeline.checkpoints.source import State
-from eyeline.checkpoints.torchvision import BODY, IMAGENET
+from eyeline.checkpoints.torchvision import BODY
 from eyeline.errors import EyelineError
 from eyeline.nn.backbones import VGG
 

@@ -18,9 +18,9 @@ TABLE = [
         line
         for theirs, ours in (("classifier", "head"), ("aux_classifier", "auxiliary"))
         for line in (
-            (rf"{theirs}\.0\.weight", f"{ours}.conv.weight"),
-            (rf"{theirs}\.1\.{NORM}", rf"{ours}.conv.norm.\1"),
-            (rf"{theirs}\.4\.{WB}", rf"{ours}.classes.\1"),
+            (rf"{theirs}\.0\.weight", f"{ours}.hidden.weight"),
+            (rf"{theirs}\.1\.{NORM}", rf"{ours}.hidden.norm.\1"),
+            (rf"{theirs}\.4\.{WB}", rf"{ours}.score.\1"),
         )
     ),
 ]
@@ -30,8 +30,8 @@ def read(state: State, where: str, skip: tuple[str, ...] = ()) -> Checkpoint | N
     """The checkpoint, if it is an FCN's; `skip`: keys that may be left over."""
     if not {"backbone.conv1.weight", "classifier.0.weight", "classifier.4.weight"} <= state.keys():
         return None
-    ours, renamed, dropped = rename(state, TABLE, ("head.conv", "head.classes"), where, skip)
-    count = len(ours["head.classes.weight"])
+    ours, renamed, dropped = rename(state, TABLE, ("head.hidden", "head.score"), where, skip)
+    count = len(ours["head.score.weight"])
     options: dict[str, Any] = {
         "num_classes": count,
         "backbone": resnet_of(state, "backbone.", where),
@@ -39,7 +39,7 @@ def read(state: State, where: str, skip: tuple[str, ...] = ()) -> Checkpoint | N
         "norm": "batch",
         "norm_epsilon": 1e-5,
         "output_stride": 8,
-        "auxiliary": "auxiliary.classes.weight" in ours,
+        "auxiliary": 0.5 if "auxiliary.score.weight" in ours else 0.0,
         "in_channels": ours["backbone.conv1.weight"].shape[1],
     }
     if options["in_channels"] == len(IMAGENET["image_mean"]):

@@ -83,8 +83,8 @@ def read(state: State, where: str, skip: tuple[str, ...] = ()) -> Checkpoint | N
     whole = _whole(ours)
     dropped += [renamed.pop(name) for name in _shrink(ours)]
     if normed:
+        _without_bias(whole, dict(renamed))
         _without_bias(ours, renamed)
-        _without_bias(whole, {})
     return Checkpoint(
         "torchvision", "vgg16", where, options, None, ours, renamed, dropped, whole=whole
     )

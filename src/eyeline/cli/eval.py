@@ -82,8 +82,9 @@ def evaluate(
     from eyeline.export import optimize
     from eyeline.inference.options import set_suppression
     from eyeline.inference.predictor import find_ranges, load_model
-    from eyeline.inference.segmenting import Looking, Looks, check_options, is_segmenter
+    from eyeline.inference.segmenting import Looking, Looks, check_options
     from eyeline.inference.tta import TTA, Augmented
+    from eyeline.nn.segmenter import is_segmenter
     from eyeline.processes import place
     from eyeline.together import together
     from eyeline.training import load_recipe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,7 +33,8 @@ def explain(
         Path | None,
         typer.Option(
             metavar="ANNOTATION",
-            help="a COCO .json, a VOC .xml, or an annotated folder, that has the picture",
+            help="a COCO .json, a VOC .xml, or an annotated folder, that has the picture; of a "
+            "segmenter a PNG of classes, or a folder",
         ),
     ] = None,
     format: Annotated[
@@ -62,6 +63,7 @@ def explain(
     from eyeline.inspection.explain import explain as explain_page
     from eyeline.inspection.page.attention import attention as attention_of
     from eyeline.inspection.xray import xray
+    from eyeline.nn.segmenter import is_segmenter
 
     path = out or Path(f"{picture.stem}.html")
     if not picture.is_file():
@@ -70,6 +72,10 @@ def explain(
     if path.exists() and not overwrite:
         raise EyelineError(f"{path} exists already; choose another --out, or give --overwrite")
     model = open_model(run, settings or [], None)[0]
+    if is_segmenter(model):
+        path.write_text(_of_map(model, run, picture, target, format), encoding="utf-8")
+        print(path)
+        return
     if target is None:
         image, wanted, told = read_image(picture), None, "No annotation was given."
     else:
@@ -82,6 +88,21 @@ def explain(
     page = explain_page(found, run, picture.name, maps, f"{type(model).__name__}. {told}")
     path.write_text(page, encoding="utf-8")
     print(path)
+
+
+def _of_map(model: Any, run: str, picture: Path, target: Path | None, format: str | None) -> str:
+    """The page of a segmenter."""
+    from eyeline.data.images import read_image
+    from eyeline.data.map_lookup import map_of
+    from eyeline.inspection.explain import explain as explain_page
+    from eyeline.inspection.map_xray import xray_map
+
+    image = read_image(picture, channels=model.channels)
+    wanted, told = None, "No annotation was given."
+    if target is not None:
+        wanted, told = map_of(target, picture, model.classes, format), f"Annotation: {target.name}."
+    name = type(model).__name__
+    return explain_page(xray_map(model, image, wanted), run, picture.name, None, f"{name}. {told}")
 
 
 def _contents(annotated: AnnotatedPicture) -> str:

@@ -1,4 +1,4 @@
-"""eyeline export: a trained detector as a file that runs without eyeline."""
+"""eyeline export: a trained model as a file that runs without eyeline."""
 
 from __future__ import annotations
 
@@ -24,17 +24,26 @@ def export(
     nms_iou: NmsIou = None,
     vote_iou: VoteIou = None,
     class_agnostic: ClassAgnostic = False,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW", help="of a segmenter: of the file's pictures; default that of --picture"
+        ),
+    ] = None,
 ) -> None:
-    """Write a detector to a file for onnxruntime and the like, or for torch alone.
+    """Write a model to a file for onnxruntime and the like, or for torch alone.
 
-    One graph from pictures of any size, uint8, to boxes in their pixels. Once written, it is run
+    One graph from pictures of any size, uint8, to boxes in their pixels; of a segmenter from
+    pictures of one size to their logits. Once written, it is run
     beside the model, and the largest differences are printed.
     """
     from eyeline.cli.output import make_room
+    from eyeline.cli.profile import picture_size
     from eyeline.data.images import read_image
-    from eyeline.export.files import FORMATS, check_format, export_model
+    from eyeline.export.files import FORMATS, Comparison, check_format, export_model
     from eyeline.inference.options import set_suppression
     from eyeline.inference.predictor import load_model
+    from eyeline.inference.segmenting import check_options
 
     check_format(format)
     model = load_model(run)
@@ -42,13 +51,15 @@ def export(
         "nms": nms, "nms_iou": nms_iou, "vote_iou": vote_iou,
         "class_agnostic_nms": class_agnostic or None,
     }  # fmt: skip
+    check_options(model, chosen, {"--size": size})
     set_suppression(model, chosen)
     folder = Path(run) if Path(run).is_dir() else Path()
     path = out or folder / f"model{FORMATS[format].suffix}"
     make_room(path)
     channels = getattr(model, "channels", 3)
     image = None if picture is None else read_image(picture, channels=channels)
-    compared = export_model(model, path, format, image, force)
+    sides = picture_size(size, model) if size is not None else None
+    compared = export_model(model, path, format, image, force, sides)
     print(f"{path}; beside the model on {picture or 'a made picture'}, {compared}")
-    if not compared.detections:
+    if isinstance(compared, Comparison) and not compared.detections:
         print("nothing was found to compare; --picture PATH names one with objects")

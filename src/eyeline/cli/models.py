@@ -12,11 +12,17 @@ if TYPE_CHECKING:
     from eyeline.registry import Entry
 
 # Task -> height and width of the picture that is counted, number of classes.
-COUNTED = {"detection": (800, 1066, 80), "classification": (224, 224, 1000)}
+COUNTED = {
+    "detection": (800, 1066, 80),
+    "segmentation": (512, 512, 19),
+    "classification": (224, 224, 1000),
+}
 
 
 def models(
-    task: Annotated[str | None, typer.Option(help="detection, classification")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="detection, segmentation, classification")
+    ] = None,
 ) -> None:
     """List the models, with paper, parameters and GFLOPs."""
     from rich import box

@@ -113,9 +113,9 @@ def predict(
     from eyeline.inference import Predictor
     from eyeline.inference.pipeline import Behind
     from eyeline.inference.records import Records
-    from eyeline.inference.segmenting import is_segmenter
     from eyeline.inference.sources import find
     from eyeline.inference.video import Video
+    from eyeline.nn.segmenter import is_segmenter
 
     options = {
         "precision": precision, "ranges": ranges and str(ranges.absolute()),

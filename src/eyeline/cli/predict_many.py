@@ -38,7 +38,7 @@ def predict_many(
     from eyeline.inference import Predictor
     from eyeline.inference.plan import begin_or_resume
     from eyeline.inference.ray_engine import import_ray
-    from eyeline.inference.segmenting import is_segmenter
+    from eyeline.nn.segmenter import is_segmenter
 
     import_ray()
     folder = out or Path("predictions")

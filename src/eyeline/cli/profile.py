@@ -95,8 +95,10 @@ def profile(
     try:
         torch.set_num_threads(threads or threads_before)
         model, recipe, trained = open_model(what, settings or [], precision if training else None)
-        if model.task != "detection":
-            raise EyelineError(f"{model.name} is for {model.task}; profile takes a detector")
+        if model.task not in ("detection", "segmentation"):
+            raise EyelineError(
+                f"{model.name} is for {model.task}; profile takes a detector or a segmenter"
+            )
         name, pixels = " ".join([what, *(settings or [])]), picture_size(size, model)
         model.to(where)
         found = find_limits(limits, where)

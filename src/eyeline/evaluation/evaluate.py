@@ -24,6 +24,7 @@ from eyeline.evaluation.running import (
 from eyeline.evaluation.segmentation import evaluate_segmentation
 from eyeline.metrics.analysis import Analysis, analyse, as_json
 from eyeline.metrics.detection import COCO_NUMBERS, CocoMetric, Curve, VocMetric
+from eyeline.nn.segmenter import is_segmenter
 from eyeline.ops.segmentations import encode_rle
 from eyeline.structures import Prediction, Target
 from eyeline.together import together
@@ -184,7 +185,7 @@ def evaluate(
         EyelineError: an empty data set, an unknown precision, or classes of the data that are
             not the model's.
     """
-    if getattr(model, "task", None) == "segmentation":
+    if is_segmenter(model):
         own: Any = evaluate_segmentation(
             model, dataset, batch_size, device, precision, progress, workers
         )

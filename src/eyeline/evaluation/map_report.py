@@ -253,7 +253,7 @@ def _figure(report: SegmentationReport, i: int, said: Tensor) -> str:
     name = report.paths[i].name if report.paths else f"picture {i}"
     own = "  ".join(f"{NAMES.get(k, k)} {show(v)}" for k, v in report.per_picture[i].items())
     return (
-        f'<figure><div class="four">{images}</div><figcaption><b>{escape(name)}</b> '
+        f'<figure><div class="sides">{images}</div><figcaption><b>{escape(name)}</b> '
         f"{escape(own)}</figcaption></figure>"
     )
 

@@ -124,9 +124,9 @@ rect.ignored { stroke: #e4e8ec; stroke-width: 1.2; stroke-dasharray: 8 3 1.5 3; 
 .pair { display: flex; gap: .4rem; }
 .pair img { min-width: 0; max-width: calc(50% - .2rem); height: auto; display: block;
   border-radius: .2rem; }
-.four { display: grid; grid-template-columns: repeat(4, 1fr); gap: .4rem; }
-.four img { width: 100%; height: auto; display: block; border-radius: .2rem; }
-.four span { font-size: .8rem; color: var(--soft); }
+.sides { display: grid; grid-template-columns: repeat(4, 1fr); gap: .4rem; }
+.sides img { width: 100%; height: auto; display: block; border-radius: .2rem; }
+.sides span { font-size: .8rem; color: var(--soft); }
 .swatches { list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem;
   font-size: .9rem; margin-bottom: 1.2rem; }
 .swatch { display: inline-block; width: .9rem; height: .9rem; border-radius: .15rem;
@@ -143,7 +143,7 @@ figcaption b { color: var(--ink); font-weight: 600; margin-right: .3rem; }
   .halves, .chart, .shots { grid-template-columns: minmax(0, 1fr); }
   .classes th, .classes td { padding-left: .65rem; }
   .classes .wide { display: none; }
-  .four { grid-template-columns: 1fr 1fr; } }
+  .sides { grid-template-columns: 1fr 1fr; } }
 @media (max-width: 30rem) {
   .head { display: grid; grid-template-columns: 1fr 1fr; }
   .chart text { font-size: 20px; }

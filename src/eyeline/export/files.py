@@ -1,4 +1,4 @@
-"""export_model(model, path): a detector as a file that runs without eyeline."""
+"""export_model(model, path): a model as a file that runs without eyeline."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from eyeline.errors import EyelineError
 from eyeline.export.folding import folded
 from eyeline.export.onnx import load_onnx, write_onnx
 from eyeline.export.program import load_program, write_program
-from eyeline.nn.detector import Detector
+from eyeline.nn.detector import Detector, as_float
 from eyeline.nn.fused import FusedLayer
+from eyeline.nn.segmenter import is_segmenter
+from eyeline.ops.resize import resize
 from eyeline.structures import Prediction
 
 Run = Callable[[Tensor], Mapping[str, Tensor]]
@@ -31,7 +33,8 @@ Run = Callable[[Tensor], Mapping[str, Tensor]]
 class Format(NamedTuple):
     suffix: str
     packages: tuple[str, ...]  # besides the core
-    write: Callable[[Any, Path, Mapping[str, str]], None]
+    # Of a model, to a path, with facts, of a segmenter for one size
+    write: Callable[[Any, Path, Mapping[str, str], tuple[int, int] | None], None]
     load: Callable[[Path], Run]
 
 
@@ -41,6 +44,8 @@ FORMATS = {
 }
 # How far the file's detections may be from the model's.
 PIXELS, SCORE, MASK = 0.01, 1e-4, 1e-3
+LOGITS = 1e-3  # and a segmenter's logits from the model's, of the largest
+SIZE = (512, 512)  # height and width for which a segmenter's file is written
 
 
 @dataclass
@@ -58,27 +63,48 @@ class Comparison:
         return f"{self.detections} detections: {', '.join(parts)}"
 
 
+@dataclass
+class MapComparison:
+    """How far the logits of a file are from the model's."""
+
+    size: tuple[int, int]  # height and width of the pictures that the file takes
+    logits: float  # the largest difference, as a share of the largest logit
+    same: float  # share of the pixels that get the same class
+
+    def __str__(self) -> str:
+        height, width = self.size
+        return (
+            f"{height}x{width} pixels: logits within {self.logits:.1g} of the largest, "
+            f"{self.same:.2%} of the classes the same"
+        )
+
+
 def export_model(
     model: nn.Module,
     path: str | Path,
     format: str = "onnx",
     picture: Tensor | None = None,
     force: bool = False,
-) -> Comparison:
-    """Write a detector to a file that needs no eyeline, and compare it with the model.
+    size: tuple[int, int] | None = None,
+) -> Comparison | MapComparison:
+    """Write a detector or a segmenter to a file that needs no eyeline, and compare it with the
+    model.
 
-    The file holds one graph, `eyeline.export.graph.Graph`: pictures (B, 3, H, W) uint8 RGB of any
-    one size in, `boxes`, `scores`, `labels`, `count` and, of models that have some, `masks` out.
+    The file of a segmenter takes pictures (B, C, H, W) uint8 of one size, and gives their `logits`
+    (B, K, H, W). That of a detector holds `eyeline.export.graph.Graph`: pictures (B, 3, H, W), of
+    any size, in; `boxes`, `scores`, `labels`, `count` and, of models that have some, `masks` out.
     Names of the classes and what else one needs to know lie in its metadata. What the model's
     config says of thresholds and NMS is part of the graph.
 
     Args:
-        model: a detector, on any device, in any mode; it is copied.
+        model: on any device, in any mode; it is copied.
         format: "onnx", which needs `pip install 'eyeline[export]'`, or "torch", a program for
             `torch.export.load`.
         picture: (3, H, W) uint8, on which the file is compared with the model; one with objects
             tells most. Default: made of random blobs.
         force: overwrite a file.
+        size: of a segmenter: height and width of the file's pictures; by default the `picture`'s,
+            or 512 x 512.
 
     Raises:
         EyelineError: an unknown format, a missing package, a file that exists, a model that cannot
@@ -90,11 +116,21 @@ def export_model(
     if path.exists() and not force:
         raise EyelineError(f"{path} exists already; choose another name, or give --force")
     plain: Any = deepcopy(model).cpu().float().eval()
+    maps = is_segmenter(plain)
+    if maps:
+        size = size or (SIZE if picture is None else (picture.shape[1], picture.shape[2]))
+    elif size is not None:
+        raise EyelineError("a detector's file takes pictures of any size; leave out size")
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.part")
     try:
-        FORMATS[format].write(folded(plain), draft, facts(plain))
-        compared = compare(FORMATS[format].load(draft), plain, picture)
+        FORMATS[format].write(folded(plain), draft, facts(plain, size), size)
+        run = FORMATS[format].load(draft)
+        compared: Comparison | MapComparison
+        if size is not None:
+            compared = compare_maps(run, plain, size, picture)
+        else:
+            compared = compare(run, plain, picture)
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
@@ -116,7 +152,7 @@ def check_model(model: Any, format: str) -> None:
     """Raises EyelineError where a model cannot become a graph of fixed shapes."""
     config = getattr(model, "config", None)
     if not hasattr(model, "compute") or not hasattr(model, "preprocess"):
-        raise EyelineError(f"detectors are exported, not {type(model).__name__}")
+        raise EyelineError(f"detectors and segmenters are exported, not {type(model).__name__}")
     if any(isinstance(module, FusedLayer) for module in model.modules()):
         raise EyelineError("a model is exported as it was trained; give it, not optimize(model)")
     if (kind := getattr(config, "nms", "hard")) != "hard":
@@ -127,7 +163,7 @@ def check_model(model: Any, format: str) -> None:
         raise EyelineError("sampling_ratio 0 has no fixed shapes; export to onnx")
 
 
-def facts(model: Any) -> dict[str, str]:
+def facts(model: Any, size: tuple[int, int] | None = None) -> dict[str, str]:
     """What users of the file need to know, each as JSON."""
     known = {
         "model": model.name,
@@ -136,6 +172,8 @@ def facts(model: Any) -> dict[str, str]:
         "max_size": model.preprocess.max_size,
         "eyeline": version("eyeline"),
     }
+    if size is not None:
+        known["size"] = list(size)
     config = getattr(model, "config", None)
     for name in ("score_threshold", "mask_threshold", "mask_rounded"):
         if hasattr(config, name):
@@ -170,6 +208,31 @@ def compare(run: Run, model: Any, picture: Tensor | None = None) -> Comparison:
     return compared
 
 
+@torch.inference_mode()
+def compare_maps(
+    run: Run, model: Any, size: tuple[int, int], picture: Tensor | None = None
+) -> MapComparison:
+    """An exported file's logits beside those of the model itself.
+
+    Raises:
+        EyelineError: they differ by more than 1e-3 of the largest, or give other classes to more
+            than a thousandth of the pixels.
+    """
+    picture = coloured_blobs(size, len(model.preprocess.mean)) if picture is None else picture
+    if picture.shape[1:] != size:
+        picture = (resize(as_float(picture), size) * 255).round().to(torch.uint8)
+    wanted = model(picture[None])
+    found = run(picture[None])["logits"]
+    if found.shape != wanted.shape:
+        raise EyelineError(f"the file gives {tuple(found.shape)}, the model {tuple(wanted.shape)}")
+    difference = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-9))
+    same = float((found.argmax(1) == wanted.argmax(1)).float().mean())
+    compared = MapComparison(size, difference, same)
+    if not (difference <= LOGITS and same >= 1 - LOGITS):  # NaN is not equal either
+        raise EyelineError(f"the file differs from the model: {compared}; not kept")
+    return compared
+
+
 def differences(ours: Prediction, theirs: Prediction) -> Comparison:
     """Each detection beside the nearest of its class, for equal scores may come in any order."""
     count = len(ours["boxes"])
@@ -194,8 +257,12 @@ def differences(ours: Prediction, theirs: Prediction) -> Comparison:
 def blobs(model: Any) -> Tensor:
     """A picture (C, H, W) uint8 of coloured blobs, a little smaller than the model's size."""
     p = model.preprocess
+    return coloured_blobs((p.min_size * 3 // 4, p.min_size), len(p.mean))
+
+
+def coloured_blobs(size: tuple[int, int], channels: int) -> Tensor:
+    """A picture (C, H, W) uint8 of coloured blobs."""
     generator = torch.Generator().manual_seed(0)
-    colours = torch.rand(1, len(p.mean), 6, 8, generator=generator)
-    size = (p.min_size * 3 // 4, p.min_size)
+    colours = torch.rand(1, channels, 6, 8, generator=generator)
     picture = F.interpolate(colours, size=size, mode="bicubic")[0].clamp(0, 1)
     return (picture * 255).to(torch.uint8)

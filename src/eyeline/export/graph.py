@@ -1,6 +1,7 @@
-"""A detector as one graph: pictures in, detections in their pixels out.
+"""A model as one graph: pictures in, detections in their pixels, or logits of them, out.
 
-Letters   B pictures, C channels, H and W of the pictures, D detections at most, m side of a mask.
+Letters   B pictures, C channels, K classes, H and W of the pictures, D detections at most, m side
+          of a mask.
 """
 
 from __future__ import annotations
@@ -95,10 +96,37 @@ class Graph(nn.Module):
         return Batch(F.pad((resized - mean) / std, missing), sizes, sizes)
 
 
-def capture(model: Any) -> ExportedProgram:
-    """The `Graph` of a detector as torch sees it, for any number of pictures of any size."""
+class MapGraph(nn.Module):
+    """A segmenter's `prepare`, `compute` and `finish` for pictures of one size, known beforehand:
+    what its network pads, crops and enlarges follows from it."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Pictures (B, C, H, W) uint8 to `logits` (B, K, H, W)."""
+        p, size = self.model.preprocess, (images.shape[2], images.shape[3])
+        mean, std = (torch.tensor(values)[:, None, None] for values in (p.mean, p.std))
+        fitted, pixels = p.fitted(size), as_float(images)
+        if fitted != size:
+            pixels = F.interpolate(pixels, fitted, mode="bilinear", align_corners=False)
+        sizes = torch.tensor(fitted).expand(images.shape[0], 2)
+        logits = self.model.compute(Batch((pixels - mean) / std, sizes, sizes))
+        return {"logits": self.model.resized(logits, size)}
+
+
+def capture(model: Any, size: tuple[int, int] | None = None) -> ExportedProgram:
+    """The graph of a model as torch sees it, for any number of pictures: of a detector of any size,
+    of a segmenter of the `size` given, height and width."""
     p = model.preprocess
-    example = torch.zeros(2, len(p.mean), p.min_size, p.min_size + 1, dtype=torch.uint8)
-    sizes = {0: Dim("batch", min=1), 2: Dim("height", min=1), 3: Dim("width", min=1)}
+    sizes = {0: Dim("batch", min=1)}
+    if size is not None:
+        graph: nn.Module = MapGraph(model)
+        example = torch.zeros(2, len(p.mean), *size, dtype=torch.uint8)
+    else:
+        graph = Graph(model)
+        example = torch.zeros(2, len(p.mean), p.min_size, p.min_size + 1, dtype=torch.uint8)
+        sizes |= {2: Dim("height", min=1), 3: Dim("width", min=1)}
     with torch.no_grad():
-        return torch.export.export(Graph(model), (example,), dynamic_shapes={INPUT: sizes})
+        return torch.export.export(graph, (example,), dynamic_shapes={INPUT: sizes})

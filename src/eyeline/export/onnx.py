@@ -1,4 +1,4 @@
-"""ONNX: a detector as a file of the standard's own operators, for any runtime.
+"""ONNX: a model as a file of the standard's own operators, for any runtime.
 
 Letters   B pictures, N boxes of a row, K groups of boxes, S boxes selected, R regions, R_l of
           level l.
@@ -22,10 +22,12 @@ from eyeline.ops.whole import keep_whole
 BOOL = 9  # ONNX's number for the type
 
 
-def write_onnx(model: Any, path: Path, facts: Mapping[str, str]) -> None:
-    """Write the `Graph` of a detector; `facts` become the file's metadata."""
+def write_onnx(
+    model: Any, path: Path, facts: Mapping[str, str], size: tuple[int, int] | None = None
+) -> None:
+    """Write the graph of a model, see `capture`; `facts` become the file's metadata."""
     with _quiet(), keep_whole():
-        captured = capture(model)
+        captured = capture(model, size)
         program = torch.onnx.export(
             captured,
             input_names=[INPUT],
@@ -35,7 +37,7 @@ def write_onnx(model: Any, path: Path, facts: Mapping[str, str]) -> None:
         )
         assert program is not None
         image = program.model.graph.inputs[0]
-        axes = {0: "batch", 2: "height", 3: "width"}
+        axes = {0: "batch"} if size is not None else {0: "batch", 2: "height", 3: "width"}
         program.rename_axes({str(image.shape[i]): name for i, name in axes.items()})
         program.model.metadata_props.update(facts)
         program.save(path, external_data=False)

@@ -12,10 +12,12 @@ from torch import Tensor
 from eyeline.export.graph import capture
 
 
-def write_program(model: Any, path: Path, facts: Mapping[str, str]) -> None:
-    """Write the `Graph` of a detector; `facts` become extra files."""
+def write_program(
+    model: Any, path: Path, facts: Mapping[str, str], size: tuple[int, int] | None = None
+) -> None:
+    """Write the graph of a model, see `capture`; `facts` become extra files."""
     with path.open("wb") as file:
-        torch.export.save(capture(model), file, extra_files=dict(facts))
+        torch.export.save(capture(model, size), file, extra_files=dict(facts))
 
 
 def load_program(path: Path) -> Callable[[Tensor], dict[str, Tensor]]:

@@ -22,7 +22,7 @@ from eyeline.inference.map_result import SegmentationResult
 from eyeline.inference.options import set_suppression
 from eyeline.inference.pipeline import ahead
 from eyeline.inference.result import Result
-from eyeline.inference.segmenting import Looking, Looks, Segmenting, check_options, is_segmenter
+from eyeline.inference.segmenting import Looking, Looks, Segmenting, check_options
 from eyeline.inference.sources import (
     Anything,
     Loaded,
@@ -35,6 +35,7 @@ from eyeline.inference.sources import (
 )
 from eyeline.inference.tta import TTA, Augmented
 from eyeline.inference.video import Video
+from eyeline.nn.segmenter import is_segmenter
 from eyeline.registry import create_model, list_models
 
 RANGES = "int8.json"  # in a run folder, as `eyeline calibrate` writes it

@@ -160,7 +160,8 @@ def _classes(
             raise EyelineError(f"a map of classes holds {VOID} of them, the model has {classes}")
         if patch.left == 0:
             found = np.empty((h, width), np.uint8)
-        found[:, patch.left : patch.left + w] = patch.logits.argmax(0).to(torch.uint8).cpu()
+        best = patch.logits.max(0).indices  # much faster than argmax
+        found[:, patch.left : patch.left + w] = best.to(torch.uint8).cpu().numpy()
         if patch.left + w == width:
             valid = picture.valid(patch.top, patch.top + h)
             if valid is not None:

@@ -18,6 +18,7 @@ from eyeline.inference.map_result import SegmentationResult
 from eyeline.inference.options import SUPPRESSION
 from eyeline.inference.tiles import Tiling, blended, sliding_logits
 from eyeline.nn.detector import as_float
+from eyeline.nn.segmenter import is_segmenter
 from eyeline.ops.labels import IGNORE
 from eyeline.ops.resize import resize
 
@@ -200,7 +201,3 @@ def check_options(model: Any, detector: Mapping[str, Any], segmenter: Mapping[st
     for key, value in wrong.items():
         if value is not None and value is not False:
             raise EyelineError(f"{key} is {what}")
-
-
-def is_segmenter(model: Any) -> bool:
-    return getattr(model, "task", None) == "segmentation"

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from eyeline.evaluation.html import ALERTS, document, facts, scripts
+from eyeline.inspection.map_xray import MapXRay
 from eyeline.inspection.page import attention as page_attention
 from eyeline.inspection.page import cells, found, mining, seen, steps
 from eyeline.inspection.page.attention import Attention
+from eyeline.inspection.page.maps import map_page
 from eyeline.inspection.page.pictures import colours
 from eyeline.inspection.page.source import beginning_of, source_of
 from eyeline.inspection.xray import XRay, of_kind
@@ -42,7 +44,7 @@ class Section:
 
 
 def explain(
-    x: XRay,
+    x: XRay | MapXRay,
     title: str,
     picture: str,
     attention: Sequence[Attention] | str | None = None,
@@ -56,7 +58,11 @@ def explain(
         attention: what `eyeline.inspection.page.attention.attention` gives, maps or
             why there are none; None leaves it out.
         subtitle: a sentence below the title, such as where the annotation is from.
+
+    Of what `xray_map` saw it is a page of its own, without attention.
     """
+    if isinstance(x, MapXRay):
+        return map_page(x, title, picture, subtitle)
     names = class_names(x)
     sections = _sections(x, names, attention)
     data = {s.id: None if isinstance(s.data, str) else s.data for s in sections}

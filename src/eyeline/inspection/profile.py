@@ -1,4 +1,4 @@
-"""Where a detector's time goes: inference and a training step, stage by stage, each beside what
+"""Where a model's time goes: inference and a training step, stage by stage, each beside what
 the machine could do at best.
 
 Times and work are measured apart, since counting slows everything down. Times are medians of
@@ -32,6 +32,7 @@ from eyeline.inspection.stages import (
     total,
     watching,
 )
+from eyeline.nn.segmenter import is_segmenter
 from eyeline.structures import Target
 from eyeline.training.recipe import Recipe
 from eyeline.training.step import backward, clip_gradients, look, loss_scaler, set_up, take_step
@@ -67,10 +68,10 @@ def profile_inference(
     rounds: int = 5,
     depth: int = 1,
 ) -> Profile:
-    """From pictures in memory to detections, on the model's device.
+    """From pictures in memory to detections or maps, on the model's device.
 
     Args:
-        model: a detector; a copy is measured.
+        model: a detector or a segmenter; a copy is measured.
         size: height and width of the pictures, which the network sees as they are.
         precision: what `eyeline.optimize` knows; for int8 these pictures calibrate it.
         as_is: the model itself, not what `eyeline.optimize` makes of it.
@@ -219,16 +220,33 @@ def objects(size: tuple[int, int], seed: int, num_classes: int, masks: bool = Fa
     return target
 
 
+def target(model: Any, size: tuple[int, int], seed: int) -> Target:
+    """What a model of its task learns from, of a random picture of that size."""
+    if is_segmenter(model):
+        return {"map": blobs(size, seed, len(model.classes))}
+    return objects(size, seed, len(model.classes), model.needs_masks)
+
+
+def blobs(size: tuple[int, int], seed: int, num_classes: int) -> Tensor:
+    """A map (H, W) int64 of random patches."""
+    generator = torch.Generator().manual_seed(seed)
+    cells = torch.randint(num_classes, (1, 1, 8, 8), generator=generator)
+    return F.interpolate(cells.float(), size)[0, 0].long()
+
+
 def _targets(model: Any, size: tuple[int, int], count: int) -> list[Target]:
-    return [objects(size, seed, len(model.classes), model.needs_masks) for seed in range(count)]
+    return [target(model, size, seed) for seed in range(count)]
 
 
 def default_size(model: Any) -> tuple[int, int]:
-    """Height and width of the pictures that a model is measured with: of a detector its own height,
-    and a width of four thirds as far as it goes; of others 224 x 224."""
+    """Height and width of the pictures that a model is measured with: its own height, and a width
+    of four thirds as far as it goes; of a segmenter that resizes none 512 x 512, of others
+    224 x 224."""
     if not hasattr(model, "preprocess"):
-        return 224, 224
+        return (512, 512) if is_segmenter(model) else (224, 224)
     height = model.preprocess.min_size
+    if not height:
+        return 512, 512
     if model.preprocess.stretch:
         return height, height
     return height, min(height * 4 // 3, model.preprocess.max_size)

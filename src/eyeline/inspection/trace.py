@@ -22,8 +22,8 @@ from eyeline.inspection.profile import (
     default_size,
     fixed_size,
     infer,
-    objects,
     picture,
+    target,
     time_stages,
     wake,
 )
@@ -151,7 +151,7 @@ def trace(
     woken = detector and not trained
     if woken:
         sides = (pixels.shape[1], pixels.shape[2])
-        wake(model, [pixels], [objects(sides, 0, len(model.classes), model.needs_masks)])  # type: ignore[arg-type]
+        wake(model, [pixels], [target(model, sides, 0)])
     device = next(model.parameters()).device
 
     def call(stage: Any = None) -> Any:

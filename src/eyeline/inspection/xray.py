@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from eyeline.errors import EyelineError
 from eyeline.evaluation.running import eval_mode
 from eyeline.nn.detector import Detector
+from eyeline.nn.segmenter import is_segmenter
 from eyeline.note import watch
 from eyeline.structures import (
     Assignment,
@@ -251,7 +252,10 @@ def xray(model: nn.Module, image: Tensor, target: Target | None = None) -> XRay:
     Raises EyelineError where the model is no detector, or its file tells nothing of its boxes.
     """
     if not isinstance(model, Detector):
-        raise EyelineError(f"{type(model).__name__} is no detector; the x-ray shows detectors")
+        hint = (
+            "; xray_map shows segmenters" if is_segmenter(model) else "; the x-ray shows detectors"
+        )
+        raise EyelineError(f"{type(model).__name__} is no detector{hint}")
     with eval_mode(model), torch.no_grad():
         batch = model.prepare([image]).to(model.device)
         with recording() as inference:

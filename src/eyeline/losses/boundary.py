@@ -45,7 +45,7 @@ def boundary_loss(
         raise EyelineError(
             f"distances are {tuple(distances.shape)}, not {tuple(batch.logits.shape)} as the logits"
         )
-    phi = distances.to(batch.logits).where(batch.valid[:, None], 0)[:, batch.first :]
+    phi = distances.to(batch.logits)[:, batch.first :]
     p = batch.probabilities()[:, batch.first :]
     return (p * phi).sum() / phi.shape[1] / batch_total(batch.valid.sum(), len(logits))
 

@@ -5,7 +5,7 @@ Letters   B pictures, K classes, H and W of the padded batch, h and w of a map.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
+from eyeline.losses.segmentation import SEGMENTATION_LOSSES, segmentation_loss
 from eyeline.nn.detector import Prepared, Preprocess
 from eyeline.nn.resizing import resized
 from eyeline.note import note
@@ -21,9 +22,8 @@ from eyeline.ops.labels import IGNORE, check_labels
 from eyeline.ops.resize import resize_map
 from eyeline.structures import Batch, Target
 
-# Of a network: logits (B, K, h, w), or these and by name those of auxiliary heads, or what computes
-# them, which the losses alone call.
-Maps = Tensor | tuple[Tensor, Mapping[str, Tensor | Callable[[], Tensor]]]
+# Of a network: logits (B, K, h, w), or these and those of auxiliary heads by name.
+Maps = Tensor | tuple[Tensor, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class Segmenter(Prepared):
 
     A paper's class calls `set_up` first and has `maps`: normalised pictures (B, C, H, W) to logits
     (B, K, h, w) at its own stride, or these and those of auxiliary heads by name, which count in
-    the loss only; best as `partial(head, features)`, which predictions do not call.
+    the loss only.
     """
 
     config: Any
@@ -134,9 +134,19 @@ class Segmenter(Prepared):
             )
         if not c.losses or len(c.loss_weights) not in (0, len(c.losses)):
             raise EyelineError("losses names one loss at least, loss_weights has a number for each")
+        if unknown := [name for name in c.losses if name not in SEGMENTATION_LOSSES]:
+            raise EyelineError(
+                f"no loss of segmentation is called {unknown[0]!r}; there are: "
+                f"{', '.join(SEGMENTATION_LOSSES)}"
+            )
 
     def maps(self, images: Tensor) -> Maps:
         raise NotImplementedError
+
+    def main(self, images: Tensor) -> Tensor:
+        """The logits of `maps` alone; where auxiliary heads stand apart a class spares them."""
+        said = self.maps(images)
+        return said if isinstance(said, Tensor) else said[0]
 
     def forward(self, images: Any, targets: Any = None) -> Any:
         """Losses where targets are given, else logits, in train() and eval() alike.
@@ -157,8 +167,7 @@ class Segmenter(Prepared):
 
     def compute(self, batch: Batch) -> Tensor:
         """A prepared batch to logits (B, K, H, W), float32."""
-        said = self.maps(batch.images.to(self.dtype))
-        logits = said if isinstance(said, Tensor) else said[0]
+        logits = self.main(batch.images.to(self.dtype))
         return note("logits", self.resized(logits, batch.images.shape[2:]))
 
     def resized(self, logits: Tensor, size: Sequence[int]) -> Tensor:
@@ -194,18 +203,16 @@ class Segmenter(Prepared):
         }
         for name, other in others.items():
             weight = self.auxiliary_weights[name]
-            other = other if isinstance(other, Tensor) else other()
             found[name] = weight * self.loss(c.losses[0], self.resized(other, size), truth)
         return found
 
     def loss(self, name: str, logits: Tensor, truth: Tensor) -> Tensor:
-        weights = (
-            logits.new_tensor(self.config.class_weights) if self.config.class_weights else None
-        )
-        assert name == "cross_entropy"  # until the others are there
-        summed = F.cross_entropy(logits, truth, weights, ignore_index=IGNORE, reduction="sum")
-        kept = truth != IGNORE
-        if weights is None:
-            return summed / kept.sum().clamp(min=1)
-        share = weights[truth.where(kept, 0)].where(kept, 0).sum()
-        return summed / share.clamp(min=torch.finfo(share.dtype).tiny)
+        """One of `eyeline.losses.segmentation`, of logits at the pictures' size."""
+        if self.config.num_classes > 1:
+            return segmentation_loss(name, logits, truth, self.config.class_weights or None)
+        # Of a single logit the losses ask whether its class, here 0, is there.
+        return segmentation_loss(name, logits, truth.where(truth == IGNORE, 1))
+
+
+def is_segmenter(model: Any) -> bool:
+    return getattr(model, "task", None) == "segmentation"

@@ -11,14 +11,13 @@ Departs   follows the authors' code where the text is silent: norms that add 1e-
           and a 5x1 convolution. Convolutions before a norm have no bias, which would change
           nothing. Drop-out in the decoder too, as in the text.
           The authors train the encoder alone first, to classes at an eighth of the size (sec. 5.1);
-          `auxiliary=True` gives it that layer, and its loss counts beside the decoder's.
+          `auxiliary=1.0` gives it that layer, and its loss counts beside the decoder's.
           Pictures are padded by zeros to multiples of 8, and the logits cut.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -42,14 +41,20 @@ class Config(SegmenterConfig):
     norm_epsilon: float = 1e-3
     dropout: tuple[float, float] = (0.01, 0.1)  # sec. 3: before bottleneck 2.0, from there on
     reduction: int = 4  # of the channels in a bottleneck
-    auxiliary: bool = False
-    auxiliary_weight: float = 1.0
+    auxiliary: float = 0.0  # of the encoder's loss; 0: it has no classes of its own
 
 
 CONVENTIONS: dict[str, dict[str, Any]] = {"paper": {}}
 STRIDE = 8
 # Table 1: bottlenecks 2.1 to 2.8, which stage 3 has again: dilation, or 0 where 5x1 and 1x5 stand.
 MIDDLE = (1, 2, 0, 4, 1, 8, 0, 16)
+
+
+class PReLU(nn.PReLU):
+    """A slope for each channel below 0 (He et al., ICCV 2015), in the precision of the maps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.prelu(x, self.weight.to(x.dtype))
 
 
 class Layer(nn.Module):
@@ -68,7 +73,7 @@ class Layer(nn.Module):
         self.conv = last
         self.norm = make_norm(norm, outputs, eps)
         self.relu = activation == "relu"
-        self.prelu = nn.PReLU(outputs) if activation == "prelu" else None
+        self.prelu = PReLU(outputs) if activation == "prelu" else None
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in self.before:
@@ -84,7 +89,7 @@ class InitialBlock(nn.Module):
         super().__init__()
         self.conv = conv(inputs, outputs - inputs, 3, stride=2)
         self.norm = make_norm(norm, outputs, eps)
-        self.prelu = nn.PReLU(outputs)
+        self.prelu = PReLU(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat([fused(x, self.conv), max_pool(x, 2)], 1)
@@ -121,7 +126,7 @@ class Bottleneck(nn.Module):
         self.middle = Layer(middle, *how, activation)
         self.expand = Layer([conv(inner, outputs, 1)], *how)
         self.beside = Layer([conv(inputs, outputs, 1)], *how) if kind == "up" else None
-        self.prelu = nn.PReLU(outputs) if activation == "prelu" else None
+        self.prelu = PReLU(outputs) if activation == "prelu" else None
 
     def forward(self, x: Tensor, places: Tensor | None = None) -> Any:
         """`places` (B, D, h, w) of the maxima for "up"; "down" gives its own beside the maps."""
@@ -172,14 +177,24 @@ class ENet(Segmenter):
         self.stage5 = nn.Sequential(Bottleneck(wide, wide, **third))
         self.classes_up = nn.ConvTranspose2d(wide, c.num_classes, 2, 2)
         self.class_dependent = ("classes_up",)
-        self.auxiliary = None
         if c.auxiliary:
             self.auxiliary = nn.Conv2d(128, c.num_classes, 1)
-            self.auxiliary_weights = {"encoder": c.auxiliary_weight}
+            self.auxiliary_weights = {"encoder": c.auxiliary}
             self.class_dependent += ("auxiliary",)
 
     def maps(self, images: Tensor) -> Maps:
         """Normalised pictures (B, C, H, W) to logits (B, K, H, W), and the encoder's."""
+        logits, encoded = self.both(images)
+        if not self.auxiliary_weights:
+            return logits
+        scores = F.interpolate(self.auxiliary(encoded), scale_factor=STRIDE, mode="bilinear")
+        return logits, {"encoder": scores[:, :, : images.shape[2], : images.shape[3]]}
+
+    def main(self, images: Tensor) -> Tensor:
+        return self.both(images)[0]
+
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, K, H, W), and what the encoder ends with, (B, 128, H/8, W/8)."""
         height, width = images.shape[2:]
         x = F.pad(images, (0, -width % STRIDE, 0, -height % STRIDE))
         x = note("initial block, Fig. 2a", self.initial(x))  # (B, 16, H/2, W/2)
@@ -187,19 +202,12 @@ class ENet(Segmenter):
         x = note("stage 1, Table 1", self.stage1(x))
         x, places2 = self.down2(x)  # (B, 128, H/8, W/8)
         x = note("stage 2, Table 1", self.stage2(x))
-        x = encoded = note("stage 3, Table 1", self.stage3(x))
-        x = note("decoder, stage 4", self.stage4(self.up4(x, places2)))  # (B, 64, H/4, W/4)
-        x = note("decoder, stage 5", self.stage5(self.up5(x, places1)))  # (B, 16, H/2, W/2)
-        logits = self.classes_up(x)[:, :, :height, :width]
-        if self.auxiliary is None:
-            return logits
-        return logits, {"encoder": partial(self.of_encoder, encoded, height, width)}
-
-    def of_encoder(self, x: Tensor, height: int, width: int) -> Tensor:
-        """The encoder's own logits (B, K, H, W)."""
-        assert self.auxiliary is not None
-        scores = F.interpolate(self.auxiliary(x).float(), scale_factor=STRIDE, mode="bilinear")
-        return scores[:, :, :height, :width]
+        encoded = note("stage 3, Table 1", self.stage3(x))
+        x = self.up4(encoded, places2)
+        x = note("decoder, stage 4", self.stage4(x))  # (B, 64, H/4, W/4)
+        x = self.up5(x, places1)
+        x = note("decoder, stage 5", self.stage5(x))  # (B, 16, H/2, W/2)
+        return self.classes_up(x)[:, :, :height, :width], encoded
 
 
 @register(

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -35,7 +34,7 @@ from eyeline.nn.backbones import build_backbone
 from eyeline.nn.backbones.vgg import VGG16
 from eyeline.nn.detector import make_config
 from eyeline.nn.fused import fused, max_pool
-from eyeline.nn.heads.fcn_head import FCNHead
+from eyeline.nn.heads.score import ScoreHead
 from eyeline.nn.layers import ConvNorm
 from eyeline.nn.segmenter import Maps, Segmenter, SegmenterConfig
 from eyeline.note import note
@@ -63,8 +62,7 @@ class ResNetConfig(SegmenterConfig):
     output_stride: int = 8  # or 16, 32
     first_dilates: bool = True  # see nn/backbones/resnet.py
     dropout: float = 0.1
-    auxiliary: bool = True
-    auxiliary_weight: float = 0.5
+    auxiliary: float = 0.5  # of the loss of C4's scores; 0: no such head
 
 
 CONVENTIONS: dict[str, dict[str, Any]] = {
@@ -214,7 +212,8 @@ class FCN(Segmenter):
             coarse = coarse if b else cut(coarse, 0, skip)
             scores = coarse + (cut(skip, AHEAD[name], coarse) if b else skip)
             note(f"scores with those of {name}, sec. 4.2", scores)
-        return cut(self.final(scores), FINAL[self.stride] if b else 0, images)
+        start = FINAL[self.stride] if b else 0
+        return note("scores of all pixels, sec. 3.3", cut(self.final(scores), start, images))
 
 
 def zero_scores(inputs: int, classes: int) -> nn.Conv2d:
@@ -228,8 +227,6 @@ def zero_scores(inputs: int, classes: int) -> nn.Conv2d:
 class ResNetFCN(Segmenter):
     """A dilated ResNet and a head of two convolutions. See `forward` for what goes in and out."""
 
-    class_dependent = ("head.classes", "auxiliary.classes")
-
     def __init__(self, config: ResNetConfig) -> None:
         self.set_up(config)
         c = config
@@ -238,18 +235,26 @@ class ResNetFCN(Segmenter):
             output_stride=c.output_stride, first_dilates=c.first_dilates,
         )  # fmt: skip
         *_, c4, c5 = self.backbone.channels
-        self.head = FCNHead(c5, c.num_classes, c.norm, c.dropout)
-        self.auxiliary = None
+        how = (c.num_classes, c.norm, c.norm_epsilon, c.dropout)
+        self.head = ScoreHead(c5, c5 // 4, *how)
+        self.class_dependent = ("head.score",)
         if c.auxiliary:
-            self.auxiliary = FCNHead(c4, c.num_classes, c.norm, c.dropout)
-            self.auxiliary_weights = {"auxiliary": c.auxiliary_weight}
+            self.auxiliary = ScoreHead(c4, c4 // 4, *how)
+            self.auxiliary_weights = {"auxiliary": c.auxiliary}
+            self.class_dependent += ("auxiliary.score",)
 
     def maps(self, images: Tensor) -> Maps:
         """Normalised pictures (B, C, H, W) to logits (B, K, h, w), and those of C4."""
         *_, c4, c5 = note("features C2 to C5", self.backbone(images))
-        logits = note("scores of C5", self.head(c5))
-        others = {} if self.auxiliary is None else {"auxiliary": partial(self.auxiliary, c4)}
-        return logits, others
+        logits = self.scores(c5)
+        return (logits, {"auxiliary": self.auxiliary(c4)}) if self.auxiliary_weights else logits
+
+    def main(self, images: Tensor) -> Tensor:
+        return self.scores(note("features C2 to C5", self.backbone(images))[-1])
+
+    def scores(self, c5: Tensor) -> Tensor:
+        """The last map to logits."""
+        return note("scores of C5", self.head(note("C5, dilated", c5)))
 
 
 PAPER = 'Long et al., "Fully Convolutional Networks", CVPR 2015, arXiv:1411.4038'

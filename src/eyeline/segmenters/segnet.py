@@ -46,7 +46,7 @@ class Decoder(nn.Module):
 
     def __init__(self, classes: int, width: int, norm: str) -> None:
         super().__init__()
-        for stage in STAGES:
+        for stage in reversed(STAGES):
             inputs = WIDTHS[stage - 1] * width
             for i in range(DEPTHS[stage - 1], 0, -1):
                 outputs = inputs if i > 1 else WIDTHS[max(stage - 2, 0)] * width

@@ -21,6 +21,7 @@ from eyeline.evaluation.report import class_table, gallery, numbers
 from eyeline.evaluation.running import rate, show
 from eyeline.evaluation.segmentation import SegmentationReport
 from eyeline.files import json_lines, write_whole
+from eyeline.training.measures import DECIDES
 from eyeline.training.recipe import Recipe
 from eyeline.training.resuming import flat
 from eyeline.training.saving import BAD_BATCHES, LEFT_OUT, RunFolder
@@ -162,6 +163,8 @@ def changed_keys(recipe: Recipe) -> dict[str, Any]:
     """The recipe's dotted keys that are not as by default."""
     usual = flat(Recipe().model_dump(mode="json"))
     now = flat(recipe.model_dump(mode="json", exclude={"out"}))
+    if now["eval.metric"] in ("AP", *DECIDES.values()):
+        usual["eval.metric"] = now["eval.metric"]  # as auto would choose
     return {key: value for key, value in now.items() if key not in usual or value != usual[key]}
 
 

@@ -15,8 +15,9 @@ from eyeline.errors import EyelineError
 from eyeline.evaluation.html import document
 from eyeline.evaluation.running import show
 from eyeline.files import json_lines
+from eyeline.training.measures import DECIDES
 from eyeline.training.page import Record, chart, duration, points_of
-from eyeline.training.recipe import Recipe, load_recipe
+from eyeline.training.recipe import AUTO, Recipe, load_recipe
 from eyeline.training.resuming import flat
 from eyeline.training.status import read_status, seconds_of
 
@@ -58,7 +59,7 @@ def read_run(folder: Path) -> RunFacts:
     recipe, records = _recipe(folder), _records(folder)
     status = read_status(folder)
     epochs = [record for record in records if record["event"] == "epoch"]
-    metric = recipe.eval.metric
+    metric = _metric(recipe, records)
     values = points_of(epochs, "epoch", "metrics", metric)
     best = (min if metric == "loss" else max)(values, key=lambda p: p[1]) if values else None
     losses = points_of(epochs or records, "step", "losses", "loss")
@@ -188,10 +189,18 @@ def side_by_side(folders: Sequence[Path]) -> dict[str, list[str]]:
     return rows
 
 
+def _metric(recipe: Recipe, records: Sequence[Record]) -> str:
+    """The one that decides; a run that was asked to choose it wrote what it took."""
+    if recipe.eval.metric != AUTO:
+        return recipe.eval.metric
+    maps = any("mIoU" in (record.get("metrics") or {}) for record in records)
+    return DECIDES["segmentation"] if maps else "AP"
+
+
 def curves_of(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """Over the epochs: the training loss, and metrics as far as they were measured."""
     epochs = [record for record in _records(folder) if record["event"] == "epoch"]
-    metrics = dict.fromkeys((_recipe(folder).eval.metric, *KEPT))
+    metrics = dict.fromkeys((_metric(_recipe(folder), epochs), *KEPT))
     found = {name: points_of(epochs, "epoch", "metrics", name) for name in metrics}
     found = {name: [p for p in points if p[1] >= 0] for name, points in found.items()}
     found = {"training loss": points_of(epochs, "epoch", "losses", "loss"), **found}

@@ -462,7 +462,7 @@ def test_the_form_for_machines(tmp_path: Path) -> None:
     outside(data)
     report = json.loads(json.dumps(check(data.save()).as_json()))
     assert list(report) == [
-        "version", "path", "format", "pictures", "classes", "splits", "left_out", "unread",
+        "version", "path", "format", "pictures", "classes", "splits", "maps", "left_out", "unread",
         "counts", "faults",
     ]  # fmt: skip
     assert report["version"] == 1 and report["format"] == "coco"
