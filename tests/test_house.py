@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "src" / "eyeline").rglob("*.py"))
 PAPERS = [
     path
-    for folder in ("detectors", "classifiers")
+    for folder in ("detectors", "segmenters", "classifiers")
     for path in sorted((ROOT / "src" / "eyeline" / folder).glob("*.py"))
     if path.name != "__init__.py"
 ]

@@ -84,7 +84,7 @@ def test_what_is_refused() -> None:
         create_model(weights=given)
     given = state("smp_deeplabv3", "resnet18.8")
     given["decoder.aspp.convs.0.0.weight"] = torch.zeros(256, 256, 1, 1)
-    with pytest.raises(EyelineError, match=r"reads 256 channels .* encoders"):
+    with pytest.raises(EyelineError, match=r"reads 256 channels, .* encoders"):
         read(given)
     given = {k: v for k, v in given.items() if not k.startswith("encoder.")}
     with pytest.raises(EyelineError, match="its encoder is not read"):
@@ -93,10 +93,8 @@ def test_what_is_refused() -> None:
     given = {k: v for k, v in given.items() if not k.startswith("backbone.layer1")}
     with pytest.raises(EyelineError, match="another backbone than a ResNet"):
         read(given)
-    with pytest.raises(EyelineError, match="rates"):
-        model = create_model(
-            "deeplabv3", num_classes=5, backbone="resnet18", convention="smp", rates=(6, 12, 18)
-        )
+    model = create_model("deeplabv3", num_classes=5, backbone="resnet18")
+    with pytest.raises(EyelineError, match="has convention='smp', the model 'paper'"):
         load_weights(model, read(state("smp_deeplabv3", "resnet18.8")))
 
 

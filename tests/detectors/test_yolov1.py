@@ -135,6 +135,24 @@ def test_the_papers_network_has_its_size():
     assert model.output.weight.shape == (7 * 7 * 30, 4096)
 
 
+def test_a_convolution_says_each_cell_at_its_own_place():
+    """What is said of a cell is the map's column at its place."""
+    with pytest.raises(EyelineError, match="give grid=2, not 4"):
+        create_model("yolov1", **SMALL | {"neck_stride": 1, "head": "convolutional"})
+    model = fresh(head="convolutional", grid=2, neck_stride=1, boxes=3)
+    said = torch.arange(2 * 17 * 4.0).view(2, 17, 2, 2)  # (B, K + 5 A, S, S)
+    with torch.no_grad():
+        model.outputs = lambda images: model.one_after_another(said)
+        classes, confidences, boxes = model.heads(torch.zeros(2, 3, 64, 64))
+    for cell, (row, column) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+        own = said[:, :, row, column]
+        assert torch.equal(classes[:, cell], own[:, :2])
+        assert torch.equal(confidences[:, cell], own[:, 2:5])
+        assert torch.equal(boxes[:, cell].flatten(1), own[:, 5:])
+    losses = fresh(head="convolutional", grid=2, neck_stride=1)([IMAGE], [TARGET])
+    assert all(loss.isfinite() and loss > 0 for loss in losses.values())
+
+
 def test_a_size_that_the_network_cannot_have_is_named():
     with pytest.raises(EyelineError, match="multiple of 32"):
         fresh(size=100)

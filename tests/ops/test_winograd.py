@@ -14,8 +14,9 @@ from eyeline.export import optimize
 from eyeline.nn.backbones.resnet import VARIANTS, ResNet
 from eyeline.nn.fused import WinogradConv2d, fused
 from eyeline.nn.layers import ConvNorm
-from eyeline.ops import winograd
-from eyeline.ops.winograd import LARGE, SMALL, Convolve, strip_size, strips
+from eyeline.ops import winograd, winograd_training
+from eyeline.ops.winograd import LARGE, SMALL, strip_size, strips
+from eyeline.ops.winograd_training import Convolve
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="packed convolutions need oneDNN"
@@ -154,15 +155,26 @@ def test_optimize_takes_it_where_channels_are_many() -> None:
         torch.testing.assert_close(found, plain, rtol=0, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("size", [(2, 17, 18), (2, 18, 20), (1, 17, 18), (1, 18, 17)])
+SIZES = [(2, 17, 18), (2, 18, 20), (1, 17, 18), (1, 18, 17), (5, 3, 7)]
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("bias", [True, False])
-def test_gradients_are_the_direct_sums(size: tuple[int, int, int], bias: bool) -> None:
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("tiles", [512, 20])
+def test_gradients_are_the_direct_sums(
+    size: tuple[int, int, int], bias: bool, wide: bool, tiles: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd_training, "WIDE", 15 if wide else 16)
+    monkeypatch.setattr(winograd_training, "TILES", tiles)  # 20: some rows, or two pictures of five
     conv = nn.Conv2d(20, 12, 3, padding=1, bias=bias)
     (batch, *sides), grad = size, torch.randn(size[0], 12, *size[1:])
-    x = torch.randn(batch, 20, *sides).to(memory_format=torch.channels_last).requires_grad_()
+    x = torch.randn(batch, 20, *sides).requires_grad_()
     given = [x, conv.weight] + ([conv.bias] if bias else [])
     wanted = torch.autograd.grad(F.relu(conv(x) + 1), given, grad)
     out = Convolve.apply(x, conv.weight, conv.bias)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(out.double(), exact(conv, x), rtol=0, atol=2e-5)
     out += 1  # as a shortcut and a ReLU are: in place
     found = torch.autograd.grad(F.relu(out, inplace=True), given, grad)
     for one, other in zip(found, wanted, strict=True):
@@ -172,23 +184,53 @@ def test_gradients_are_the_direct_sums(size: tuple[int, int, int], bias: bool) -
     assert not Convolve.apply(x, conv.weight, None).requires_grad
 
 
+@torch.inference_mode()
+def test_gradients_round_as_the_direct_sums_do() -> None:
+    """Of pictures with one bright spot too; and always alike."""
+    x = torch.randn(2, 128, 75, 75).relu().to(memory_format=torch.channels_last)
+    grad = torch.randn(2, 128, 75, 75).to(memory_format=torch.channels_last)
+    for spot in (0.0, 1000.0):
+        x[0, :, 10, 10] += spot
+        wanted, direct = (
+            direct_gradient(*each) for each in ((x.double(), grad.double()), (x, grad))
+        )
+        found = winograd_training.gradient_of_kernels(x, grad)
+        assert (found - wanted).std() < 1.5 * (direct - wanted).std()
+        assert torch.equal(found, winograd_training.gradient_of_kernels(x, grad))
+
+
+def direct_gradient(x: Tensor, grad: Tensor) -> Tensor:
+    """Of the kernels of a 3x3 convolution."""
+    weight = x.new_zeros(grad.shape[1], x.shape[1], 3, 3)
+    same: list[Any] = [[1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False]]
+    return torch.ops.aten.convolution_backward(grad, x, weight, None, *same)[1]
+
+
 def test_layers_take_it_in_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, x = ConvNorm(128, 128, 3), torch.randn(1, 128, 20, 20)
-    calls: list[int] = []
-    convolve = winograd.convolve
+    layer, x = ConvNorm(256, 256, 3), torch.randn(1, 256, 20, 20)
+    calls: list[str] = []
 
-    def counted(*given: object) -> Tensor:
-        calls.append(1)
-        return convolve(*given)  # type: ignore[arg-type]
+    def count(name: str) -> None:
+        function = getattr(winograd_training, name)
 
-    monkeypatch.setattr(winograd, "convolve", counted)
+        def counted(*given: object) -> Tensor:
+            calls.append(name)
+            return function(*given)  # type: ignore[no-any-return]
+
+        monkeypatch.setattr(winograd_training, name, counted)
+
+    count("convolve")
+    count("gradient_of_kernels")
     out = layer.train()(x)
     assert len(calls) == 1
     torch.testing.assert_close(out, layer.eval()(x), rtol=0, atol=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer.train()(x).dtype == torch.bfloat16
-    assert ConvNorm(128, 128, 1)(x).shape == ConvNorm(96, 128, 3)(x[:, :96]).shape
+    assert ConvNorm(256, 256, 1)(x).shape == ConvNorm(96, 256, 3)(x[:, :96]).shape
     layer(x[..., :8, :8])  # too small
-    assert len(calls) == 1
+    assert calls == ["convolve"]
     layer(x).sum().backward()  # forward; x wants no gradient
-    assert len(calls) == 2 and layer.weight.grad is not None
+    assert calls[1:] == ["convolve", "gradient_of_kernels"] and layer.weight.grad is not None
+    calls.clear()
+    ConvNorm(128, 128, 3)(x[:, :128].requires_grad_()).sum().backward()  # too few for the others
+    assert calls == ["gradient_of_kernels"]

@@ -16,7 +16,7 @@ from references import filled, stored
 from torch import Tensor
 
 from eyeline.checkpoints import read
-from eyeline.checkpoints.names import VOC
+from eyeline.checkpoints.names import VOC_REGIONS
 from eyeline.registry import create_model
 
 STEP = 8  # of the pixels that are stored
@@ -117,5 +117,5 @@ def test_without_the_auxiliary_head_and_of_21_classes() -> None:
     for key in ("classifier.4.weight", "classifier.4.bias"):
         state[key] = torch.cat([state[key]] * 5)[:21]
     found = read(state)
-    assert found.classes == ["background", *VOC]
+    assert found.classes == list(VOC_REGIONS)
     assert (found.options["num_classes"], found.options["auxiliary"]) == (21, 0)

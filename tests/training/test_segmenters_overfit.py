@@ -16,8 +16,18 @@ from eyeline.registry import create_model
 FRAMES, CLASSES, VOID = 8, 11, 255
 # Options, steps at most, the highest learning rate, height and width.
 NETWORKS: dict[str, tuple[dict[str, Any], int, float, tuple[int, int]]] = {
+    # Where logits are at an eighth, poles need larger pictures.
+    "deeplabv3": (
+        dict(backbone="resnet18", output_stride=8, multi_grid=(1,), width=64),
+        300,
+        3e-3,
+        (288, 384),
+    ),
+    "deeplabv3plus": (dict(backbone="resnet18", width=64), 300, 3e-3, (192, 256)),
     "fpn": (dict(backbone="resnet18", fpn_channels=64, branch_width=64), 300, 2e-3, (192, 256)),
     "linknet": (dict(), 300, 2e-3, (96, 128)),
+    "pan": (dict(backbone="resnet18"), 300, 3e-3, (192, 256)),
+    "pspnet": (dict(backbone="resnet18", width=64), 300, 3e-3, (288, 384)),
     "unet": (dict(width=16, padding="same", norm="batch", dropout=0.0), 300, 3e-3, (96, 128)),
     "unetplusplus": (dict(width=8, norm="batch"), 300, 5e-3, (96, 128)),
 }

@@ -151,8 +151,9 @@ def rename(
 def without_biases(ours: State, renamed: dict[str, str]) -> None:
     """A bias before a batch norm, which our layers have not, becomes a part of the norm's mean."""
     for name in [name for name in ours if name.endswith(".bias")]:
-        mean = f"{name.removesuffix('.bias')}.norm.running_mean"
-        if mean in ours:
+        norm = f"{name.removesuffix('.bias')}.norm"
+        if f"{norm}.weight" in ours:
+            mean = f"{norm}.running_mean"
             ours[mean] = ours[mean] - ours.pop(name)
             renamed.pop(name, None)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eyeline.checkpoints.names import IMAGENET
-from eyeline.checkpoints.renaming import NORM, WB, rename, resnet_of
+from eyeline.checkpoints.renaming import NORM, WB, rename, resnet_of, without_biases
 from eyeline.checkpoints.source import Checkpoint, State, begins
 from eyeline.errors import EyelineError
 from eyeline.nn.backbones import MOBILENET
@@ -142,7 +142,7 @@ def read(state: State, where: str, skip: tuple[str, ...] = ()) -> Checkpoint:
     ours, renamed, dropped = rename(used, table, (widest, "score"), where, skip)
     dropped += [key for key in state if key not in used]
     if name == "pan":
-        _without_biases(ours, renamed)
+        without_biases(ours, renamed)
     first = "backbone.conv1.weight" if backbone != MOBILENET else "backbone.features.0.0.weight"
     options: dict[str, Any] = {
         "num_classes": len(ours["score.weight"]),
@@ -176,12 +176,3 @@ def _encoder(state: State, where: str) -> tuple[str, list[int], Callable[[int], 
         return [f"encoder.features.{i}" for i in range(ENDS[depth - 1] + 1, ENDS[-1] + 1)]
 
     return MOBILENET, [24, 32, 96, 1280], behind
-
-
-def _without_biases(ours: State, renamed: dict[str, str]) -> None:
-    """A convolution before a batch norm has no bias with us: the norm's mean takes it up."""
-    for key in [key for key in ours if key.endswith(".norm.running_mean")]:
-        name = key.removesuffix(".norm.running_mean")
-        if (bias := ours.pop(f"{name}.bias", None)) is not None:
-            renamed.pop(f"{name}.bias", None)
-            ours[key] = ours[key] - bias

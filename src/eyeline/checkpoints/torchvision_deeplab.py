@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eyeline.checkpoints.names import IMAGENET, VOC
+from eyeline.checkpoints.names import IMAGENET, VOC_REGIONS
 from eyeline.checkpoints.renaming import NORM, WB, count, rename, resnet_of
 from eyeline.checkpoints.source import Checkpoint, State
 from eyeline.errors import EyelineError
@@ -22,9 +22,9 @@ TABLE = [
     (r"classifier\.1\.weight", "deeper.weight"),
     (rf"classifier\.2\.{NORM}", r"deeper.norm.\1"),
     (rf"classifier\.4\.{WB}", r"score.\1"),
-    (r"aux_classifier\.0\.weight", "auxiliary.conv.weight"),
-    (rf"aux_classifier\.1\.{NORM}", r"auxiliary.conv.norm.\1"),
-    (rf"aux_classifier\.4\.{WB}", r"auxiliary.classes.\1"),
+    (r"aux_classifier\.0\.weight", "auxiliary.hidden.weight"),
+    (rf"aux_classifier\.1\.{NORM}", r"auxiliary.hidden.norm.\1"),
+    (rf"aux_classifier\.4\.{WB}", r"auxiliary.score.\1"),
 ]
 
 
@@ -61,10 +61,10 @@ def read(state: State, where: str, skip: tuple[str, ...] = ()) -> Checkpoint:
         "norm_epsilon": 1e-5,
         "in_channels": ours["backbone.conv1.weight"].shape[1],
         "width": len(ours["aspp.direct.weight"]),
-        "auxiliary": 0.5 if "auxiliary.classes.weight" in ours else 0.0,
+        "auxiliary": 0.5 if "auxiliary.score.weight" in ours else 0.0,
     }
     if options["in_channels"] == len(IMAGENET["image_mean"]):
         options |= IMAGENET
-    named = options["num_classes"] == 1 + len(VOC)
-    classes = ["background", *VOC] if named else None
+    named = options["num_classes"] == len(VOC_REGIONS)
+    classes = list(VOC_REGIONS) if named else None
     return Checkpoint("torchvision", "deeplabv3", where, options, classes, ours, renamed, dropped)

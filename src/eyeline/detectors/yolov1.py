@@ -15,6 +15,9 @@ Departs   all numbers of the network are plain outputs, so that a score can be a
           stretched to the network's size; of another one the last map is averaged to fit.
           `convention="darknet"` is the authors' last file, yolov1.cfg: batch norm, three boxes a
           cell, a locally connected layer in place of the first connected one.
+          Connected layers learn each cell apart, which takes very many pictures.
+          `head="convolutional"` puts the same two 1x1 convolutions into every cell, as YOLOv2
+          does, for data of some hundred pictures.
 """
 
 from __future__ import annotations
@@ -60,8 +63,9 @@ class Config:
     norm_epsilon: float = 1e-5
     in_channels: int = 3
     neck_width: int = 1024  # of the four convolutions after the pretrained ones
-    head: str = "connected"  # or "local": its own 3x3 kernels for each place
-    head_width: int = 4096  # of the first connected layer, or channels of the local one
+    neck_stride: int = 2  # of the second of them
+    head: str = "connected"  # or "local": its own 3x3 kernels for each place; "convolutional"
+    head_width: int = 4096  # of the first connected layer, or channels of the one in its place
     dropout: float = 0.5  # sec. 2.2
     layers: tuple[str, ...] = ()  # a network of nn/darknet_sections.py in place of all these
     grid: int = 7  # sec. 2, S
@@ -113,10 +117,10 @@ class Square(Preprocess):
 class Neck(nn.Sequential):
     """Four 3x3 convolutions, of which the second halves the map (Fig. 3)."""
 
-    def __init__(self, inputs: int, width: int, norm: str, eps: float) -> None:
+    def __init__(self, inputs: int, width: int, norm: str, eps: float, stride: int) -> None:
         super().__init__(
             LeakyConv(inputs, width, 3, norm, eps),
-            LeakyConv(width, width, 3, norm, eps, stride=2),
+            LeakyConv(width, width, 3, norm, eps, stride=stride),
             LeakyConv(width, width, 3, norm, eps),
             LeakyConv(width, width, 3, norm, eps),
         )
@@ -145,17 +149,27 @@ class YOLOv1(Detector):
         self.backbone = build_backbone(
             c.backbone, norm=c.norm, norm_epsilon=c.norm_epsilon, in_channels=c.in_channels
         )
-        self.neck = Neck(self.backbone.channels[-1], c.neck_width, c.norm, c.norm_epsilon)
-        side = -(-c.min_size // 64)  # of the map
+        how = (c.norm, c.norm_epsilon, c.neck_stride)
+        self.neck = Neck(self.backbone.channels[-1], c.neck_width, *how)
+        side = -(-c.min_size // (32 * c.neck_stride))  # of the map
         inputs = c.neck_width * side**2
         self.side = side
-        self.hidden: Local | nn.Linear
+        self.dropout = nn.Dropout(c.dropout)
+        self.hidden: Local | nn.Linear | nn.Conv2d
+        if c.head == "convolutional":
+            if side != c.grid:
+                raise EyelineError(
+                    f'head="convolutional" says a cell at each place of the map: of size '
+                    f"{c.min_size} and neck_stride {c.neck_stride} give grid={side}, not {c.grid}"
+                )
+            self.hidden = nn.Conv2d(c.neck_width, c.head_width, 1)
+            self.output: nn.Linear | nn.Conv2d = nn.Conv2d(c.head_width, outputs // side**2, 1)
+            return
         if c.head == "local":
             self.hidden = Local(c.neck_width, c.head_width, 3, (side, side))
             hidden = c.head_width * side**2
         else:
             self.hidden, hidden = nn.Linear(inputs, c.head_width), c.head_width
-        self.dropout = nn.Dropout(c.dropout)
         self.output = nn.Linear(hidden, outputs)
 
     def forward(
@@ -185,9 +199,18 @@ class YOLOv1(Detector):
         x = self.neck(features[-1])  # (B, neck_width, H/64, W/64)
         if x.shape[2:] != (self.side, self.side):
             x = F.adaptive_avg_pool2d(x, self.side)
+        if self.config.head == "convolutional":
+            x = F.leaky_relu(self.hidden(x), SLOPE)
+            return self.one_after_another(self.output(self.dropout(x)).float())
         x = x if self.config.head == "local" else x.flatten(1)
         x = F.leaky_relu(self.hidden(x), SLOPE)
         return self.output(self.dropout(x.flatten(1))).float()
+
+    def one_after_another(self, said: Tensor) -> Tensor:
+        """What is said cell by cell (B, K + 5 A, S, S) in the order in which `heads` reads it."""
+        c = self.config
+        parts = said.split([c.num_classes, c.boxes, 4 * c.boxes], 1)
+        return torch.cat([part.flatten(2).transpose(1, 2).flatten(1) for part in parts], 1)
 
     def heads(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Square pictures (B, C, H, W) to classes (B, S S, K), confidences (B, S S, A) and boxes

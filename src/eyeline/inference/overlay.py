@@ -1,4 +1,4 @@
-"""Annotated maps of classes painted over pictures; what a model says is drawn by `draw_map`.
+"""What is annotated of a map of classes, on its picture: with what is ignored, and what is not.
 
 Letters   H and W a map's height and width.
 """
@@ -20,33 +20,32 @@ GREY = 90.0
 
 
 def paint_map(
-    picture: Image.Image, classes: np.ndarray | Tensor, names: Sequence[str]
+    picture: Image.Image, classes_map: np.ndarray | Tensor, classes: Sequence[str]
 ) -> Image.Image:
     """The picture tinted with the colour of each pixel's class, which is full at borders.
 
     Args:
-        classes: (H, W), enlarged or made smaller to the picture by nearest pixels; 255, to be
+        classes_map: (H, W), enlarged or made smaller to the picture by nearest pixels; 255, to be
             ignored, is grey and striped, and below 0 nothing is painted.
-        names: of the classes, see `class_colours`; a background is not painted.
+        classes: their names.
     """
-    values = classes.cpu().numpy() if isinstance(classes, Tensor) else classes
+    values = classes_map.cpu().numpy() if isinstance(classes_map, Tensor) else classes_map
     width, height = picture.size
-    y, x = (
-        (2 * np.arange(n) + 1) * old // (2 * n)
-        for n, old in zip((height, width), values.shape, strict=True)
+    rows, columns = (
+        (2 * np.arange(new) + 1) * old // (2 * new)
+        for new, old in zip((height, width), values.shape, strict=True)
     )
-    values = values[y[:, None], x].astype(np.int64)
+    values = values[rows[:, None], columns].astype(np.int64)
     canvas = np.asarray(picture.convert("RGB"), np.float32).copy()  # (H, W, 3)
     border = np.zeros(values.shape, bool)
     border[:-1] |= values[:-1] != values[1:]
     border[:, :-1] |= values[:, :-1] != values[:, 1:]
-    known = (values >= 0) & (values < len(names)) & (values != IGNORE)
-    painted = np.array([*(not is_nothing(name) for name in names), False])
-    known &= painted[np.where(known, values, len(names))]
-    colour = class_colours(names).astype(np.float32)[np.where(known, values, 0)]
-    share = np.where(border, 1.0, TINT).astype(np.float32)[..., None] * known[..., None]
-    canvas += share * (colour - canvas)
     ignored = values == IGNORE
+    index = np.where((values >= 0) & ~ignored, values, len(classes))
+    seen = np.array([*(not is_nothing(name) for name in classes), False])[index]
+    colour = np.vstack([class_colours(classes), np.zeros((1, 3))]).astype(np.float32)[index]
+    share = np.where(border, 1.0, TINT).astype(np.float32)[..., None] * seen[..., None]
+    canvas += share * (colour - canvas)
     striped = ignored & (np.add.outer(np.arange(height), np.arange(width)) // STRIPE % 3 == 0)
     canvas[ignored] += TINT * (GREY - canvas[ignored])
     canvas[striped] = 255 - TINT * GREY

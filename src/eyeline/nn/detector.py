@@ -45,7 +45,7 @@ CHOICES = {
     "offset_loss": ("squared", "logistic"),
     "ignore_by": ("prior", "box"),
     "passthrough": ("adjacent", "darknet", "none"),
-    "head": ("connected", "local"),
+    "head": ("connected", "local", "convolutional"),
     "claims": CLAIMS,
     "discarded": ("all", "negatives", "positives"),
     "method": ("cascade", "iterative_bbox", "integral"),

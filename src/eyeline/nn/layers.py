@@ -9,6 +9,7 @@ from eyeline.errors import EyelineError
 from eyeline.nn.lone import normed
 from eyeline.ops import winograd
 from eyeline.ops.select import may_look
+from eyeline.ops.winograd_training import Convolve
 
 NORMS = ("frozen", "batch", "group")
 OPTIONAL_NORMS = ("none", *NORMS)  # where a paper has none
@@ -119,5 +120,5 @@ def convolved(
     model computes what is written, and `optimize` makes it fast."""
     eager = may_look(x) and not torch.is_autocast_enabled("cpu")
     if training and eager and winograd.suits(conv) and winograd.enough(x):
-        return winograd.Convolve.apply(x, weight, bias)  # type: ignore[no-any-return]
+        return Convolve.apply(x, weight, bias)  # type: ignore[no-any-return]
     return conv._conv_forward(x, weight, bias)

@@ -15,8 +15,7 @@ fewer products are added up. With F(4x4) it is some times as large; at the point
 takes (1 and 2, here 5/8 and 3/2) it would be twice that, and four times where it is largest. But it
 is relative to the largest input of the whole tile, 4x4 or 6x6, and no longer of the 3x3 that an
 output is made of: beside one value of 1000 outputs that do not touch it are off by about 1e-4.
-Training takes F(2x2) alone. The gradient of the input is such a convolution too, with the kernels
-turned by half a turn.
+Training takes F(2x2) alone, see `eyeline.ops.winograd_training`.
 
 Letters   B pictures, C and O channels in and out, th and tw tiles of a picture down and across.
 """
@@ -24,12 +23,11 @@ Letters   B pictures, C and O channels in and out, th and tw tiles of a picture 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 WIDE = 128  # channels from which it is faster, measured
 TILES = 256  # of a strip
@@ -116,48 +114,20 @@ def tiles_of(x: Tensor, form: Form) -> int:
     return pictures * rows * across
 
 
-def kernels_of(
-    weight: Tensor, exact: bool = True, form: Form = SMALL, tiles: int = TILES
-) -> Tensor:
-    """G g G^T of kernels (O, C, 3, 3), packed for strips of that many tiles, or as many as that
-    below or from FEW on; `exact`: in float64, rounded once."""
-    dtype = torch.float64 if exact else weight.dtype
-    g = torch.tensor(form.G, dtype=dtype)
+def kernels_of(weight: Tensor, form: Form = SMALL, tiles: int = TILES) -> Tensor:
+    """G g G^T of kernels (O, C, 3, 3) in float64, rounded once, packed for strips of that many
+    tiles, or as many as that below or from FEW on."""
+    g = torch.tensor(form.G, dtype=torch.float64)
     both = torch.kron(g, g)  # (t t, 9), with which G g G^T is one product
     parts = torch.empty(len(both), *weight.shape[:2])  # (t t, O, C)
     for part, kernels in zip(parts.split(SOME, 1), weight.detach().split(SOME), strict=True):
-        part.copy_((both @ kernels.to(dtype).reshape(-1, 9).T).view_as(part))
+        part.copy_((both @ kernels.double().reshape(-1, 9).T).view_as(part))
     packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
         parts.flatten(0, 1)[..., None, None],
         *form.one_by_one,
         [1, form.reach**2 * weight.shape[1], 1, tiles],
     )
     return packed
-
-
-class Convolve(torch.autograd.Function):
-    """`convolve` with a gradient: Convolve.apply(x, weight, bias)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.biased = bias is not None
-        return convolve(x, kernels_of(weight, exact=False), len(weight), bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        of_x = None
-        if ctx.needs_input_grad[0]:
-            turned = weight.flip(2, 3).transpose(0, 1)
-            of_x = convolve(grad, kernels_of(turned, exact=False), x.shape[1], None)
-        _, of_weight, of_bias = torch.ops.aten.convolution_backward(
-            grad, x, weight, [len(weight)] if ctx.biased else None, [1, 1], [1, 1], [1, 1], False,
-            [0, 0], 1, [False, *ctx.needs_input_grad[1:]],
-        )  # fmt: skip
-        return of_x, of_weight, of_bias
 
 
 def convolve(
@@ -219,7 +189,7 @@ def multiply(tiles: Tensor, kernels: Tensor, outputs: int, form: Form = SMALL) -
     return out.permute(0, 2, 3, 1).view(len(tiles), form.reach, form.reach, outputs)
 
 
-def transform(d: Sequence[Tensor], out: Tensor) -> None:
+def transform(d: Sequence[Tensor], out: Tensor | Sequence[Tensor]) -> None:
     """B^T d along one axis of tiles: four tensors to out (4, ...)."""
     torch.sub(d[0], d[2], out=out[0])
     torch.add(d[1], d[2], out=out[1])

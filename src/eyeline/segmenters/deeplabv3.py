@@ -19,7 +19,6 @@ Departs   the text names no drop-out; a tenth is the authors' code's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from eyeline.nn.backbones import build_backbone
 from eyeline.nn.detector import make_config
 from eyeline.nn.fused import fused
 from eyeline.nn.heads.aspp import ASPP, rates_at
-from eyeline.nn.heads.fcn_head import FCNHead
+from eyeline.nn.heads.score import ScoreHead
 from eyeline.nn.layers import ConvNorm
 from eyeline.nn.segmenter import Maps, Segmenter, SegmenterConfig
 from eyeline.note import note
@@ -87,9 +86,9 @@ class DeepLabV3(Segmenter):
         self.score = nn.Conv2d(c.width, c.num_classes, 1)
         self.class_dependent = ("score",)
         if c.auxiliary:
-            self.auxiliary = FCNHead(channels[-2], c.num_classes, c.norm)
+            self.auxiliary = ScoreHead(channels[-2], channels[-2] // 4, c.num_classes, *how)
             self.auxiliary_weights = {"auxiliary": c.auxiliary}
-            self.class_dependent += ("auxiliary.classes",)
+            self.class_dependent += ("auxiliary.score",)
 
     def maps(self, images: Tensor) -> Maps:
         """Pictures (B, C, H, W) to logits (B, K, H/s, W/s), and the auxiliary head's."""
@@ -97,7 +96,10 @@ class DeepLabV3(Segmenter):
         logits = self.scores(features[-1])
         if not self.auxiliary_weights:
             return logits
-        return logits, {"auxiliary": partial(self.auxiliary, features[-2])}
+        return logits, {"auxiliary": self.auxiliary(features[-2])}
+
+    def main(self, images: Tensor) -> Tensor:
+        return self.scores(note("features C2 to C5, sec. 3.1", self.backbone(images))[-1])
 
     def scores(self, x: Tensor) -> Tensor:
         """The last map to logits."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 from eyeline.nn.backbones import build_backbone
 from eyeline.nn.detector import make_config
 from eyeline.nn.fused import fused
-from eyeline.nn.heads.fcn_head import FCNHead
+from eyeline.nn.heads.score import ScoreHead
 from eyeline.nn.layers import ConvNorm
 from eyeline.nn.resizing import resized
 from eyeline.nn.segmenter import Maps, Segmenter, SegmenterConfig
@@ -113,9 +112,9 @@ class PSPNet(Segmenter):
         self.score = nn.Conv2d(c.width, c.num_classes, c.score_kernel, padding=c.score_kernel // 2)
         self.class_dependent = ("score",)
         if c.auxiliary:
-            self.auxiliary = FCNHead(channels[-2], c.num_classes, c.norm, c.drop)
+            self.auxiliary = ScoreHead(channels[-2], channels[-2] // 4, c.num_classes, *how, c.drop)
             self.auxiliary_weights = {"auxiliary": c.auxiliary}
-            self.class_dependent += ("auxiliary.classes",)
+            self.class_dependent += ("auxiliary.score",)
 
     def maps(self, images: Tensor) -> Maps:
         """Pictures (B, C, H, W) to logits (B, K, H/8, W/8), and the auxiliary head's."""
@@ -123,7 +122,10 @@ class PSPNet(Segmenter):
         logits = self.scene(features[-1])
         if not self.auxiliary_weights:
             return logits
-        return logits, {"auxiliary": partial(self.auxiliary, features[-2])}  # sec. 4
+        return logits, {"auxiliary": self.auxiliary(features[-2])}  # sec. 4
+
+    def main(self, images: Tensor) -> Tensor:
+        return self.scene(note("features C2 to C5", self.backbone(images))[-1])
 
     def scene(self, x: Tensor) -> Tensor:
         """The last map to logits."""

@@ -56,8 +56,9 @@ function shape(object, id, unit, counts, chosen) {
   if (rings.length) {
     const path = rings.map((ring) => `M${ring.join(" ")}Z`).join("");
     const area = DATA.maps ? "area solid" : "area";
-    parts.push(`<path class="${area}" fill="${fill}" d="${path}"/>`,
-      `<path class="under" d="${path}"/><path class="line" stroke="${colour}" d="${path}"/>`);
+    parts.push(`<path class="${area}" fill="${fill}" d="${path}"/>`);
+    if (!DATA.maps) parts.push(`<path class="under" d="${path}"/>`, // there and back to each hole
+      `<path class="line" stroke="${colour}" d="${path}"/>`);
   }
   const [x, y] = [Math.min(object[X1], object[X2]), Math.min(object[Y1], object[Y2])];
   const [w, h] = [Math.abs(object[X2] - object[X1]), Math.abs(object[Y2] - object[Y1])];

@@ -50,7 +50,7 @@ def drawn(picture: Picture, names: Sequence[str], labels: np.ndarray) -> Image.I
     })  # fmt: skip
 
 
-def drawn_map(picture: Picture, names: Sequence[str]) -> Image.Image:
+def drawn_map(picture: Picture, classes: Sequence[str]) -> Image.Image:
     """The picture with the class of every pixel, its longer side SIDE, as `drawn`."""
     try:
         image = fitted(read_image(picture.path, draft=SIDE))
@@ -58,7 +58,7 @@ def drawn_map(picture: Picture, names: Sequence[str]) -> Image.Image:
         return missing(str(error).removeprefix(f"{picture.path}: "))
     if picture.record is None:
         return image
-    return paint_map(image, semantic_target(picture.record, outside=-1), names)
+    return paint_map(image, semantic_target(picture.record, outside=-1), classes)
 
 
 def masks_of(record: Record) -> np.ndarray | None:

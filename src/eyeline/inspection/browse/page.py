@@ -76,7 +76,7 @@ def html(collection: Collection, rows: Sequence[dict[str, Any]]) -> str:
     count = len(collection.names)
     colours = [PALETTE[k % len(PALETTE)] for k in range(count)]
     if collection.maps:
-        colours = [*hex_colours(collection.names[:-1]), "#808080"]
+        colours = [*hex_colours(collection.classes), "#808080"]
     faults = [fault for picture in collection.pictures for fault in picture.every_fault]
     kinds = {fault.kind for fault in faults}
     data = {

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from eyeline.nn.anchors import flatten_cells
 from eyeline.nn.fused import fused
+from eyeline.nn.layers import ConvNorm
 
 
 class MapHeads(nn.ModuleList):
@@ -20,7 +21,7 @@ class MapHeads(nn.ModuleList):
 
     def __init__(self, channels: Sequence[int], boxes: Sequence[int], outputs: int) -> None:
         super().__init__(
-            nn.Conv2d(inputs, count * outputs, 3, padding=1)
+            ConvNorm(inputs, count * outputs, 3)
             for inputs, count in zip(channels, boxes, strict=True)
         )
         self.outputs = outputs
