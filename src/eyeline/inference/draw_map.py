@@ -145,11 +145,12 @@ def draw_map(
 
 def _with_legend(picture: Image.Image, classes: Sequence[str], shares: np.ndarray) -> Image.Image:
     """The picture above a list of its classes in columns; those that it lacks are pale."""
-    font = ImageFont.load_default(max(12, round(max(picture.size) / 50)))
+    letters = max(12, round(max(picture.size) / 50))
+    font = ImageFont.load_default(letters)
     colours = class_colours(classes)
     order = np.argsort(-shares, kind="stable")[:LISTED]
     shown = sorted(order.tolist()) if len(classes) > LISTED else range(len(classes))
-    row = round(font.size * 1.6)
+    row = round(letters * 1.6)
     widest = max((font.getlength(f"{name} 100 %") for name in classes), default=0)
     column = min(picture.width, round(widest) + 2 * row)
     columns = max(1, picture.width // column)
