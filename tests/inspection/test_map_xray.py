@@ -33,7 +33,7 @@ def test_probabilities_entropy_and_errors() -> None:
     assert found.wrong is not None and found.wrong[5, :10].all() and not found.wrong[:2].any()
     assert found.losses is not None
     assert found.losses["cross_entropy"] == pytest.approx(
-        float(model(image[None], truth[None])["cross_entropy"])
+        float(model(image[None], truth[None])["cross_entropy"].detach())
     )
     assert [(name, tuple(stage.shape)) for name, stage in found.stages] == [
         ("features", (8, 12, 18))
