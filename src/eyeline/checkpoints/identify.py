@@ -17,7 +17,7 @@ from eyeline.checkpoints import (
     smp,
     smp_dilated,
     torchvision,
-    torchvision_deeplab,
+    torchvision_segmentation,
     vgg,
     yhenon,
 )
@@ -33,13 +33,11 @@ def identify(
     torchvision's names, and VGG16's, whose classifier has, stand before that."""
     how = (state, where, num_classes, tuple(skip))
     try:
-        if smp_dilated.fits(state):
-            return smp_dilated.read(state, where, tuple(skip))
-        if torchvision_deeplab.fits(state):
-            return torchvision_deeplab.read(state, where, tuple(skip))
         return (
             eyeline.read(state, metadata, where)
             or smp.read(state, where, tuple(skip))
+            or smp_dilated.read(state, where, tuple(skip))
+            or torchvision_segmentation.read(state, where, tuple(skip))
             or light.read(state, where, tuple(skip))
             or hrnet.read(state, where, tuple(skip))
             or fcn.read(state, where, tuple(skip))

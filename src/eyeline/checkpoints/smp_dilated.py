@@ -119,17 +119,15 @@ KINDS: list[tuple[str, str, Table, str]] = [
 ]
 
 
-def fits(state: State) -> bool:
-    """Whether the keys are one of these networks'."""
-    return any(key in state for key, *_ in KINDS)
-
-
-def read(state: State, where: str, skip: tuple[str, ...] = ()) -> Checkpoint:
-    """The checkpoint of a state that `fits`; `skip`: keys that may be left over.
+def read(state: State, where: str, skip: tuple[str, ...] = ()) -> Checkpoint | None:
+    """The checkpoint, if it is of one of these networks; `skip`: keys that may be left over.
 
     Raises EyelineError where the encoder or an option of the decoder is not read.
     """
-    key, name, table, widest = next(kind for kind in KINDS if kind[0] in state)
+    kind = next((kind for kind in KINDS if kind[0] in state), None)
+    if kind is None:
+        return None
+    key, name, table, widest = kind
     backbone, channels, ends = _encoder(state, where)
     read_by = state[key].shape[1]
     if read_by not in channels[1 if name == "pspnet" else 3 :]:

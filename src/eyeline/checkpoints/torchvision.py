@@ -23,7 +23,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from eyeline.checkpoints import torchvision_segmentation
 from eyeline.checkpoints.names import COCO, COCO_SLOTS, IMAGENET
 from eyeline.checkpoints.renaming import (
     NORM,
@@ -132,8 +131,6 @@ def read(
         num_classes: how many classes are wanted: it chooses between the 80 and the 90 of COCO.
         skip: prefixes of keys (theirs) that may be left over.
     """
-    if segmenter := torchvision_segmentation.read(state, where, skip):
-        return segmenter
     for pattern, kind in UNREAD:
         if any(re.match(pattern, key) for key in state):
             raise EyelineError(f"{where} holds torchvision's {kind}, which is not read yet")

@@ -14,7 +14,8 @@ def pool_with_places(x: Tensor, ceil_mode: bool = False) -> tuple[Tensor, Tensor
 
     `ceil_mode`: of an odd side the last row or column is pooled alone, else it is left out.
     """
-    return F.max_pool2d(x, 2, ceil_mode=ceil_mode, return_indices=True)  # type: ignore[no-any-return]
+    pooled: tuple[Tensor, Tensor] = F.max_pool2d_with_indices(x, 2, ceil_mode=ceil_mode)
+    return pooled
 
 
 def unpool(x: Tensor, places: Tensor, size: Sequence[int]) -> Tensor:
@@ -22,4 +23,5 @@ def unpool(x: Tensor, places: Tensor, size: Sequence[int]) -> Tensor:
     (H, W); 0 elsewhere. No place is named twice in a map."""
     height, width = size
     flat = x.new_zeros(x.shape[0], x.shape[1], height * width)
-    return flat.scatter(2, places.flatten(2), x.flatten(2)).unflatten(2, (height, width))
+    whole: Tensor = flat.scatter(2, places.flatten(2), x.flatten(2))
+    return whole.view(*x.shape[:2], height, width)

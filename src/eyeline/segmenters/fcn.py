@@ -35,7 +35,7 @@ from eyeline.nn.backbones import build_backbone
 from eyeline.nn.backbones.vgg import VGG16
 from eyeline.nn.detector import make_config
 from eyeline.nn.fused import fused, max_pool
-from eyeline.nn.heads.fcn_head import FCNHead
+from eyeline.nn.heads.score import ScoreHead
 from eyeline.nn.layers import ConvNorm
 from eyeline.nn.segmenter import Maps, Segmenter, SegmenterConfig
 from eyeline.note import note
@@ -237,13 +237,14 @@ class ResNetFCN(Segmenter):
             output_stride=c.output_stride, first_dilates=c.first_dilates,
         )  # fmt: skip
         *_, c4, c5 = self.backbone.channels
-        how = (c.num_classes, c.norm, c.dropout, c.norm_epsilon)
-        self.head = FCNHead(c5, *how)
-        self.class_dependent = ("head.classes",)
+        # So torchvision has it; the paper has no such head.
+        how = (c.num_classes, c.norm, c.norm_epsilon, c.dropout)
+        self.head = ScoreHead(c5, c5 // 4, *how)
+        self.class_dependent = ("head.score",)
         if c.auxiliary:
-            self.auxiliary = FCNHead(c4, *how)
+            self.auxiliary = ScoreHead(c4, c4 // 4, *how)
             self.auxiliary_weights = {"auxiliary": c.auxiliary}
-            self.class_dependent += ("auxiliary.classes",)
+            self.class_dependent += ("auxiliary.score",)
 
     def maps(self, images: Tensor) -> Maps:
         """Normalised pictures (B, C, H, W) to logits (B, K, h, w), and those of C4."""
