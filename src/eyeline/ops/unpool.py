@@ -14,7 +14,7 @@ def pool_with_places(x: Tensor, ceil_mode: bool = False) -> tuple[Tensor, Tensor
 
     `ceil_mode`: of an odd side the last row or column is pooled alone, else it is left out.
     """
-    pooled: tuple[Tensor, Tensor] = F.max_pool2d_with_indices(x, 2, ceil_mode=ceil_mode)
+    pooled: tuple[Tensor, Tensor] = F.max_pool2d_with_indices(x, [2, 2], ceil_mode=ceil_mode)
     return pooled
 
 
