@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-PARTIAL = ".*.partial"  # what a process that was killed while it wrote leaves behind
+PARTIAL = ".*.partial"  # what a process that was killed while it wrote leaves behind,
+PARTIAL_TENSORS = ".tmp??????"  # and one that was killed within safetensors
 
 
 def write_whole(path: Path, write: Callable[[Path], object], former: str | None = None) -> None:

@@ -341,7 +341,7 @@ def test_from_names() -> None:
     image, target = sample(0)
     same = from_names([])(image, target, np.random.default_rng(0))
     assert same[0] is image and same[1] is target
-    assert len(NAMES) == 12
+    assert len(NAMES) == 13
 
 
 @pytest.mark.parametrize(

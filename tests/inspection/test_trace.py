@@ -258,7 +258,7 @@ def test_text() -> None:
     (backbone,) = [line for line in lines if line.startswith("    backbone ")]
     assert "1×3×64×96 " in backbone and "1×64×16×24 +3 " in backbone and "11.2 M" in backbone
     source = (Path(eyeline.__file__).parent / "nn" / "backbones" / "resnet.py").read_text()
-    line = source.splitlines().index("class ResNet(nn.Module):") + 1
+    line = source.splitlines().index("class ResNet(Encoder):") + 1
     assert backbone.endswith(f" resnet.py:{line}")
     (anchors,) = [line for line in lines if "◇ anchors, sec. 3.1.1" in line]
     assert "1152×3" not in anchors and anchors.split()[-1].startswith("faster_rcnn.py:")

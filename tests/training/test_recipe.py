@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from eyeline.data.transforms import from_names
 from eyeline.errors import EyelineError
 from eyeline.nn.detector import Detector
+from eyeline.nn.segmenter import Segmenter
 from eyeline.registry import create_model
 from eyeline.training.recipe import Ema, Recipe, _keys, load_recipe, save_recipe
 
@@ -223,12 +224,12 @@ def test_shipped_recipes():
         options = {**recipe.model.options, "pretrained": None}  # nothing is downloaded here
         with torch.device("meta"):  # the options are checked, no weight is drawn
             model = create_model(recipe.model.name, num_classes=2, **options)
-        assert isinstance(model, Detector), path
+        assert isinstance(model, (Detector, Segmenter)), path
         header = path.read_text().split("\nmodel:")[0]
         for word in ("command", "hardware", "time", "score"):
             assert f"# {word}" in header, path
     assert {path.stem for path in paths} == {
-        "bccd_cascade_rcnn", "bccd_cascade_rcnn_quick", "bccd_faster_rcnn",
+        "camvid", "bccd_cascade_rcnn", "bccd_cascade_rcnn_quick", "bccd_faster_rcnn",
         "bccd_faster_rcnn_quick", "bccd_refinedet320", "bccd_refinedet320_quick",
         "bccd_retinanet", "bccd_ssd300", "bccd_ssd300_quick", "bccd_transfer",
         "bccd_yolov1_quick", "bccd_yolov2_quick", "bccd_yolov3", "bccd_yolov3_quick",

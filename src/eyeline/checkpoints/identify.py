@@ -30,13 +30,14 @@ def identify(
     state: State, metadata: dict[str, Any], where: str, num_classes: int | None, skip: Sequence[str]
 ) -> Checkpoint | None:
     """What a state dict is, by the first family that knows it; detectron2's, whose box heads have
-    torchvision's names, and VGG16's, whose classifier has, stand before that."""
+    torchvision's names, and VGG16's, whose classifier has, stand before that, and `smp_dilated`
+    before `smp`, which refuses what it does not know."""
     how = (state, where, num_classes, tuple(skip))
     try:
         return (
             eyeline.read(state, metadata, where)
-            or smp.read(state, where, tuple(skip))
             or smp_dilated.read(state, where, tuple(skip))
+            or smp.read(state, where, tuple(skip))
             or torchvision_segmentation.read(state, where, tuple(skip))
             or light.read(state, where, tuple(skip))
             or hrnet.read(state, where, tuple(skip))

@@ -26,7 +26,7 @@ from eyeline.data.checking.usable import write_left_out
 from eyeline.data.faults import Fault
 from eyeline.data.loader import Loader
 from eyeline.errors import EyelineError
-from eyeline.files import PARTIAL, write_whole
+from eyeline.files import PARTIAL, PARTIAL_TENSORS, write_whole
 from eyeline.locking import FileLock
 from eyeline.processes import of_first
 from eyeline.training.position import Position
@@ -109,7 +109,7 @@ class RunFolder:
         """Is there anything but what a run that came to nothing leaves behind?"""
         if not self.path.is_dir():
             return self.path.exists()
-        left = (BAD_BATCHES, LOCK, PARTIAL)
+        left = (BAD_BATCHES, LOCK, PARTIAL, PARTIAL_TENSORS)
         return any(not any(map(path.match, left)) for path in self.path.iterdir())
 
     def _exists(self) -> EyelineError:
@@ -147,7 +147,8 @@ class RunFolder:
             raise self._exists()
         if self.resume and self._states() != self.found:
             raise EyelineError(f"{self.path}: another process has gone on with it; resume it again")
-        for file in self.path.glob(PARTIAL):  # of a process that was killed
+        killed = (PARTIAL, PARTIAL_TENSORS)  # what a process leaves that was
+        for file in chain.from_iterable(map(self.path.glob, killed)):
             file.unlink()
         if self.used is not None and self.used.name != STATE:
             os.replace(self.used, self.path / STATE)  # which was damaged, or is missing

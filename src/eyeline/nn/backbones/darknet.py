@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyeline.nn.backbones.encoder import Encoder
 from eyeline.nn.fused import fused, max_pool
 from eyeline.nn.layers import make_norm
 
@@ -58,7 +59,7 @@ def stack(inputs: int, shapes: Sequence[tuple[int, int]], norm: str, eps: float)
     )
 
 
-class Extraction(nn.Module):
+class Extraction(Encoder):
     """YOLO's first twenty convolutions, those that are pretrained: (B, in_channels, H, W) ->
     [C2, C3, C4, C5] of 192, 512, 1024, 1024. Their name is that of the authors' files. Options as
     of `Darknet53`, and norm "none" as in the paper."""
@@ -77,10 +78,7 @@ class Extraction(nn.Module):
         self.stage4 = stack(512, [(256, 1), (512, 3)] * 4 + [(512, 1), (1024, 3)], *how)
         self.stage5 = stack(1024, [(512, 1), (1024, 3)] * 2, *how)
 
-    def forward(self, x: Tensor) -> Any:
-        return self.stages(x)[1:]
-
-    def stages(self, x: Tensor) -> list[Any]:
+    def _maps(self, x: Tensor) -> list[Any]:
         """[C1, C2, C3, C4, C5]."""
         c1 = self.stage1(x)  # (B, 64, H/2, W/2)
         c2 = self.stage2(max_pool(c1, 2))  # (B, 192, H/4, W/4)
@@ -89,7 +87,7 @@ class Extraction(nn.Module):
         return [c1, c2, c3, c4, self.stage5(max_pool(c4, 2))]  # (B, 1024, H/32, W/32)
 
 
-class Darknet19(nn.Module):
+class Darknet19(Encoder):
     """The convolutional part, without the last 1x1: (B, in_channels, H, W) -> [C2, C3, C4, C5] of
     128, 256, 512, 1024. Options as of `Darknet53`."""
 
@@ -108,10 +106,7 @@ class Darknet19(nn.Module):
             shapes = [(width // 2, 1) if i % 2 else (width, 3) for i in range(depth)]
             setattr(self, f"stage{stage}", stack(width // 2, shapes, *how))
 
-    def forward(self, x: Tensor) -> Any:
-        return self.stages(x)[1:]
-
-    def stages(self, x: Tensor) -> list[Any]:
+    def _maps(self, x: Tensor) -> list[Any]:
         """[C1, C2, C3, C4, C5]."""
         c1 = self.stage1(max_pool(self.stem(x), 2))  # (B, 64, H/2, W/2)
         c2 = self.stage2(max_pool(c1, 2))  # (B, 128, H/4, W/4)
@@ -132,7 +127,7 @@ class Residual(nn.Module):
         return x + self.wide(self.narrow(x))
 
 
-class Darknet53(nn.Module):
+class Darknet53(Encoder):
     """The convolutional part: (B, in_channels, H, W) -> [C2, C3, C4, C5] of 128, 256, 512, 1024.
 
     Args:
@@ -154,10 +149,7 @@ class Darknet53(nn.Module):
             blocks += [Residual(inputs, norm, norm_epsilon) for _ in range(depth)]
             setattr(self, f"stage{stage}", nn.Sequential(*blocks))
 
-    def forward(self, x: Tensor) -> Any:
-        return self.stages(x)[1:]
-
-    def stages(self, x: Tensor) -> list[Any]:
+    def _maps(self, x: Tensor) -> list[Any]:
         """[C1, C2, C3, C4, C5]."""
         c1 = self.stage1(self.stem(x))  # (B, 64, H/2, W/2)
         c2 = self.stage2(c1)  # (B, 128, H/4, W/4)
@@ -166,7 +158,7 @@ class Darknet53(nn.Module):
         return [c1, c2, c3, c4, self.stage5(c4)]  # (B, 1024, H/32, W/32)
 
 
-class DarknetTiny(nn.Module):
+class DarknetTiny(Encoder):
     """Seven convolutions and six poolings: (B, in_channels, H, W) -> [C2, C3, C4, C5] of 64, 128,
     256, 1024. Options as of `Darknet53`, but no "group", which 16 channels do not make."""
 
@@ -181,10 +173,7 @@ class DarknetTiny(nn.Module):
         for i in range(1, 8):
             setattr(self, f"conv{i}", LeakyConv(widths[i - 1], widths[i], 3, norm, norm_epsilon))
 
-    def forward(self, x: Tensor) -> Any:
-        return self.stages(x)[1:]
-
-    def stages(self, x: Tensor) -> list[Any]:
+    def _maps(self, x: Tensor) -> list[Any]:
         """[C1, C2, C3, C4, C5]."""
         c1 = self.conv2(max_pool(self.conv1(x), 2))  # (B, 32, H/2, W/2)
         c2 = self.conv3(max_pool(c1, 2))  # (B, 64, H/4, W/4)

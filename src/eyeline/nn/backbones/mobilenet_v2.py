@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from eyeline.nn.backbones.dilation import stage_strides
+from eyeline.nn.backbones.encoder import Encoder
 from eyeline.nn.layers import make_norm
 
 # Table 2: expansion, channels, blocks, stride.
@@ -61,7 +62,7 @@ class InvertedResidual(nn.Module):
         return x + self.conv(x) if self.shortcut else self.conv(x)
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Encoder):
     """The convolutional part: (B, in_channels, H, W) -> [C2, C3, C4, C5] at strides 4, 8, 16, 32,
     of 24, 32, 96 and 1280 channels, or less of both.
 
@@ -119,10 +120,7 @@ class MobileNetV2(nn.Module):
             if isinstance(module, nn.Conv2d):  # He et al. 2015
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Any:
-        return self.stages(x)[1:]
-
-    def stages(self, x: Tensor) -> list[Any]:
+    def _maps(self, x: Tensor) -> list[Any]:
         """[C1, C2, C3, C4, C5], to `depth`; C1 (B, 16, H/2, W/2)."""
         maps = []
         for i, layer in enumerate(self.features):

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from eyeline.nn.backbones.dilation import stage_strides
+from eyeline.nn.backbones.encoder import Encoder
 from eyeline.nn.fused import fused, max_pool
 from eyeline.nn.layers import make_norm
 
@@ -86,7 +87,7 @@ def shortcut(inputs: int, outputs: int, stride: int, norm: str, eps: float) -> n
     return nn.Sequential(conv, make_norm(norm, outputs, eps))
 
 
-class ResNet(nn.Module):
+class ResNet(Encoder):
     """The convolutional part: (B, in_channels, H, W) -> [C2, C3, C4, C5] at strides 4, 8, 16, 32,
     or less of both.
 
@@ -147,10 +148,7 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):  # He et al. 2015
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Any:
-        return self.stages(x)[1:]
-
-    def stages(self, x: Tensor) -> list[Any]:
+    def _maps(self, x: Tensor) -> list[Any]:
         """[C1, C2, C3, C4, C5], to `depth`; C1 (B, 64, H/2, W/2) is the stem's."""
         c1 = fused(x, self.conv1, self.bn1, relu=True)
         maps, x = [c1], max_pool(c1, 3, 2, padding=1)  # (B, 64, H/4, W/4)

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
+from eyeline.nn.backbones.encoder import Encoder
 
 PREFIX = "timm:"
 STRIDES = (4, 8, 16, 32)  # of C2 .. C5
 
 
-class TimmBackbone(nn.Module):
+class TimmBackbone(Encoder):
     """(B, in_channels, H, W) -> [C2, C3, C4, C5] at strides 4, 8, 16, 32, by a model of timm.
 
     Args:
@@ -99,10 +100,10 @@ class TimmBackbone(nn.Module):
             return create(self.name, **options)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        return self.stages(x)[-len(STRIDES) :]
+        return self._maps(x)[-len(STRIDES) :]
 
-    def stages(self, x: Tensor) -> list[Tensor]:
-        """[C1, C2, C3, C4, C5], the first at stride 2, where it was built with `finest=2`."""
+    def _maps(self, x: Tensor) -> list[Tensor]:
+        """From C1, at stride 2, where it was built with `finest=2`."""
         maps = self.body(x)
         if str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC"):
             maps = [level.permute(0, 3, 1, 2) for level in maps]

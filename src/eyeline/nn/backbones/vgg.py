@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyeline.nn.backbones.encoder import Encoder
 from eyeline.nn.fused import fused, max_pool
 from eyeline.nn.layers import ConvNorm
 
@@ -24,7 +25,7 @@ DEPTHS = (2, 2, 3, 3, 3)  # convolutions of each stage
 WIDTHS = (1, 2, 4, 8, 8)  # their channels, in those of the first stage
 
 
-class VGG16(nn.Module):
+class VGG16(Encoder):
     """The convolutional part: (B, in_channels, H, W) -> [conv3_3, conv4_3, conv5_3, pool5] at
     strides 4, 8, 16, 32.
 
@@ -50,10 +51,7 @@ class VGG16(nn.Module):
             x = fused(x, getattr(self, f"conv{stage}_{i}"), relu=True)
         return x
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return self.stages(x)[1:]
-
-    def stages(self, x: Tensor) -> list[Tensor]:
+    def _maps(self, x: Tensor) -> list[Tensor]:
         """[conv2_2, conv3_3, conv4_3, conv5_3, pool5] at strides 2, 4, 8, 16, 32."""
         maps = []
         for stage in (1, 2, 3, 4, 5):

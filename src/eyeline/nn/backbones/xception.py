@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
 from eyeline.nn.backbones.dilation import stage_strides
+from eyeline.nn.backbones.encoder import Encoder
 from eyeline.nn.fused import fused
 from eyeline.nn.layers import make_norm
 
@@ -102,7 +103,7 @@ class Block(nn.Module):
         return x + (side if self.shortcut is None else self.shortcut(side)), before
 
 
-class Xception(nn.Module):
+class Xception(Encoder):
     """The convolutional part: (B, in_channels, H, W) -> [C2, C3, C4, C5] at strides 4, 8, 16, 32,
     of 256, 728, 1024 and 2048 channels.
 
@@ -156,10 +157,7 @@ class Xception(nn.Module):
             if isinstance(module, nn.Conv2d):  # He et al. 2015
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Any:
-        return self.stages(x)[1:]
-
-    def stages(self, x: Tensor) -> list[Any]:
+    def _maps(self, x: Tensor) -> list[Any]:
         """[C1, C2, C3, C4, C5]; C1 (B, 128, H/2, W/2)."""
         for conv in self.stem:
             x = conv(x, relu=True)
