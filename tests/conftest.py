@@ -10,8 +10,20 @@ import torch
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+# Models of a file whose other one these tests run with each time; `make test-full` has all.
+SISTERS = {"cascade_mask_rcnn", "ssd512", "refinedet512"}
+SHORTENED = ("inspection", "test_synchronisation.py", "test_compiling.py")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests first, so that several processes end together."""
+    """Sisters are slow; the longest tests first, so that several processes end together."""
+    for item in items:
+        given = getattr(item, "callspec", None)
+        if given is None or not {*item.path.parts} & {*SHORTENED}:
+            continue
+        if SISTERS & {value for value in given.params.values() if isinstance(value, str)}:
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.path.name != "test_docs.py")
 
 

@@ -27,7 +27,8 @@ BLOCK = re.compile(
     r"^```(?P<kind>\w*)[^\n]*\n(?P<code>.*?)^```\n(?:<!-- (?P<note>.*?) -->\n)?",
     re.MULTILINE | re.DOTALL,
 )
-SLOW = {"export"}  # torch takes a minute to trace a detector for every size
+# torch takes a minute to trace a detector for every size; what the page calls is tested by tests/cli
+SLOW = {"export", "commands"}
 RUN = {"bash", "python"}
 SHOWN = {"text", "yaml", "json", ""}  # what is there to be looked at
 
