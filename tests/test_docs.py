@@ -27,7 +27,7 @@ BLOCK = re.compile(
     r"^```(?P<kind>\w*)[^\n]*\n(?P<code>.*?)^```\n(?:<!-- (?P<note>.*?) -->\n)?",
     re.MULTILINE | re.DOTALL,
 )
-# torch takes a minute to trace a detector for every size; what the page calls is tested by tests/cli
+# torch takes a minute to trace a detector for every size; tests/cli call what the other page calls
 SLOW = {"export", "commands"}
 RUN = {"bash", "python"}
 SHOWN = {"text", "yaml", "json", ""}  # what is there to be looked at
