@@ -7,6 +7,7 @@ import builtins
 import importlib
 import re
 import types
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,8 @@ def unresolved(code: str) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             module = importlib.import_module(node.module or "")
             for alias in node.names:
+                with suppress(ImportError):  # a module that nothing has imported yet
+                    importlib.import_module(f"{node.module}.{alias.name}")
                 if not hasattr(module, alias.name):
                     missing.append(f"{node.module}.{alias.name}")
                 known[alias.asname or alias.name] = getattr(module, alias.name, None)
