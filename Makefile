@@ -66,6 +66,7 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 
 $(BENCH_VENV)/.installed: constraints.txt pyproject.toml
 	$(call install,$(BENCH_VENV),-e '.[fast]' torchvision==0.28.0 albumentations==2.0.8 \
+		segmentation-models-pytorch==0.6.0 timm==1.0.31 \
 		opencv-python-headless==4.14.0.94)
 
 clean:

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from eyeline.errors import EyelineError
+
 PARTIAL = ".*.partial"  # what a process that was killed while it wrote leaves behind,
 PARTIAL_TENSORS = ".tmp??????"  # and one that was killed within safetensors
 
@@ -31,6 +33,16 @@ def write_whole(path: Path, write: Callable[[Path], object], former: str | None 
         _sync_names(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path, option: str = "--out") -> None:
+    """With those above it. Raises EyelineError, which names the option to choose another by."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EyelineError(
+            f"{folder}: cannot be made a folder ({error.strerror}); choose another {option}"
+        ) from None
 
 
 def _sync_names(folder: Path) -> None:

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.inference.toy_segmenter import CLASSES, bands, registered, save_toy
+from tests.inference.toy_segmenter import CLASSES, bands, command_line, save_toy
 
-from eyeline.cli import main
 from eyeline.cli import predict as predicting
 from eyeline.ops.segmentations import decode_masks
 
@@ -29,15 +28,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     Path("pictures").mkdir()
     for name, size in {"x": (24, 36), "y": (30, 30)}.items():
         Image.fromarray(bands(*size)[0].permute(1, 2, 0).numpy()).save(f"pictures/{name}.png")
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with registered():
-            status = main.run([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return run
+    return command_line(capsys)
 
 
 def test_pictures_become_maps(cli: Run) -> None:

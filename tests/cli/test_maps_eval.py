@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.inference.toy_segmenter import registered, save_toy, toy, write_data
+from tests.inference.toy_segmenter import command_line, save_toy, toy, write_data
 
-from eyeline.cli import main
 from eyeline.data.maps import open_maps
 from eyeline.evaluation import SegmentationReport, evaluate
 from eyeline.metrics.segmentation import SegmentationMetrics
@@ -25,15 +24,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
     save_toy(tmp_path / "a.safetensors")
     write_data(tmp_path / "data")
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with registered():
-            status = main.run([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return run
+    return command_line(capsys)
 
 
 def test_eval_measures_maps(cli: Run) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from eyeline import registry
 from eyeline.checkpoints import save_weights
+from eyeline.cli import main
 from eyeline.nn.detector import make_config
 from eyeline.nn.fused import fused
 from eyeline.nn.segmenter import Segmenter, SegmenterConfig
@@ -106,3 +108,16 @@ def write_data(folder: Path, count: int = 4, size: tuple[int, int] = (24, 36)) -
             mask = Image.fromarray(truth.to(torch.uint8).numpy())
             mask.save(folder / f"{split}annot" / f"{i}.png")
     (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+
+
+def command_line(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command that knows the toy: its status, what it printed, and its errors."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with registered():
+            status = main.run([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run

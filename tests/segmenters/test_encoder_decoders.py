@@ -133,7 +133,7 @@ def test_unetplusplus_accurate_is_the_mean_of_its_heads() -> None:
     model = create_model("unetplusplus", num_classes=3, width=4, depth=2, mode="accurate").eval()
     image = torch.rand(1, 3, 24, 24)
     logits, others = model.maps(model.prepare(image).images)
-    mean = (logits.softmax(1) + others["head_1"].softmax(1)) / 2
+    mean = (logits.softmax(1) + others["head_1"]().softmax(1)) / 2
     torch.testing.assert_close(model(image).exp(), mean)
     losses = model(image, torch.zeros(1, 24, 24, dtype=torch.int64))
     assert set(losses) == {"cross_entropy", "head_1"}

@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from eyeline.errors import EyelineError
+from eyeline.files import make_folder
 
 
 def free_path(out: Path | None, default: Path, suffix: str = "") -> Path:
@@ -39,12 +40,7 @@ def make_room(file: Path, option: str = "--out") -> None:
     """
     if file.is_dir():
         raise EyelineError(f"{file} is a folder; give {option} a file")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EyelineError(
-            f"{file.parent}: cannot be made a folder ({error.strerror}); choose another {option}"
-        ) from None
+    make_folder(file.parent, option)
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         raise EyelineError(f"{file}: you may not write there; choose another {option}")
 

@@ -115,14 +115,15 @@ def read_samples(file: IO[bytes], layout: Layout) -> np.ndarray:
         raise ValueError("a size of 0")
     down, across = -(-p.height // rows), -(-p.width // columns)
     planes, depth = (p.channels, 1) if p.planar else (1, p.channels)  # depth: channels of a block
-    if min(len(p.offsets), len(p.counts)) < planes * down * across:
-        raise ValueError(f"{len(p.offsets)} of {planes * down * across} strips or tiles are listed")
+    blocks = planes * down * across
+    if (listed := min(len(p.offsets), len(p.counts))) < blocks:
+        raise ValueError(f"{listed} of {blocks} strips or tiles are listed")
     file.seek(0, io.SEEK_END)
     end = file.tell()
-    if max(map(sum, zip(p.offsets, p.counts, strict=False))) > end:
+    if max(map(sum, zip(p.offsets[:blocks], p.counts[:blocks], strict=True))) > end:
         raise ValueError(f"truncated: its pixels go on behind the file's {end} bytes")
     out = np.empty((p.height, p.width, p.channels), p.dtype.newbyteorder("="))
-    for i in range(planes * down * across):
+    for i in range(blocks):
         plane, place = divmod(i, down * across)
         top, left = place // across * rows, place % across * columns
         high = rows if p.tiled else min(rows, p.height - top)  # a tile is always whole

@@ -342,7 +342,7 @@ class CascadeRCNN(Detector):
             c.head_positive_fraction, u, u,
         )  # fmt: skip
         regions, there = rows.regions, rows.counts  # (B, S, 4), (B, S)
-        for t, (head, u) in enumerate(zip(self.heads, c.ious, strict=False)):
+        for t, (head, u) in enumerate(zip(self.heads, c.ious[: len(self.heads)], strict=True)):
             if t:  # eq. 5: the same boxes, or those of the stage before, by their own limit
                 rows = label_regions(regions, there, objects, c.num_classes, u, u)
             sampled = rows.flat()

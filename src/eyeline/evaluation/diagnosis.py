@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from eyeline.evaluation.charts import histogram_svg
-from eyeline.evaluation.html import LONGEST, bar, picture_uri
+from eyeline.evaluation.html import LONGEST, bar, matrix_table, picture_uri
 from eyeline.inference.draw import to_pil
 from eyeline.metrics.analysis import Best, verdicts
 
@@ -87,21 +87,12 @@ column what the detector says; the tint is the share of the row.</p>
 def _matrix(matrix: np.ndarray, names: list[str], used: list[int]) -> str:
     last = len(names)
     columns = [*used, last]
-    head = "".join(
-        f'<th scope="col"><span>{escape(names[k]) if k < last else "missed"}</span></th>'
-        for k in columns
-    )
-    body = []
+    rows = []
     for row in columns:
-        name = escape(names[row]) if row < last else "background"
         total = max(1, matrix[row].sum())
-        cells = "".join(_cell(matrix[row, k], total, row, k, last) for k in columns)
-        body.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
-    upright = " upright" if len(used) > 6 else ""
-    return (
-        f'<div class="scroll"><table class="matrix{upright}"><thead><tr><td></td>{head}</tr>'
-        f"</thead><tbody>{''.join(body)}</tbody></table></div>"
-    )
+        rows.append([_cell(matrix[row, k], total, row, k, last) for k in columns])
+    own = [names[k] for k in used]
+    return matrix_table([*own, "background"], [*own, "missed"], rows, len(used) > 6)
 
 
 def _cell(count: int, total: int, row: int, column: int, last: int) -> str:

@@ -16,10 +16,12 @@ from eyeline.evaluation.running import (
     classes_of,
     facts_of,
     parameters_of,
+    plain,
     rate,
     run,
     show,
     write_json,
+    write_text,
 )
 from eyeline.evaluation.segmentation import evaluate_segmentation
 from eyeline.metrics.analysis import Analysis, analyse, as_json
@@ -98,12 +100,7 @@ class Report:
         return table
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=100, color_system=None)
-        with console.capture() as capture:
-            console.print(self.table())
-        return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+        return plain(self.table())
 
     def to_json(self, path: str | Path) -> Path:
         """Write every number: coco, segm (null without masks), voc, per_class, pictures,
@@ -147,10 +144,7 @@ class Report:
         """Write one page that needs no other file: numbers, curves, some pictures."""
         from eyeline.evaluation.report import page
 
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page(self, title=title, pictures=pictures), encoding="utf-8")
-        return path
+        return write_text(path, page(self, title=title, pictures=pictures))
 
 
 @together()

@@ -72,3 +72,24 @@ def bar(value: float | None) -> str:
 
 def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def matrix_table(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    upright: bool,
+    kind: str = "",
+) -> str:
+    """A table of `<td>` cells with a name before each row and above each column; `kind`: another
+    class of the table's, `upright`: the columns' names stand on end."""
+    kinds = " ".join(["matrix", *([kind] if kind else []), *(["upright"] if upright else [])])
+    head = "".join(f'<th scope="col"><span>{escape(name)}</span></th>' for name in columns)
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>{"".join(row)}</tr>'
+        for name, row in zip(rows, cells, strict=True)
+    )
+    return (
+        f'<div class="scroll"><table class="{kinds}"><thead><tr><td></td>{head}</tr>'
+        f"</thead><tbody>{body}</tbody></table></div>"
+    )

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from eyeline.evaluation.html import bar, counted, document, facts, picture_uri
+from eyeline.evaluation.html import bar, counted, document, facts, matrix_table, picture_uri
 from eyeline.evaluation.running import rate, show
 from eyeline.inference.draw import to_pil
 from eyeline.inference.draw_map import class_colours, coloured
@@ -139,17 +139,12 @@ row.</p>
 
 
 def _matrix(matrix: np.ndarray, names: Sequence[str], used: Sequence[int]) -> str:
-    head = "".join(f'<th scope="col"><span>{escape(names[k])}</span></th>' for k in used)
-    body = []
+    rows = []
     for row in used:
         total = max(1, int(matrix[row].sum()))
-        cells = "".join(_cell(int(matrix[row, k]), total, row == k) for k in used)
-        body.append(f'<tr><th scope="row">{escape(names[row])}</th>{cells}</tr>')
-    upright = " upright" if len(used) > 6 else ""
-    return (
-        f'<div class="scroll"><table class="matrix pixels{upright}"><thead><tr><td></td>{head}</tr>'
-        f"</thead><tbody>{''.join(body)}</tbody></table></div>"
-    )
+        rows.append([_cell(int(matrix[row, k]), total, row == k) for k in used])
+    own = [names[k] for k in used]
+    return matrix_table(own, own, rows, len(used) > 6, "pixels")
 
 
 def _cell(count: int, total: int, right: bool) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from eyeline.device import PRECISIONS, autocast
 from eyeline.errors import EyelineError
 from eyeline.processes import count_processes, in_order, of_all, place, turns
 from eyeline.structures import Target
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 T = TypeVar("T")
 
@@ -191,11 +194,26 @@ def bar(total: int, progress: bool) -> Iterator[Any]:
         yield lambda count: bar.advance(task, count)
 
 
-def write_json(path: str | Path, content: Any, indent: int | None = None) -> Path:
+def plain(table: Table) -> str:
+    """A table as text."""
+    from rich.console import Console
+
+    console = Console(width=100, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """In a folder that is made where it is missing."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_json(path: str | Path, content: Any, indent: int | None = None) -> Path:
     text = json.dumps(content, indent=indent, allow_nan=False)
     # Rows of numbers on one line each.
     text = re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda row: f"[{' '.join(row[1].split())}]", text)
-    path.write_text(text + "\n", encoding="utf-8")
-    return path
+    return write_text(path, text + "\n")

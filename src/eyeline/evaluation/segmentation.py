@@ -22,10 +22,12 @@ from eyeline.evaluation.running import (
     facts_of,
     own_batches,
     parameters_of,
+    plain,
     rate,
     run,
     show,
     write_json,
+    write_text,
 )
 from eyeline.metrics.edges import EdgeErrors
 from eyeline.metrics.segmentation import TOLERANCE, SegmentationMetrics
@@ -86,12 +88,7 @@ class SegmentationReport:
         return table
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=100, color_system=None)
-        with console.capture() as capture:
-            console.print(self.table())
-        return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+        return plain(self.table())
 
     def worst_first(self) -> list[int]:
         """Pictures by mIoU, then by pixel accuracy; those without any known pixel are left out."""
@@ -102,10 +99,7 @@ class SegmentationReport:
         """Write one page that needs no other file: numbers, confusions, pictures."""
         from eyeline.evaluation.map_report import page
 
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page(self, title), encoding="utf-8")
-        return path
+        return write_text(path, page(self, title))
 
     def to_json(self, path: str | Path) -> Path:
         """Write every number: metrics, per_class, classes, confusion, per_picture by image_id,

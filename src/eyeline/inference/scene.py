@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from eyeline.data.formats.legend import VOID
 from eyeline.errors import EyelineError
-from eyeline.files import write_whole
+from eyeline.files import make_folder, write_whole
 from eyeline.inference.rasters import Raster, Whole, check_target, opened, write_classes
 from eyeline.inference.tiles import Model, Tiling, blended, check_model, spans
 from eyeline.locking import FileLock
@@ -103,7 +103,7 @@ def predict_scene(
     with opened(source, channels, bands, value_range) as picture:
         check_target(target, picture.place)
         begun = _description(model, source, picture, tiling, bands, value_range, options or {})
-        _make_folder(target)
+        make_folder(target.parent)
         lock = FileLock(
             target.with_name(f".{target.name}.lock"),
             f"{target}: {{holder}} is writing it; wait until it is done",
@@ -244,15 +244,6 @@ def _writable(target: Path) -> Iterator[None]:
         raise EyelineError(
             f"{target}: cannot be written: {reason}; what is done is kept, and the same command "
             "goes on"
-        ) from None
-
-
-def _make_folder(target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EyelineError(
-            f"{target.parent}: cannot be made a folder ({error.strerror}); choose another --out"
         ) from None
 
 

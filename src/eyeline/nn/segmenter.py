@@ -144,11 +144,6 @@ class Segmenter(Prepared):
     def maps(self, images: Tensor) -> Maps:
         raise NotImplementedError
 
-    def main(self, images: Tensor) -> Tensor:
-        """The logits of `maps` alone; where auxiliary heads stand apart a class spares them."""
-        said = self.maps(images)
-        return said if isinstance(said, Tensor) else said[0]
-
     def forward(self, images: Any, targets: Any = None) -> Any:
         """Losses where targets are given, else logits, in train() and eval() alike.
 
@@ -168,7 +163,8 @@ class Segmenter(Prepared):
 
     def compute(self, batch: Batch) -> Tensor:
         """A prepared batch to logits (B, K, H, W), float32."""
-        logits = self.main(batch.images.to(self.dtype))
+        said = self.maps(batch.images.to(self.dtype))
+        logits = said if isinstance(said, Tensor) else said[0]
         return note("logits", self.resized(logits, batch.images.shape[2:]))
 
     def resized(self, logits: Tensor, size: Sequence[int]) -> Tensor:

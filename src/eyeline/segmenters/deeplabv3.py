@@ -19,6 +19,7 @@ Departs   the text names no drop-out; a tenth is the authors' code's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -96,10 +97,7 @@ class DeepLabV3(Segmenter):
         logits = self.scores(features[-1])
         if not self.auxiliary_weights:
             return logits
-        return logits, {"auxiliary": self.auxiliary(features[-2])}
-
-    def main(self, images: Tensor) -> Tensor:
-        return self.scores(note("features C2 to C5, sec. 3.1", self.backbone(images))[-1])
+        return logits, {"auxiliary": partial(self.auxiliary, features[-2])}
 
     def scores(self, x: Tensor) -> Tensor:
         """The last map to logits."""

@@ -29,6 +29,7 @@ from eyeline.nn.detector import make_config
 from eyeline.nn.fused import fused
 from eyeline.nn.layers import ConvNorm
 from eyeline.nn.necks.fpn import FPN as Pyramid
+from eyeline.nn.resizing import resized
 from eyeline.nn.segmenter import Segmenter, SegmenterConfig
 from eyeline.note import note
 from eyeline.registry import register
@@ -101,10 +102,7 @@ class FPN(Segmenter):
         for step, conv in enumerate(self.branches[i]):
             x = fused(x, conv, relu=True)
             if i:
-                height, width = sizes[i - 1 - step]
-                x = F.interpolate(
-                    x, (height, width), mode="bilinear", align_corners=self.align_corners
-                )
+                x = resized(x, sizes[i - 1 - step], self.align_corners)
         return x
 
 

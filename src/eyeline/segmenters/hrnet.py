@@ -28,6 +28,7 @@ from eyeline.nn.backbones.resnet import BasicBlock, Bottleneck
 from eyeline.nn.detector import make_config
 from eyeline.nn.fused import fused
 from eyeline.nn.layers import make_norm
+from eyeline.nn.resizing import resized
 from eyeline.nn.segmenter import Segmenter, SegmenterConfig
 from eyeline.note import note
 from eyeline.registry import register
@@ -53,11 +54,6 @@ class Config(SegmenterConfig):
 
 CONVENTIONS: dict[str, dict[str, Any]] = {"paper": {}}
 Maps = list[Tensor]  # from the largest on, each half as large and twice as deep as the one before
-
-
-def resized(x: Tensor, like: Tensor, align_corners: bool) -> Tensor:
-    """Maps (B, C, h, w) at another's size, bilinear."""
-    return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=align_corners)
 
 
 class Step(nn.Sequential):
@@ -118,7 +114,7 @@ class Exchange(nn.Module):
             for source, (layer, x) in enumerate(zip(layers, maps, strict=True)):  # type: ignore[call-overload]
                 part = x if source == target else layer(x)
                 if source > target:
-                    part = resized(part, maps[target], self.align_corners)
+                    part = resized(part, maps[target].shape[2:], self.align_corners)
                 parts.append(part)
             summed = parts[0]
             for part in parts[1:]:
@@ -212,7 +208,7 @@ class HRNetV2(Segmenter):
     def maps(self, images: Tensor) -> Tensor:
         """Normalised pictures (B, C, H, W) to logits (B, K, H/4, W/4)."""
         maps = note("features of four resolutions, sec. 3.2", self.backbone(images))
-        rest = (resized(x, maps[0], self.align_corners) for x in maps[1:])
+        rest = (resized(x, maps[0].shape[2:], self.align_corners) for x in maps[1:])
         x = torch.cat([maps[0], *rest], 1)  # (B, 15 C, H/4, W/4)
         mix, norm, _, score = self.last_layer
         return fused(note("mixed, Fig. 4b", fused(x, mix, norm, relu=True)), score)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -122,10 +123,7 @@ class PSPNet(Segmenter):
         logits = self.scene(features[-1])
         if not self.auxiliary_weights:
             return logits
-        return logits, {"auxiliary": self.auxiliary(features[-2])}  # sec. 4
-
-    def main(self, images: Tensor) -> Tensor:
-        return self.scene(note("features C2 to C5", self.backbone(images))[-1])
+        return logits, {"auxiliary": partial(self.auxiliary, features[-2])}  # sec. 4
 
     def scene(self, x: Tensor) -> Tensor:
         """The last map to logits."""

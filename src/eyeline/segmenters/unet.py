@@ -83,7 +83,7 @@ class UNet(Segmenter):
             padding = 1 if c.padding == "same" else 0
             self.down = nn.ModuleList(
                 DoubleConv(before, after, c.norm, padding)
-                for before, after in zip(inputs, widths, strict=False)
+                for before, after in zip(inputs[:-1], widths, strict=True)
             )
             skips, outputs, norm = widths[-2::-1], widths[-2::-1], c.norm
         else:
@@ -103,7 +103,7 @@ class UNet(Segmenter):
         raised = [before // 2 if learned else before for before in inputs[:-1]]
         self.enlarging = nn.ModuleList(
             nn.ConvTranspose2d(before, after, 2, stride=2)
-            for before, after in zip(inputs, raised, strict=False)
+            for before, after in zip(inputs[:-1], raised, strict=True)
             if learned
         )
         self.up = nn.ModuleList(

@@ -20,7 +20,9 @@ Departs   `convention="smp"` is segmentation-models-pytorch's: a backbone whose 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,7 +33,7 @@ from eyeline.nn.backbones import build_encoder
 from eyeline.nn.decoding import DoubleConv, fitted, he, nearest
 from eyeline.nn.detector import make_config
 from eyeline.nn.fused import max_pool
-from eyeline.nn.segmenter import Segmenter, SegmenterConfig
+from eyeline.nn.segmenter import Maps, Segmenter, SegmenterConfig
 from eyeline.note import note
 from eyeline.registry import register
 from eyeline.structures import Batch
@@ -128,25 +130,24 @@ class UNetPlusPlus(Segmenter):
     def compute(self, batch: Batch) -> Tensor:
         """A prepared batch to logits (B, K, H, W), float32; of the mean of several heads'
         probabilities the logarithms (sec. 3.2)."""
-        size, row = batch.images.shape[2:], self.row(batch.images.to(self.dtype))
         if self.config.mode == "fast":
-            last = max(row)
-            return note("logits", self.resized(self.heads[str(last)](row[last]), size))
-        each = [
-            self.resized(self.heads[str(j)](x), size).softmax(1)
-            for j, x in row.items()
-            if str(j) in self.heads
-        ]
-        mean = torch.stack(each).mean(0)
+            return super().compute(batch)
+        said = self.said(batch.images.to(self.dtype)).values()
+        size = batch.images.shape[2:]
+        mean = torch.stack([self.resized(head(), size).softmax(1) for head in said]).mean(0)
         return note("logits", mean.clamp(min=torch.finfo(mean.dtype).tiny).log())
 
-    def maps(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def maps(self, images: Tensor) -> Maps:
         """(B, in_channels, H, W) -> logits (B, K, H, W), and those of the heads before, at the
         stride of level 0."""
-        row = self.row(images)
-        said = {j: self.heads[str(j)](x) for j, x in row.items() if str(j) in self.heads}
-        logits = said.pop(max(said))
-        return logits, {f"head_{j}": each for j, each in said.items()}
+        said = self.said(images)
+        last = said.pop(max(said))
+        return last(), {f"head_{j}": head for j, head in said.items()}
+
+    def said(self, images: Tensor) -> dict[int, Callable[[], Tensor]]:
+        """What gives each head's logits, by column."""
+        row = self.row(images).items()
+        return {j: partial(self.heads[str(j)], x) for j, x in row if str(j) in self.heads}
 
     def row(self, images: Tensor) -> dict[int, Tensor]:
         """What the heads read, by column: X^0,1 .. X^0,L."""

@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from eyeline.errors import EyelineError
-from eyeline.evaluation.evaluate import Report, evaluate
-from eyeline.evaluation.segmentation import NUMBERS, SegmentationReport, evaluate_segmentation
+from eyeline.evaluation.evaluate import evaluate
+from eyeline.evaluation.segmentation import NUMBERS
 from eyeline.metrics.detection import COCO_NUMBERS
 from eyeline.training.recipe import AUTO, Recipe
 
@@ -39,27 +39,21 @@ def measure_of(model: nn.Module, dataset: Dataset[Any], recipe: Recipe) -> Measu
     return DetectionMetrics(model, dataset, recipe)
 
 
-def _check_metric(recipe: Recipe, known: Sequence[str]) -> None:
-    if recipe.eval.metric not in known:
-        raise EyelineError(
-            f"eval.metric: there is no {recipe.eval.metric!r}; choose one of {', '.join(known)}"
-        )
+class _Metrics:
+    """Evaluates a model; `report` is the whole of the last evaluation."""
 
+    report: Any = None  # a Report or SegmentationReport
 
-class DetectionMetrics:
-    """COCO's and VOC's numbers of a model; `report` is the whole of the last evaluation."""
-
-    report: Report | None = None
-
-    def __init__(self, model: nn.Module, dataset: Dataset[Any], recipe: Recipe) -> None:
+    def __init__(self, dataset: Dataset[Any], recipe: Recipe, known: Sequence[str]) -> None:
         self.dataset, self.recipe = dataset, recipe
-        known = [*COCO_NUMBERS, "AP_11point", "AP_every_point", "loss"]
-        if getattr(model, "needs_masks", False):  # and so predicts some
-            known += MASK_NUMBERS
-        _check_metric(recipe, known)
+        if recipe.eval.metric not in (*known, "loss"):
+            raise EyelineError(
+                f"eval.metric: there is no {recipe.eval.metric!r}; choose one of "
+                f"{', '.join((*known, 'loss'))}"
+            )
 
-    def __call__(self, model: nn.Module) -> Metrics:
-        self.report = report = evaluate(
+    def evaluated(self, model: nn.Module) -> Any:
+        self.report = evaluate(
             model,
             self.dataset,
             self.recipe.eval.batch_size,
@@ -67,26 +61,28 @@ class DetectionMetrics:
             progress=False,
             workers=self.recipe.data.workers,
         )
+        return self.report
+
+
+class DetectionMetrics(_Metrics):
+    """COCO's and VOC's numbers of a model."""
+
+    def __init__(self, model: nn.Module, dataset: Dataset[Any], recipe: Recipe) -> None:
+        masks = MASK_NUMBERS if getattr(model, "needs_masks", False) else ()  # it predicts some
+        super().__init__(dataset, recipe, [*COCO_NUMBERS, "AP_11point", "AP_every_point", *masks])
+
+    def __call__(self, model: nn.Module) -> Metrics:
+        report = self.evaluated(model)
         segm = {f"mask_{name}": value for name, value in (report.segm or {}).items()}
         return {**report.coco, **report.voc, **segm}
 
 
-class MapMetrics:
-    """A segmenter's numbers; `report` is the whole of the last evaluation."""
-
-    report: SegmentationReport | None = None
+class MapMetrics(_Metrics):
+    """A segmenter's numbers."""
 
     def __init__(self, dataset: Dataset[Any], recipe: Recipe) -> None:
-        self.dataset, self.recipe = dataset, recipe
-        _check_metric(recipe, [*NUMBERS, "loss"])
+        super().__init__(dataset, recipe, NUMBERS)
 
     def __call__(self, model: nn.Module) -> Metrics:
-        self.report = evaluate_segmentation(
-            model,
-            self.dataset,
-            self.recipe.eval.batch_size,
-            precision=self.recipe.precision,
-            progress=False,
-            workers=self.recipe.data.workers,
-        )
-        return self.report.metrics
+        metrics: Metrics = self.evaluated(model).metrics
+        return metrics

@@ -118,7 +118,7 @@ def ids_of(reading: Reading) -> list[Fault]:
     first: dict[str, int] = {}
     for data in reading.splits.values():
         ids = data.category_ids or []
-        own = dict(zip(data.classes, ids, strict=False))
+        own = dict(zip(data.classes, ids, strict=True)) if ids else {}
         differing = [name for name in own if name in first and first[name] != own[name]]
         if not first and ids and len(ids) <= max(ids) - min(ids):
             what = (

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import islice
 
 import numpy as np
 import torch
@@ -88,7 +89,7 @@ class Feed:
         """The first batches of an epoch, each with the indices of its pictures."""
         self.loader.set_epoch(epoch)
         keys = list(self.loader.batch_sampler)
-        for listed, batch in zip(keys[:count], self.loader, strict=False):
+        for listed, batch in zip(keys[:count], islice(self.loader, count), strict=True):
             yield [key[1] for key in listed], batch
 
     def unpadded(self, batch: Batch, i: int) -> Fed:

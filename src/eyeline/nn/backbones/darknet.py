@@ -54,7 +54,7 @@ def stack(inputs: int, shapes: Sequence[tuple[int, int]], norm: str, eps: float)
     return nn.Sequential(
         *(
             LeakyConv(before, channels, kernel, norm, eps)
-            for before, (channels, kernel) in zip(widths, shapes, strict=False)
+            for before, (channels, kernel) in zip(widths[:-1], shapes, strict=True)
         )
     )
 

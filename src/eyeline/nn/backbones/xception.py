@@ -142,7 +142,7 @@ class Xception(Encoder):
         # Of the blocks that lead from C1 to C2, ..., C4 to C5: stride, dilation of it, behind it.
         steps = stage_strides(output_stride)
         inputs, blocks = 64, []
-        for width, (stride, dilation, _) in zip(ENTRY, steps, strict=False):
+        for width, (stride, dilation, _) in zip(ENTRY, steps[: len(ENTRY)], strict=True):
             blocks.append(Block(inputs, (width,) * 3, *how, stride, dilation, inside=inside))
             inputs = width
         for _ in range(middle):
