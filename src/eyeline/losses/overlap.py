@@ -69,9 +69,10 @@ def tversky_loss(
     batch = pixels(logits, target, ignore)
     sums = (2, 3) if per_image else (0, 2, 3)
     p, g = batch.probabilities()[:, batch.first :], batch.truth()[:, batch.first :]
-    both = (p * g).sum(sums)  # I: (B, K) or (K,)
-    wrong = alpha * (p * ~g).sum(sums) + beta * ((1 - p) * g).sum(sums)
-    loss = 1 - (both + smooth) / (both + wrong + smooth).clamp(min=EPS)
+    both = p.where(g, 0).sum(sums)  # I: (B, K) or (K,)
+    wrong = alpha * (p.sum(sums) - both) + beta * (g.sum(sums) - both)  # FP = sum p - I, and FN
+    share = (both + smooth) / (both + wrong + smooth).clamp(min=EPS)
+    loss = (1 - share).clamp(min=0)  # FP and FN are rounded
     known = batch.valid.flatten(1)  # (B, N)
     g = g.flatten(2)  # (B, K, N)
     if not per_image:
