@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from eyeline.errors import EyelineError
 from eyeline.evaluation import map_report
 from eyeline.evaluation.segmentation import NUMBERS, evaluate_segmentation
 from eyeline.nn.segmenter import Segmenter, SegmenterConfig
+from eyeline.registry import create_model
+from eyeline.training.checks import check_data
 
 NAMES = ["road", "sky", "tree"]
 
@@ -118,10 +121,40 @@ def test_what_cannot_be_measured() -> None:
     with pytest.raises(EyelineError, match="the model knows 3 classes"):
         evaluate_segmentation(Colour(), other, progress=False)
 
+    with pytest.raises(EyelineError, match="batch_size must be 1 or more, not 0"):
+        evaluate_segmentation(Colour(), Maps(), 0, progress=False)
+
     class Wrong(Maps):
+        def __init__(self, change: Callable[[Tensor], dict[str, Tensor]]) -> None:
+            super().__init__(2)
+            self.change = change
+
         def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
             image, target = super().__getitem__(index)
-            return image, target | {"map": target["map"][1:]}
+            return image, self.change(target["map"]) if index else target
 
-    with pytest.raises(EyelineError, match=r"picture 0: the model's map is \(24, 16\)"):
-        evaluate_segmentation(Colour(), Wrong(2), progress=False)
+    for change, told in (
+        (lambda x: {"map": x[1:]}, r"the model's map is \(20, 30\)"),
+        (lambda x: {}, "the target has no map of classes"),
+        (lambda x: {"map": x.float()}, r"labels are integers.*torch\.float32"),
+        (lambda x: {"map": x.clamp(max=200)}, "a target: class 200"),
+    ):
+        with pytest.raises(EyelineError, match=f"picture 1: {told}"):
+            evaluate_segmentation(Colour(), Wrong(change), progress=False)
+
+
+def test_a_diverged_model_has_no_score() -> None:
+    model = Colour()
+    model.scale.data.fill_(torch.nan)
+    with pytest.raises(EyelineError, match="picture 0: the model's logits are not finite"):
+        evaluate_segmentation(model, Maps(), progress=False)
+
+
+def test_one_class_alone_is_neither_measured_nor_learnt() -> None:
+    """All labelled pixels are of it, so that any model would be right."""
+    data, model = Maps(2), create_model("unet", classes=["road"], width=2, depth=1)
+    data.classes = ["road"]  # type: ignore[misc]
+    with pytest.raises(EyelineError, match=r"'road' is the only class.*data\.background=NAME"):
+        evaluate_segmentation(model, data, progress=False)
+    with pytest.raises(EyelineError, match="'road' is the only class"):
+        check_data(model, data, None)

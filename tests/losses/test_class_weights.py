@@ -64,6 +64,12 @@ def test_enet_by_hand():
     assert enet_weights(torch.tensor([1, 0])).tolist() == pytest.approx([1.4222, 50.498], rel=1e-4)
 
 
+@pytest.mark.parametrize("c", [0.5, 1.0, float("nan")])
+def test_enet_c_out_of_range(c):
+    with pytest.raises(EyelineError, match="c must be above 1"):
+        enet_weights(torch.tensor([1, 0]), c)
+
+
 def test_no_pixels():
     nothing = count_pixels(torch.full((2, 3, 3), 255), 3)
     assert median_frequency(*nothing).tolist() == [0, 0, 0]

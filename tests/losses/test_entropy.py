@@ -79,14 +79,22 @@ def test_a_share_out_of_range(smoothing):
 
 
 @properties
-@given(cases, st.sampled_from([0.0, 0.3, 0.7, 1.0]), st.integers(0, 9), st.booleans())
-def test_hard_pixels_by_a_loop(case, threshold, least, weighted):
+@given(
+    cases,
+    st.sampled_from([0.0, 0.3, 0.7, 1.0]),
+    st.integers(0, 9),
+    st.sampled_from([0.0, 1 / 16, 0.5, 1.0]),
+    st.booleans(),
+)
+def test_hard_pixels_by_a_loop(case, threshold, least, share, weighted):
     logits, target = case
     w = weights_for(logits) if weighted else torch.ones(max(2, logits.shape[1])).double()
     pixels = sorted((p[t], float(w[t])) for p, t in chain(*listed(logits, target)))
-    kept = [(p, w) for i, (p, w) in enumerate(pixels) if p < threshold or i < least]
+    easy = min(least, math.ceil(share * len(pixels)))  # that are kept all the same
+    kept = [(p, w) for i, (p, w) in enumerate(pixels) if p < threshold or i < easy]
     expected = mean([-w * math.log(p) for p, w in kept]) / (mean([w for _, w in kept]) or 1)
-    found = ohem_cross_entropy(logits, target, w if weighted else None, threshold, least)
+    w = w if weighted else None
+    found = ohem_cross_entropy(logits, target, w, threshold, least, share)
     assert found.item() == pytest.approx(expected, rel=1e-9)
 
 
@@ -102,6 +110,15 @@ def test_only_the_ratio_of_weights_counts():
     found = [f(logits, target, 1e-4 * WEIGHTS[:3]) for f in (cross_entropy, ohem_cross_entropy)]
     torch.testing.assert_close(found[0], cross_entropy(logits, target, WEIGHTS[:3]))
     torch.testing.assert_close(found[1], ohem_cross_entropy(logits, target, WEIGHTS[:3]))
+
+
+def test_small_batches_have_hard_pixels_too():
+    """By default a sixteenth of the labelled pixels is kept, not all that there are."""
+    logits, target = torch.zeros(1, 2, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64)
+    logits[0, 0] = torch.linspace(3, 6, 64).reshape(8, 8)
+    target[0, 4:] = 255  # of 32 labelled ones two are kept
+    expected = F.softplus(-logits[0, 0].flatten()[:2]).mean()
+    torch.testing.assert_close(ohem_cross_entropy(logits, target), expected)
 
 
 def test_of_equally_hard_pixels_all_are_kept():
@@ -124,7 +141,7 @@ def test_hard_pixels_that_float32_holds_for_impossible():
 @given(cases)
 def test_all_are_kept_from_as_many_on(case):
     logits, target = case
-    found = ohem_cross_entropy(logits, target, weights_for(logits), 0.0, target.numel())
+    found = ohem_cross_entropy(logits, target, weights_for(logits), 0.0, target.numel(), 1)
     torch.testing.assert_close(found, cross_entropy(logits, target, weights_for(logits)))
 
 
@@ -137,7 +154,9 @@ def test_easy_pixels_get_no_gradient():
     assert torch.equal(logits.grad.abs().sum(1) > 0, hard)
 
 
-@pytest.mark.parametrize("options", [{"threshold": 1.1}, {"threshold": -0.1}, {"least": -1}])
+@pytest.mark.parametrize(
+    "options", [{"threshold": 1.1}, {"threshold": -0.1}, {"least": -1}, {"share": 1.1}]
+)
 def test_options_out_of_range(options):
     with pytest.raises(EyelineError, match="the first is a probability"):
         ohem_cross_entropy(*make(0), **options)

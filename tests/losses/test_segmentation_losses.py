@@ -18,7 +18,7 @@ properties = settings(max_examples=4, deadline=None)
 # Options under which each differs most from its own default; `least` so that some are left out.
 OPTIONS = {
     "cross_entropy": [{}, {"smoothing": 0.2}],
-    "ohem": [{"threshold": 0.4, "least": 3}, {}],
+    "ohem": [{"threshold": 0.4, "least": 3, "share": 1.0}, {}],
     "focal": [{}, {"gamma": 0.5}],
     "dice": [{}, {"classes": "all", "per_image": True, "smooth": 1.0}, {"classes": "all"}],
     "tversky": [{}, {"classes": "all", "per_image": True}],

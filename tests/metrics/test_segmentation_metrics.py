@@ -211,6 +211,9 @@ def test_nothing_counted():
         (torch.zeros(4, 5).long() - 1, torch.zeros(4, 5).long(), "a prediction has class -1"),
         (torch.zeros(4, 5).long(), torch.zeros(4, 5).long() + 9, "a target: class 9"),
         ([torch.zeros(4, 5).long()], [], "1 predictions for 0 targets"),
+        (torch.zeros(4, 5).long(), torch.zeros(4, 5) + 0.9, r"the target is torch\.float32"),
+        (torch.full((3, 4, 5), torch.nan), torch.zeros(4, 5).long(), r"finite \(20 pixels\)"),
+        (torch.full((3, 4, 5), torch.inf), torch.zeros(4, 5).long(), "logits are not finite"),
     ],
 )
 def test_what_does_not_fit_is_named(said, target, message):
@@ -221,6 +224,10 @@ def test_what_does_not_fit_is_named(said, target, message):
 def test_what_cannot_be_merged_or_made():
     with pytest.raises(EyelineError, match="other classes"):
         SegmentationMetrics(3).merge(SegmentationMetrics(2))
+    with pytest.raises(EyelineError, match=r"tolerance=None, this one tolerance=0\.0075"):
+        SegmentationMetrics(3).merge(SegmentationMetrics(3, tolerance=None))
+    with pytest.raises(EyelineError, match="ignore=7, this one ignore=255"):
+        SegmentationMetrics(3).merge(SegmentationMetrics(3, ignore=7))
     for options in ({"classes": 0}, {"classes": 2, "tolerance": 0.0}):
         with pytest.raises(EyelineError, match="both must be above 0"):
             SegmentationMetrics(**options)

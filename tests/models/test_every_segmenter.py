@@ -8,7 +8,9 @@ in the batch.
 from __future__ import annotations
 
 import dataclasses
+import math
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,9 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
+from eyeline.losses import cross_entropy
 from eyeline.nn import backbones
+from eyeline.nn.backbones import xception
 from eyeline.nn.backbones.resnet import BasicBlock
+from eyeline.nn.backbones.vgg import VGG16
 from eyeline.nn.layers import FrozenBatchNorm2d
+from eyeline.nn.segmenter import Segmenter
 from eyeline.note import watch
 from eyeline.registry import create_model, list_models
 from eyeline.structures import Batch
@@ -189,13 +195,21 @@ class TestSegmenter:
             assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
     def test_what_is_ignored_counts_for_nothing(self, case: str) -> None:
+        """The loss is that of the labelled pixels' logits."""
         model = shared(case)
         with torch.no_grad():
-            first = model(IMAGES[:1], TARGETS[:1])
-            other = TARGETS[:1].where(TARGETS[:1] != IGNORED, 0)
-            assert model(IMAGES[:1], other) != first
-            small = maps(1, *SIZE).to(torch.uint8)  # as files have them
-            assert model(IMAGES[:1], small) == model(IMAGES[:1], small.long())
+            loss = model(IMAGES[:1], TARGETS[:1])["cross_entropy"]
+            # Of UNet++ the last head's, not the mean of all.
+            logits = Segmenter.compute(model, model.prepare(IMAGES[:1]))
+            torch.testing.assert_close(loss, cross_entropy(logits[..., 2:, :], TARGETS[:1, 2:]))
+            small = TARGETS[:1].to(torch.uint8)  # as files have them
+            assert model(IMAGES[:1], small)["cross_entropy"] == loss
+
+    def test_norm_epsilon_reaches_every_norm(self, case: str) -> None:
+        model = build(case, norm_epsilon=0.125)
+        norms = (nn.BatchNorm2d, nn.GroupNorm, FrozenBatchNorm2d)
+        found = {module.eps for module in model.modules() if isinstance(module, norms)}
+        assert found == {0.125} or (not found and model.config.norm == "none")
 
     def test_one_class(self, case: str) -> None:
         model = build(case, classes=["thing"])
@@ -310,17 +324,98 @@ class TestSegmenter:
         """The backbone's last map has the stride that is asked for."""
         if "output_stride" not in fields(case):
             return
+        built = 0
         for stride in (8, 16, 32):
             try:
                 model = build(case, output_stride=stride).eval()
             except EyelineError as error:  # the paper's network has no other
                 assert "output_stride" in str(error)
                 continue
+            built += 1
             seen = [Heights(module) for module in model.backbone.modules()]
             with torch.no_grad():
                 assert model(images(1, 3, 96, 96)).shape == (1, 3, 96, 96)
             heights = {height for each in seen for height in each.found}
             assert min(heights - {1}) == 96 // stride
+        assert built
+
+
+# Ways down besides the tiny ResNet, small where they can be told, in decoders that take C1 to C5,
+# dilate, or have more to learn behind the last map.
+OTHERS = [
+    ("unet", dict(backbone="vgg16", norm="batch", decoder_widths=(8,) * 5)),
+    ("unetplusplus", dict(backbone="vgg16", convention="smp", decoder_widths=(8,) * 5)),
+    ("linknet", dict(backbone="vgg16", convention="smp")),
+    ("linknet", dict(backbone="mobilenet_v2")),
+    ("fpn", dict(backbone="xception41", fpn_channels=8, branch_width=32)),
+    ("pan", dict(backbone="vgg16", output_stride=32, width=8)),
+    ("deeplabv3", dict(backbone="mobilenet_v2", width=8, multi_grid=(1,))),
+    ("deeplabv3plus", dict(backbone="xception41", width=8, low_width=4)),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), OTHERS)
+def test_other_ways_down(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gradient on every parameter, and logits, of an odd size."""
+    monkeypatch.setattr(backbones, "VGG16", partial(VGG16, width=4))
+    monkeypatch.setattr(xception, "ENTRY", (8, 12, 16))
+    monkeypatch.setattr(xception, "EXIT", ((16, 24, 24), (24, 24, 32)))
+    monkeypatch.setitem(backbones.XCEPTIONS, "xception41", dict(middle=2))
+    torch.manual_seed(0)
+    model = create_model(name, classes=CLASSES, **options).train()
+    sum(model(IMAGES, TARGETS).values()).backward()
+    assert not [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert model.eval()(IMAGES).shape == (2, 3, *SIZE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(num_classes=256), "num_classes must be from 1 to 255, not 256"),
+        (dict(losses=("dice", "dice")), "losses names one twice"),
+        (dict(loss_weights=(math.nan,)), "loss_weights must be 0 or more"),
+        (dict(class_weights=(-1.0, 1.0)), "class_weights must be 0 or more"),
+        (dict(class_weights=(0.0, 0.0)), "class_weights must be 0 or more, and not all 0"),
+        (dict(class_weights=(1.0, 2.0), losses=("dice",)), "class_weights have no effect"),
+        (dict(class_weights=(5.0,), num_classes=1), "class_weights have no effect"),
+        (dict(depth=0), "depth must be 1 or more, not 0"),
+        (dict(width=0), "width must be 1 or more, not 0"),
+        (dict(dropout=1.5), "dropout must be from 0 to 1, not 1.5"),
+        (
+            dict(backbone="resnet18", decoder_widths=()),
+            r"decoder_widths must be 1 or more, not \(\)",
+        ),
+        (dict(name="pspnet", bins=()), r"bins must be 1 or more, not \(\)"),
+        (dict(name="pspnet", bins=(1, 0)), r"bins must be 1 or more, not \(1, 0\)"),
+        (dict(name="pspnet", kernel=2), "kernel must be odd, 1 or more, not 2"),
+        (dict(name="deeplabv3", multi_grid=()), "multi_grid must be 1 or more"),
+        (dict(name="unetplusplus", depth=0), "depth must be 1 or more"),
+    ],
+)
+def test_options_that_cannot_be_meant(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(EyelineError, match=message) as error:
+        create_model(**{"name": "unet", "num_classes": 2, **options})
+    assert "\n" not in str(error.value)
+
+
+def test_an_auxiliary_head_weighs_as_its_loss() -> None:
+    """Its own weight times that of the first loss, by which it is measured."""
+    with torch.no_grad():
+        plain, weighed = (
+            build("enet", losses=("dice", "cross_entropy"), **more).eval()(IMAGES, TARGETS)
+            for more in ({}, {"loss_weights": (0.25, 3.0)})
+        )
+    for name, factor in (("dice", 0.25), ("encoder", 0.25), ("cross_entropy", 3.0)):
+        torch.testing.assert_close(weighed[name], factor * plain[name])
+
+
+@pytest.mark.parametrize(("name", "side"), [("linknet", 32), ("enet", 8)])
+def test_one_cell_of_one_picture_is_told(name: str, side: int) -> None:
+    model = create_model(name, num_classes=3).train()
+    with pytest.raises(EyelineError, match="batch norm cannot learn from one cell of one picture"):
+        model(torch.rand(1, 3, side, side), torch.zeros(1, side, side, dtype=torch.int64))
 
 
 COMPILED = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -49,10 +50,15 @@ def test_unet_has_the_papers_maps() -> None:
     assert sizes(notes, "way up") == [52, 100, 196, 388]
 
 
+each_way_up = pytest.mark.parametrize("up", ["learned", "nearest"])
+
+
+@each_way_up
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize("depth", [1, 3, 4])
-def test_unet_covers_pictures_of_any_size(depth: int, padding: str) -> None:
-    model = create_model("unet", num_classes=2, width=2, depth=depth, padding=padding).eval()
+def test_unet_covers_pictures_of_any_size(depth: int, padding: str, up: str) -> None:
+    options = dict(width=2, depth=depth, padding=padding, decoder_upsampling=up)
+    model = create_model("unet", num_classes=2, **options).eval()
     for size in [(1, 1), (2, 17), (33, 16), (40, 41)]:
         with torch.no_grad():
             assert model(torch.rand(1, 3, *size)).shape == (1, 2, *size)
@@ -70,17 +76,19 @@ def test_unet_sees_no_border() -> None:
         assert bool(far < 1e-5) is same
 
 
+@each_way_up
 @pytest.mark.parametrize("padding", ["valid", "same"])
-def test_unet_looks_around_each_pixel_evenly(padding: str) -> None:
+def test_unet_looks_around_each_pixel_evenly(padding: str, up: str) -> None:
     """Where an output stands is in the middle of what it is made of, but for a pooling's cell."""
     torch.manual_seed(0)
-    model = create_model("unet", num_classes=1, width=2, depth=2, padding=padding).eval()
+    options = dict(width=8, depth=2, padding=padding, decoder_upsampling=up)
+    model = create_model("unet", num_classes=1, **options).eval()
     image = torch.rand(1, 3, 64, 64, requires_grad=True)
-    model.maps(image)[0, 0, 32, 32].backward()
-    assert image.grad is not None
-    rows = image.grad.abs().sum((0, 1, 3)).nonzero()[:, 0]
-    assert rows.max() - rows.min() > 20
-    assert abs(int(rows.max() + rows.min()) / 2 - 32) <= 2  # half of a cell of stride 4
+    for place in (24, 32, 40):
+        (grad,) = torch.autograd.grad(model.maps(image)[0, 0, place, place], image)
+        rows = grad.abs().sum((0, 1, 3)).nonzero()[:, 0]
+        assert rows.max() - rows.min() > 20
+        assert abs(int(rows.max() + rows.min()) / 2 - place) <= 2  # half of a cell of stride 4
 
 
 def test_mirror_repeats_no_edge() -> None:
@@ -137,6 +145,10 @@ def test_unetplusplus_accurate_is_the_mean_of_its_heads() -> None:
     torch.testing.assert_close(model(image).exp(), mean)
     losses = model(image, torch.zeros(1, 24, 24, dtype=torch.int64))
     assert set(losses) == {"cross_entropy", "head_1"}
+    one = create_model("unetplusplus", num_classes=1, width=4, depth=2, mode="accurate").eval()
+    logits, others = one.maps(one.prepare(image).images)
+    mean = (logits.sigmoid() + others["head_1"]().sigmoid()) / 2
+    torch.testing.assert_close(one(image).sigmoid(), mean)
 
 
 def test_unetplusplus_cannot_be_cut_without_heads() -> None:
@@ -156,6 +168,32 @@ def test_unetplusplus_reads_all_nodes_before() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "unet",
+            dict(backbone="resnet18", width=7),
+            "width=7 has no effect with backbone=resnet18",
+        ),
+        ("unet", dict(convention="smp", padding="same"), "padding='same' has no effect with back"),
+        ("unet", dict(decoder_norm="group"), "decoder_norm='group' has no effect without"),
+        ("unetplusplus", dict(backbone="resnet18", depth=3), "depth=3 has no effect with backbone"),
+        ("unetplusplus", dict(decoder_widths=(8,) * 5), "decoder_widths.* has no effect without"),
+    ],
+)
+def test_what_another_way_down_has_not(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(EyelineError, match=message):
+        create_model(name, num_classes=2, **options)
+
+
+def test_a_config_as_a_file_has_it_builds_its_model() -> None:
+    """Every field is given then, those without an effect by their default."""
+    for options in (dict(backbone="resnet18"), dict(convention="smp"), dict(width=4, depth=2)):
+        model = create_model("unet", num_classes=2, **options)
+        assert create_model("unet", **dataclasses.asdict(model.config)).config == model.config
+
+
 # -- LinkNet and FPN
 
 
@@ -173,7 +211,7 @@ def test_linknet_has_the_papers_maps() -> None:
 @pytest.mark.parametrize("kernel", [3, 4])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_enlarging_gives_whole_multiples(kernel: int, stride: int) -> None:
-    layer = Enlarging(2, 3, kernel, "batch", stride)
+    layer = Enlarging(2, 3, kernel, "batch", stride=stride)
     assert layer.bias is None
     assert layer(torch.rand(2, 2, 5, 7)).shape == (2, 3, 5 * stride, 7 * stride)
 

@@ -81,11 +81,14 @@ class Twin:
         return F.conv_transpose2d(x, s["classes_up.weight"], s["classes_up.bias"], stride=2)
 
 
-@pytest.mark.parametrize("size", [(32, 40), (29, 35)])
+@pytest.mark.parametrize(("channels", "size"), [(3, (32, 40)), (3, (29, 35)), (60, (16, 24))])
 @torch.no_grad()
-def test_as_the_authors_layers(size: tuple[int, int]) -> None:
+def test_as_the_authors_layers(channels: int, size: tuple[int, int]) -> None:
+    """Of 60 channels the initial block has 73 maps, and no shortcut loses one."""
     torch.manual_seed(0)
-    model: Any = create_model("enet", num_classes=4).eval()
+    stats = dict.fromkeys(("image_mean", "image_std"), (0.5,) * channels)
+    model: Any = create_model("enet", num_classes=4, in_channels=channels, **stats).eval()
+    assert model.stage1[0].reduce.conv.in_channels == max(64, 13 + channels)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(std=0.1)
@@ -93,7 +96,7 @@ def test_as_the_authors_layers(size: tuple[int, int]) -> None:
         if isinstance(module, nn.PReLU):
             module.weight.uniform_(-0.5, 0.5)
     state = {k: v for k, v in model.state_dict().items() if not k.endswith("tracked")}
-    x = torch.randn(2, 3, *size)
+    x = torch.randn(2, channels, *size)
     padded = F.pad(x, (0, -size[1] % 8, 0, -size[0] % 8))
     wanted = Twin(state)(padded)[:, :, : size[0], : size[1]]
     assert model.maps(x).shape == (2, 4, *size)

@@ -41,6 +41,7 @@ def test_conventions() -> None:
     paper: Any = create_model("pspnet", num_classes=3, backbone="resnet18")
     assert paper.auxiliary_weights == {"auxiliary": 0.4}
     assert paper.class_dependent == ("score", "auxiliary.score")
+    assert type(paper.drop) is type(paper.auxiliary.drop) is nn.Dropout2d
     assert paper.joined.kernel_size == (3, 3) and paper.pyramid.convs[0].norm is not None
     smp: Any = create_model("pspnet", num_classes=3, backbone="resnet18", convention="smp")
     assert not hasattr(smp, "auxiliary") and not hasattr(smp.backbone, "layer3")

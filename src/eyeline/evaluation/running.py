@@ -91,7 +91,9 @@ def check_run(dataset: Dataset[Any], precision: str) -> int:
 
 
 def own_batches(count: int, batch_size: int) -> list[range]:
-    """Indices of the batches that this process takes."""
+    """Indices of the batches that this process takes. Raises EyelineError for batches of none."""
+    if batch_size < 1:
+        raise EyelineError(f"batch_size must be 1 or more, not {batch_size}")
     batches = [range(i, min(i + batch_size, count)) for i in range(0, count, batch_size)]
     return [batches[i] for i in turns(len(batches))]
 

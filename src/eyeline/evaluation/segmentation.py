@@ -30,7 +30,8 @@ from eyeline.evaluation.running import (
     write_text,
 )
 from eyeline.metrics.edges import EdgeErrors
-from eyeline.metrics.segmentation import TOLERANCE, SegmentationMetrics
+from eyeline.metrics.segmentation import TOLERANCE, SegmentationMetrics, to_classes
+from eyeline.nn.segmenter import check_several
 from eyeline.structures import Target
 from eyeline.together import together
 
@@ -175,10 +176,12 @@ def evaluate_segmentation(
 
     Raises:
         EyelineError: an empty data set, an unknown precision, classes of the data that are not the
-            model's, a map of another size than its picture.
+            model's, only one, no map of a picture, or one of another size, logits that are not
+            finite.
     """
     count = check_run(dataset, precision)
     classes = classes_of(model, dataset)
+    check_several(classes)
     tolerance = TOLERANCE if boundaries else None
     total = SegmentationMetrics(classes, tolerance=tolerance)
     edges = EdgeErrors() if closely else None
@@ -190,14 +193,20 @@ def evaluate_segmentation(
         rows: list[tuple[Any, ...]] = []
         for logits, target in zip(found, targets, strict=True):
             index = next(numbers)
-            said, truth = logits.argmax(0), target["map"].to(logits.device)
-            if said.shape != truth.shape:
+            if "map" not in target:
+                raise EyelineError(f"picture {index}: the target has no map of classes")
+            truth, size = target["map"].to(logits.device), tuple(logits.shape[1:])
+            if size != truth.shape:
                 raise EyelineError(
-                    f"picture {index}: the model's map is {tuple(said.shape)}, and that of the "
-                    f"data {tuple(truth.shape)}"
+                    f"picture {index}: the model's map is {size}, and that of the data "
+                    f"{tuple(truth.shape)}"
                 )
             one = SegmentationMetrics(classes, tolerance=tolerance)
-            one.update(said, truth)
+            try:
+                said = to_classes(logits, truth, len(classes))
+                one.update(said, truth)
+            except EyelineError as error:
+                raise EyelineError(f"picture {index}: {error}") from None
             total.merge(one)
             if edges is not None:
                 edges.update(said, truth)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from eyeline.errors import EyelineError
 from eyeline.ops.labels import IGNORE, check_labels
 
 
@@ -59,5 +60,7 @@ def enet_weights(counts: Tensor, c: float = 1.02) -> Tensor:
     counts  (K,), see `count_pixels`
     c       above 1
     """
+    if not c > 1:
+        raise EyelineError(f"c must be above 1, not {c}: a weight would be infinite or negative")
     share = counts.double() / counts.sum().clamp(min=1)
     return ((c + share).log().reciprocal()).float()

@@ -93,12 +93,14 @@ class SegmentationMetrics:
 
         Args:
             prediction: (H, W) classes, or (K, H, W) logits, whose highest counts ((1, H, W) with
-                two classes: the second where above 0); batches (B, ...) of either; or a list.
+                two classes: the second where above 0) and is finite; batches (B, ...) of either;
+                or a list.
             target: (H, W), (B, H, W) or a list: classes 0 .. K-1, or `ignore`.
 
         Raises:
-            EyelineError: shapes that do not fit, or, on a pixel that is not ignored, a label or a
-                prediction that is no class.
+            EyelineError: shapes that do not fit, labels that are no integers, logits that are not
+                finite, or, on a pixel that is not ignored, a label or a prediction that is no
+                class.
         """
         if isinstance(prediction, Tensor) and isinstance(target, Tensor) and target.ndim == 2:
             prediction, target = [prediction], [target]
@@ -132,6 +134,11 @@ class SegmentationMetrics:
 
     def merge(self, other: SegmentationMetrics | Mapping[str, Tensor]) -> SegmentationMetrics:
         """Add what another, or its `state`, has counted; returns this one."""
+        if isinstance(other, SegmentationMetrics):
+            for key in ("tolerance", "ignore"):
+                ours, its = getattr(self, key), getattr(other, key)
+                if ours != its:
+                    raise EyelineError(f"what is merged has {key}={its}, this one {key}={ours}")
         theirs = other.state if isinstance(other, SegmentationMetrics) else other
         shapes = {name: value.shape for name, value in self._state.items()}
         if shapes != {name: value.shape for name, value in theirs.items()}:
@@ -190,18 +197,28 @@ class SegmentationMetrics:
 
 
 def to_classes(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """The class of each pixel, (H, W), of classes (H, W) or logits (K, H, W) or (1, H, W)."""
+    """The class of each pixel, (H, W), of classes (H, W) or logits (K, H, W) or (1, H, W).
+
+    Raises EyelineError where shapes do not fit or a pixel's highest logit is not finite.
+    """
     height, width = target.shape[-2:]
     if prediction.shape == target.shape and not prediction.is_floating_point():
         return prediction
     if prediction.shape == (num_classes, height, width):
-        return prediction.argmax(0)
-    if prediction.shape == (1, height, width) and num_classes == 2:
-        return (prediction[0] > 0).long()
-    raise EyelineError(
-        f"a prediction is {tuple(prediction.shape)}, {prediction.dtype}, and its target "
-        f"{tuple(target.shape)}; give integers (H, W) or logits ({num_classes}, H, W)"
-    )
+        highest, classes = prediction.max(0)
+    elif prediction.shape == (1, height, width) and num_classes == 2:
+        highest, classes = prediction[0], (prediction[0] > 0).long()
+    else:
+        raise EyelineError(
+            f"a prediction is {tuple(prediction.shape)}, {prediction.dtype}, and its target "
+            f"{tuple(target.shape)}; give integers (H, W) or logits ({num_classes}, H, W)"
+        )
+    if wrong := int((~highest.isfinite()).sum()):
+        raise EyelineError(
+            f"the model's logits are not finite ({wrong} pixels); it has diverged, or overflows in "
+            "this precision"
+        )
+    return classes
 
 
 def confusion_matrix(
@@ -212,6 +229,8 @@ def confusion_matrix(
     prediction  of any shape, classes 0 .. K-1 wherever the target is not ignored
     target      of that shape, classes 0 .. K-1, or `ignore`
     """
+    if target.is_floating_point():
+        raise EyelineError(f"labels are integers, one a pixel; the target is {target.dtype}")
     target = target.long()
     known = target != ignore
     truth, said = target[known], prediction.to(target.device)[known].long()

@@ -5,11 +5,13 @@ Letters   B pictures, C and C' channels, H and W of a map, h and w of a coarser 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyeline.errors import EyelineError
 from eyeline.nn.fused import fused
 from eyeline.nn.layers import ConvNorm, make_norm
 
@@ -18,10 +20,15 @@ class DoubleConv(nn.Module):
     """Twice a 3x3 convolution, its norm ("none": none) and a ReLU: (B, inputs, H, W) -> (B,
     outputs, H, W); where `padding` is 0, all but two cells at every side."""
 
-    def __init__(self, inputs: int, outputs: int, norm: str = "none", padding: int = 1) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, norm: str = "none", norm_epsilon: float = 1e-5,
+        padding: int = 1,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.first = ConvNorm(inputs, outputs, 3, norm, padding=padding)
-        self.second = ConvNorm(outputs, outputs, 3, norm, padding=padding)
+        self.first, self.second = (
+            ConvNorm(before, outputs, 3, norm, padding=padding, norm_epsilon=norm_epsilon)
+            for before in (inputs, outputs)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return fused(fused(x, self.first, relu=True), self.second, relu=True)
@@ -32,19 +39,38 @@ class Enlarging(nn.ConvTranspose2d):
     instead): (B, inputs, h, w) -> (B, outputs, stride h, stride w); `kernel` is 3 or 4."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, norm: str = "none", stride: int = 2
-    ) -> None:
+        self, inputs: int, outputs: int, kernel: int, norm: str = "none",
+        norm_epsilon: float = 1e-5, stride: int = 2,
+    ) -> None:  # fmt: skip
         if stride == 1:
             kernel = 3  # of 4 there is no middle
         super().__init__(
             inputs, outputs, kernel, stride, padding=1, output_padding=stride - 1 - (kernel - 3),
             bias=norm == "none",
         )  # fmt: skip
-        self.norm = None if norm == "none" else make_norm(norm, outputs)
+        self.norm = None if norm == "none" else make_norm(norm, outputs, norm_epsilon)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         x = super().forward(x, output_size)
         return x if self.norm is None else self.norm(x)
+
+
+def fitting(
+    options: Mapping[str, Any], config: Any, conventions: Mapping[str, Mapping[str, Any]],
+    alone: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
+    """Options of a U-Net, with the norms that a backbone has by default.
+
+    Raises EyelineError for one that has no effect and differs from its default in `config`: of
+    `alone`, which are the paper's own way down, with a backbone; of the decoder, without one.
+    """
+    chosen = {**conventions.get(options.get("convention", "paper"), {}), **options}
+    backbone = chosen.get("backbone")
+    for key in ("decoder_widths", "decoder_norm") if backbone is None else alone:
+        if key in options and options[key] != getattr(config, key):
+            told = "without a backbone" if backbone is None else f"with backbone={backbone}"
+            raise EyelineError(f"{key}={options[key]!r} has no effect {told}; leave it out")
+    return dict(options) if backbone is None else {"norm": "batch", **options}
 
 
 def nearest(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -6,6 +6,7 @@ Letters   B pictures, G objects of a picture, H and W of the padded batch.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from types import UnionType
@@ -60,13 +61,21 @@ CHOICES = {
     "mode": ("fast", "accurate"),
     "stem_joined": ("pooled", "whole"),
 }
-# Within which bounds an option has to lie, wherever a Config has it.
-BOUNDS = {
-    "nms_iou": (0.0, 1.0),
+# Within which bounds an option has to lie, or each of several numbers, wherever a Config has it.
+SHARE, COUNT = (0.0, 1.0), (1, math.inf)
+BOUNDS: dict[str, tuple[float, float]] = {
+    "nms_iou": SHARE,
     "nms_sigma": (1e-6, 1e6),
-    "nms_floor": (0.0, 1.0),
-    "vote_iou": (0.0, 1.0),
-}
+    "nms_floor": SHARE,
+    "vote_iou": SHARE,
+    **dict.fromkeys(("dropout", "drop", "norm_epsilon", "norm_momentum"), SHARE),
+    **dict.fromkeys(
+        ("in_channels", "width", "depth", "decoder_widths", "fpn_channels", "branch_width",
+         "final_width", "low_width", "first_width", "modules", "blocks", "first_blocks",
+         "reduction", "bins", "rates", "multi_grid"), COUNT,
+    ),
+}  # fmt: skip
+ODD = ("kernel", "score_kernel")  # of convolutions that keep their map's size
 STRIP = 64  # rows of a picture
 
 
@@ -343,9 +352,18 @@ def check_values(config: type[Any], options: Mapping[str, Any]) -> None:
         if not _fits(value, hints[key]):
             what = str(hints[key]).removeprefix("<class '").removesuffix("'>")
             raise EyelineError(f"{key} must be {what}, not {value!r}")
-        low, high = BOUNDS.get(key, (None, None))
-        if low is not None and value is not None and not low <= value <= high:
-            raise EyelineError(f"{key} must be from {low:g} to {high:g}, not {value!r}")
+        _check_bounds(key, value)
+
+
+def _check_bounds(key: str, value: Any) -> None:
+    several = value if isinstance(value, tuple) else (value,)
+    if key in ODD and any(number < 1 or number % 2 == 0 for number in several):
+        raise EyelineError(f"{key} must be odd, 1 or more, not {value!r}")
+    if key in BOUNDS and value is not None:
+        low, high = BOUNDS[key]
+        if not several or not all(low <= number <= high for number in several):
+            wanted = f"{low:g} or more" if high == math.inf else f"from {low:g} to {high:g}"
+            raise EyelineError(f"{key} must be {wanted}, not {value!r}")
 
 
 def suppression(config: Any) -> Suppression:

@@ -2,13 +2,17 @@
 
 Pooled over the whole of one picture, as in pyramid pooling, ASPP and global attention, a batch of
 one has a variance of zero, and no batch statistics. There the running statistics stand in, which
-are those that the network will be used with; they learn from larger batches only.
+are those that the network will be used with; they learn from larger batches only. Where a whole
+network comes to one value, its pictures are too small to learn from, and that is told.
 """
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+ONE_VALUE = "Expected more than 1 value per channel when training"  # so torch says it
+NOTHING_LEARNT = "batch norm cannot learn from one cell of one picture"
 
 
 def normed(x: Tensor, norm: nn.Module) -> Tensor:

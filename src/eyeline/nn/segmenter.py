@@ -5,6 +5,7 @@ Letters   B pictures, K classes, H and W of the padded batch, h and w of a map.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
-from eyeline.losses.segmentation import SEGMENTATION_LOSSES, segmentation_loss
+from eyeline.losses.segmentation import SEGMENTATION_LOSSES, WEIGHTED, segmentation_loss
 from eyeline.nn.detector import Prepared, Preprocess
+from eyeline.nn.lone import NOTHING_LEARNT, ONE_VALUE
 from eyeline.nn.resizing import resized
 from eyeline.note import note
 from eyeline.ops.labels import IGNORE, check_labels
@@ -42,7 +44,8 @@ class SegmenterConfig:
     max_size: int = 0
     image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    # Losses, of eyeline.losses.segmentation, with a weight each (none: 1)
+    # Losses, of eyeline.losses.segmentation, with a weight each (none: 1). Of auxiliary heads the
+    # first of them counts, with its weight times the head's
     losses: tuple[str, ...] = ("cross_entropy",)
     loss_weights: tuple[float, ...] = ()
     class_weights: tuple[float, ...] = ()  # none: 1
@@ -129,17 +132,12 @@ class Segmenter(Prepared):
             c.num_classes, c.image_mean, c.image_std, c.min_size, c.max_size
         )
         self.auxiliary_weights = {}
-        if len(c.class_weights) not in (0, c.num_classes):
+        if not 1 <= c.num_classes <= IGNORE:
             raise EyelineError(
-                f"class_weights has {len(c.class_weights)} numbers for {c.num_classes} classes"
+                f"num_classes must be from 1 to {IGNORE}, not {c.num_classes}: in a map {IGNORE} "
+                "is what is ignored"
             )
-        if not c.losses or len(c.loss_weights) not in (0, len(c.losses)):
-            raise EyelineError("losses names one loss at least, loss_weights has a number for each")
-        if unknown := [name for name in c.losses if name not in SEGMENTATION_LOSSES]:
-            raise EyelineError(
-                f"no loss of segmentation is called {unknown[0]!r}; there are: "
-                f"{', '.join(SEGMENTATION_LOSSES)}"
-            )
+        check_losses(c)
 
     def maps(self, images: Tensor) -> Maps:
         raise NotImplementedError
@@ -157,9 +155,16 @@ class Segmenter(Prepared):
             logits: (B, K, H, W), float32; of pictures of several sizes a list of (K, H_i, W_i).
         """
         batch = self.prepare(images, targets).to(self.device)
-        if batch.targets is None:
-            return self.finish(self.compute(batch), batch)
-        return self.losses(batch, batch.targets)
+        try:
+            if batch.targets is None:
+                return self.finish(self.compute(batch), batch)
+            return self.losses(batch, batch.targets)
+        except ValueError as error:
+            if not str(error).startswith(ONE_VALUE):
+                raise
+            raise EyelineError(
+                f"{NOTHING_LEARNT}; give larger pictures, several, or norm=group"
+            ) from error
 
     def compute(self, batch: Batch) -> Tensor:
         """A prepared batch to logits (B, K, H, W), float32."""
@@ -184,7 +189,8 @@ class Segmenter(Prepared):
         ]
 
     def losses(self, batch: Batch, targets: list[Target]) -> dict[str, Tensor]:
-        """The Config's losses of the logits, and the first of them for each auxiliary head."""
+        """The Config's losses of the logits, and the first of them, with its weight, for each
+        auxiliary head."""
         c, size = self.config, batch.images.shape[2:]
         truth = torch.stack([
             F.pad(t["map"], (0, size[1] - t["map"].shape[1], 0, size[0] - t["map"].shape[0]),
@@ -199,7 +205,7 @@ class Segmenter(Prepared):
             for name, factor in zip(c.losses, factors, strict=True)
         }
         for name, other in others.items():
-            weight = self.auxiliary_weights[name]
+            weight = factors[0] * self.auxiliary_weights[name]
             other = other if isinstance(other, Tensor) else other()
             found[name] = weight * self.loss(c.losses[0], self.resized(other, size), truth)
         return found
@@ -210,6 +216,42 @@ class Segmenter(Prepared):
             return segmentation_loss(name, logits, truth, self.config.class_weights or None)
         # Of a single logit the losses ask whether its class, here 0, is there.
         return segmentation_loss(name, logits, truth.where(truth == IGNORE, 1))
+
+
+def check_losses(c: SegmenterConfig) -> None:
+    """Raises EyelineError where losses or weights of a Config cannot be meant."""
+    if len(c.class_weights) not in (0, c.num_classes):
+        raise EyelineError(
+            f"class_weights has {len(c.class_weights)} numbers for {c.num_classes} classes"
+        )
+    if not c.losses or len(c.loss_weights) not in (0, len(c.losses)):
+        raise EyelineError("losses names one loss at least, loss_weights has a number for each")
+    if unknown := [name for name in c.losses if name not in SEGMENTATION_LOSSES]:
+        raise EyelineError(
+            f"no loss of segmentation is called {unknown[0]!r}; there are: "
+            f"{', '.join(SEGMENTATION_LOSSES)}"
+        )
+    if len(set(c.losses)) < len(c.losses):
+        raise EyelineError(f"losses names one twice: {', '.join(c.losses)}")
+    for key, weights in (("class_weights", c.class_weights), ("loss_weights", c.loss_weights)):
+        if weights and not (all(0 <= w < math.inf for w in weights) and any(weights)):
+            raise EyelineError(f"{key} must be 0 or more, and not all 0, not {weights}")
+    if c.class_weights and (c.num_classes == 1 or not set(c.losses) & set(WEIGHTED)):
+        raise EyelineError(
+            "class_weights have no effect: they weigh several classes, in "
+            f"{', '.join(WEIGHTED)}; leave them out"
+        )
+
+
+def check_several(classes: Sequence[str]) -> None:
+    """Raises EyelineError where there is but one class: every pixel that counts would be of it, so
+    that there is nothing to tell apart, to learn or to measure."""
+    if len(classes) == 1:
+        raise EyelineError(
+            f"{classes[0]!r} is the only class, and every labelled pixel is of it; a segmenter "
+            "tells two apart at least: give data.background=NAME for what is not in an outline, or "
+            "masks with a class for it"
+        )
 
 
 def is_segmenter(model: Any) -> bool:

@@ -10,9 +10,10 @@ Departs   follows the authors' code where the text is silent: norms that add 1e-
           ReLU in the decoder, bottlenecks a quarter as wide as their outputs, nothing between a 1x5
           and a 5x1 convolution. Convolutions before a norm have no bias, which would change
           nothing. Drop-out in the decoder too, as in the text.
-          The authors train the encoder alone first, to classes at an eighth of the size (sec. 5.1);
+          The authors train the encoder alone first, to classes at an eighth of the size (sec. 5.2);
           `auxiliary=1.0` gives it that layer, and its loss counts beside the decoder's.
-          Pictures are padded by zeros to multiples of 8, and the logits cut.
+          Pictures are padded by zeros to multiples of 8, and the logits cut. Of more than 51
+          channels they make wider stages: no shortcut of the encoder loses one of its maps.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from eyeline.registry import register
 
 @dataclass(frozen=True, kw_only=True)
 class Config(SegmenterConfig):
-    """Numbers of the paper, with sections; for the weights of the classes (sec. 5.1) see
+    """Numbers of the paper, with sections; for the weights of the classes (sec. 5.2) see
     `class_weights`."""
 
     norm_epsilon: float = 1e-3
@@ -164,22 +165,23 @@ class ENet(Segmenter):
         second: dict[str, Any] = how | dict(activation="prelu", dropout=late)
         third: dict[str, Any] = how | dict(activation="relu", dropout=late)
         wide = 13 + c.in_channels
+        quarter, eighth = max(64, wide), max(128, wide)  # channels at strides 4 and 8
         self.initial = InitialBlock(c.in_channels, wide, c.norm, c.norm_epsilon)
-        self.down1 = Bottleneck(wide, 64, kind="down", **first)
-        self.stage1 = nn.Sequential(*(Bottleneck(64, 64, **first) for _ in range(4)))
-        self.down2 = Bottleneck(64, 128, kind="down", **second)
+        self.down1 = Bottleneck(wide, quarter, kind="down", **first)
+        self.stage1 = nn.Sequential(*(Bottleneck(quarter, quarter, **first) for _ in range(4)))
+        self.down2 = Bottleneck(quarter, eighth, kind="down", **second)
         self.stage2, self.stage3 = (
-            nn.Sequential(*(Bottleneck(128, 128, dilation=d, **second) for d in MIDDLE))
+            nn.Sequential(*(Bottleneck(eighth, eighth, dilation=d, **second) for d in MIDDLE))
             for _ in range(2)
         )
-        self.up4 = Bottleneck(128, 64, kind="up", **third)
-        self.stage4 = nn.Sequential(*(Bottleneck(64, 64, **third) for _ in range(2)))
-        self.up5 = Bottleneck(64, wide, kind="up", **third)
+        self.up4 = Bottleneck(eighth, quarter, kind="up", **third)
+        self.stage4 = nn.Sequential(*(Bottleneck(quarter, quarter, **third) for _ in range(2)))
+        self.up5 = Bottleneck(quarter, wide, kind="up", **third)
         self.stage5 = nn.Sequential(Bottleneck(wide, wide, **third))
         self.classes_up = nn.ConvTranspose2d(wide, c.num_classes, 2, 2)
         self.class_dependent = ("classes_up",)
         if c.auxiliary:
-            self.auxiliary = nn.Conv2d(128, c.num_classes, 1)
+            self.auxiliary = nn.Conv2d(eighth, c.num_classes, 1)
             self.auxiliary_weights = {"encoder": c.auxiliary}
             self.class_dependent += ("auxiliary",)
 

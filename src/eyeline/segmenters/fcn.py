@@ -94,11 +94,13 @@ class FullVGG16(VGG16):
     """
 
     def __init__(
-        self, norm: str, in_channels: int, width: int, padding: int, dropout: float
-    ) -> None:
-        super().__init__(norm, in_channels, width)
-        self.fc6 = ConvNorm(8 * width, 64 * width, 7, norm, padding=padding)
-        self.fc7 = ConvNorm(64 * width, 64 * width, 1, norm)
+        self, norm: str, in_channels: int, width: int, norm_epsilon: float, padding: int,
+        dropout: float,
+    ) -> None:  # fmt: skip
+        super().__init__(norm, in_channels, width, norm_epsilon)
+        eps, wide = norm_epsilon, 64 * width
+        self.fc6 = ConvNorm(8 * width, wide, 7, norm, padding=padding, norm_epsilon=eps)
+        self.fc7 = ConvNorm(wide, wide, 1, norm, norm_epsilon=eps)
         self.channels, self.dropout = [4 * width, 8 * width, 64 * width], dropout
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -173,7 +175,9 @@ class FCN(Segmenter):
         if c.border not in (0, 100):
             raise EyelineError(f"border must be 0, or 100 as in the authors' nets, not {c.border}")
         self.stride, whole = stride, c.border > 0
-        self.backbone = FullVGG16(c.norm, c.in_channels, c.width, 0 if whole else 3, c.dropout)
+        self.backbone = FullVGG16(
+            c.norm, c.in_channels, c.width, c.norm_epsilon, 0 if whole else 3, c.dropout
+        )
         pool3, pool4, fc7 = self.backbone.channels
         self.score_fr = nn.Conv2d(fc7, k, 1)
         nn.init.normal_(self.score_fr.weight, std=0.01)

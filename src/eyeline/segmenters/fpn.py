@@ -73,11 +73,13 @@ class FPN(Segmenter):
         # Of P2 .. P5: as many steps as it has to be doubled, P2 one without.
         self.branches = nn.ModuleList(
             nn.ModuleList(
-                ConvNorm(c.branch_width if i else c.fpn_channels, c.branch_width, 3, c.branch_norm)
-                for i in range(steps)
+                ConvNorm(
+                    c.branch_width if i else c.fpn_channels, c.branch_width, 3, c.branch_norm,
+                    norm_epsilon=c.norm_epsilon,
+                ) for i in range(steps)
             )
             for steps in (1, 1, 2, 3)
-        )
+        )  # fmt: skip
         width = c.branch_width * (len(self.branches) if c.merge == "cat" else 1)
         self.head = nn.Conv2d(width, c.num_classes, 1)
         he(self.branches)

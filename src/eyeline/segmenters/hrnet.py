@@ -38,10 +38,10 @@ from eyeline.registry import register
 class Config(SegmenterConfig):
     """Numbers of the paper, with its sections."""
 
-    width: int = 48  # sec. 3.3, C; 18, 32, 48
-    modules: tuple[int, int, int] = (1, 4, 3)  # sec. 3.3: exchanges in stages 2 to 4
-    blocks: int = 4  # sec. 3.3: of each map between two exchanges
-    first_blocks: int = 4  # sec. 3.3: bottlenecks of stage 1
+    width: int = 48  # sec. 3.4, C; 18, 32, 48
+    modules: tuple[int, int, int] = (1, 4, 3)  # sec. 3.4: exchanges in stages 2 to 4
+    blocks: int = 4  # sec. 3.4: of each map between two exchanges
+    first_blocks: int = 4  # sec. 3.4: bottlenecks of stage 1
     first_width: int = 64
     norm_momentum: float = 0.1
     align_corners: bool = False
@@ -74,7 +74,7 @@ class Step(nn.Sequential):
 
 
 class Exchange(nn.Module):
-    """Blocks of each map, then each map plus all others at its size (sec. 3.1, Fig. 3):
+    """Blocks of each map, then each map plus all others at its size (sec. 3.2, Fig. 3):
     n maps -> n maps of the same shapes."""
 
     def __init__(
@@ -154,7 +154,7 @@ class HRNet(nn.Module):
     def forward(self, x: Tensor) -> Maps:
         x = fused(x, self.conv1, self.bn1, relu=True)
         x = fused(x, self.conv2, self.bn2, relu=True)  # (B, 64, H/4, W/4)
-        maps = [note("stage 1, sec. 3.3", self.layer1(x))]  # (B, 256, H/4, W/4)
+        maps = [note("stage 1, sec. 3.4", self.layer1(x))]  # (B, 256, H/4, W/4)
         for stage in (2, 3, 4):
             layers = getattr(self, f"transition{stage - 1}")
             # A new map comes of the smallest one, which is the last.
@@ -163,7 +163,7 @@ class HRNet(nn.Module):
                 else layer(maps[min(i, len(maps) - 1)])
                 for i, layer in enumerate(layers)
             ]  # fmt: skip
-            maps = note(f"stage {stage}, sec. 3.3", getattr(self, f"stage{stage}")(maps))
+            maps = note(f"stage {stage}, sec. 3.4", getattr(self, f"stage{stage}")(maps))
         return maps
 
 
@@ -189,7 +189,7 @@ class HRNetV2(Segmenter):
         self.align_corners = c.align_corners
         self.backbone = HRNet(c)
         wide = sum(self.backbone.channels)
-        # Fig. 4b: all maps are mixed, then scored.
+        # Sec. 3.3, Fig. 4b: all maps are mixed, then scored.
         self.last_layer = nn.Sequential(
             nn.Conv2d(wide, wide, 1),
             make_norm(c.norm, wide, c.norm_epsilon),
@@ -207,7 +207,7 @@ class HRNetV2(Segmenter):
 
     def maps(self, images: Tensor) -> Tensor:
         """Normalised pictures (B, C, H, W) to logits (B, K, H/4, W/4)."""
-        maps = note("features of four resolutions, sec. 3.2", self.backbone(images))
+        maps = note("features of four resolutions, sec. 3.1", self.backbone(images))
         rest = (resized(x, maps[0].shape[2:], self.align_corners) for x in maps[1:])
         x = torch.cat([maps[0], *rest], 1)  # (B, 15 C, H/4, W/4)
         mix, norm, _, score = self.last_layer

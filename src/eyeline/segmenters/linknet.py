@@ -8,7 +8,8 @@ Letters   B pictures, K classes, H and W of the batch; C1 .. C5 the backbone's m
           32, n their channels, h and w of a map.
 Departs   The paper leaves open what the authors' code (e-lab/LinkNet) says: the block of the first
           stage, which does not halve the map, does not enlarge it, and adds the pooled stem, at
-          stride 4. The ReLU that the code has behind each sum is left out: both are positive.
+          stride 4. The ReLU that the code has behind each sum is left out: both are positive, of
+          a ResNet or VGG16; maps of other backbones may be negative, and stay so.
           The code's norms add 1e-3 to the variance, these 1e-5.
           `convention="smp"` is segmentation-models-pytorch's: every block enlarges, by a kernel of
           4, the first stage's adds the stem at stride 2, and a fifth makes 32 channels, which a 1x1
@@ -54,11 +55,14 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
 class Block(nn.Module):
     """A decoder's block (Fig. 3): (B, n, h, w) -> (B, outputs, `stride` h, `stride` w)."""
 
-    def __init__(self, inputs: int, outputs: int, norm: str, kernel: int, stride: int) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, norm: str, norm_epsilon: float, stride: int
+    ) -> None:
         super().__init__()
-        self.reduce = ConvNorm(inputs, inputs // 4, 1, norm)
-        self.enlarge = Enlarging(inputs // 4, inputs // 4, kernel, norm, stride)
-        self.expand = ConvNorm(inputs // 4, outputs, 1, norm)
+        inner = inputs // 4
+        self.reduce = ConvNorm(inputs, inner, 1, norm, norm_epsilon=norm_epsilon)
+        self.enlarge = Enlarging(inner, inner, kernel, norm, norm_epsilon, stride)
+        self.expand = ConvNorm(inner, outputs, 1, norm, norm_epsilon=norm_epsilon)
 
     def forward(self, x: Tensor) -> Tensor:
         x = fused(x, self.reduce, relu=True)  # (B, n / 4, h, w)
@@ -81,14 +85,15 @@ class LinkNet(Segmenter):
         )
         widths = list(self.backbone.stage_channels)[::-1]  # of C5 .. C1
         self.pooled = c.stem_joined == "pooled"
-        how = (c.decoder_norm, c.enlarging_kernel)
+        norm, eps = c.decoder_norm, c.norm_epsilon
+        how = (c.enlarging_kernel, norm, eps)
         self.blocks = nn.ModuleList(
             Block(before, after, *how, 1 if self.pooled and i == 3 else 2)
             for i, (before, after) in enumerate(pairwise(widths))
         )
         if self.pooled:  # Fig. 1
-            self.enlarge = Enlarging(widths[-1], c.final_width, c.enlarging_kernel, c.decoder_norm)
-            self.conv = ConvNorm(c.final_width, c.final_width, 3, c.decoder_norm)
+            self.enlarge = Enlarging(widths[-1], c.final_width, *how)
+            self.conv = ConvNorm(c.final_width, c.final_width, 3, norm, norm_epsilon=eps)
             self.head: nn.Module = nn.ConvTranspose2d(c.final_width, c.num_classes, 2, stride=2)
         else:
             self.blocks.append(Block(widths[-1], c.final_width, *how, 2))

@@ -113,7 +113,9 @@ class PSPNet(Segmenter):
         self.score = nn.Conv2d(c.width, c.num_classes, c.score_kernel, padding=c.score_kernel // 2)
         self.class_dependent = ("score",)
         if c.auxiliary:
-            self.auxiliary = ScoreHead(channels[-2], channels[-2] // 4, c.num_classes, *how, c.drop)
+            self.auxiliary = ScoreHead(
+                channels[-2], channels[-2] // 4, c.num_classes, *how, c.drop, spatial=True
+            )
             self.auxiliary_weights = {"auxiliary": c.auxiliary}
             self.class_dependent += ("auxiliary.score",)
 

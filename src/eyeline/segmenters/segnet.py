@@ -44,14 +44,17 @@ class Decoder(nn.Module):
     """VGG16's convolutions from the last to the first (Fig. 2): each stage but the first ends with
     the channels of the stage before it, the first with the classes."""
 
-    def __init__(self, classes: int, width: int, norm: str) -> None:
+    def __init__(self, classes: int, width: int, norm: str, norm_epsilon: float) -> None:
         super().__init__()
         for stage in reversed(STAGES):
             inputs = WIDTHS[stage - 1] * width
             for i in range(DEPTHS[stage - 1], 0, -1):
                 outputs = inputs if i > 1 else WIDTHS[max(stage - 2, 0)] * width
                 last = (stage, i) == (1, 1)
-                layer = ConvNorm(inputs, classes if last else outputs, 3, "none" if last else norm)
+                layer = ConvNorm(
+                    inputs, classes if last else outputs, 3, "none" if last else norm,
+                    norm_epsilon=norm_epsilon,
+                )  # fmt: skip
                 setattr(self, f"conv{stage}_{i}", layer)
 
     def stage(self, x: Tensor, stage: int) -> Tensor:
@@ -69,8 +72,8 @@ class SegNet(Segmenter):
     def __init__(self, config: Config) -> None:
         self.set_up(config)
         c = config
-        self.backbone = VGG16(c.norm, c.in_channels, c.width)
-        self.decoder = Decoder(c.num_classes, c.width, c.norm)
+        self.backbone = VGG16(c.norm, c.in_channels, c.width, c.norm_epsilon)
+        self.decoder = Decoder(c.num_classes, c.width, c.norm, c.norm_epsilon)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # sec. 3.2: He et al., ICCV 2015
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
 from eyeline.nn.backbones import VGG, build_encoder
-from eyeline.nn.decoding import DoubleConv, fitted, he, nearest
+from eyeline.nn.decoding import DoubleConv, fitted, fitting, he, nearest
 from eyeline.nn.detector import make_config
 from eyeline.nn.fused import fused, max_pool
 from eyeline.nn.segmenter import Segmenter, SegmenterConfig
@@ -82,7 +82,7 @@ class UNet(Segmenter):
             inputs = [c.in_channels, *widths]
             padding = 1 if c.padding == "same" else 0
             self.down = nn.ModuleList(
-                DoubleConv(before, after, c.norm, padding)
+                DoubleConv(before, after, c.norm, c.norm_epsilon, padding)
                 for before, after in zip(inputs[:-1], widths, strict=True)
             )
             skips, outputs, norm = widths[-2::-1], widths[-2::-1], c.norm
@@ -96,7 +96,7 @@ class UNet(Segmenter):
             if len(outputs) != len(skips):
                 raise EyelineError(f"decoder_widths must be {len(skips)} numbers, not {outputs}")
             if c.backbone == VGG:
-                self.centre = DoubleConv(widths[-1], widths[-1], norm)
+                self.centre = DoubleConv(widths[-1], widths[-1], norm, c.norm_epsilon)
         inputs = [widths[-1], *outputs]
         learned = c.decoder_upsampling == "learned"
         # Sec. 2: half the channels.
@@ -107,7 +107,7 @@ class UNet(Segmenter):
             if learned
         )
         self.up = nn.ModuleList(
-            DoubleConv(before + skip, after, norm, padding)
+            DoubleConv(before + skip, after, norm, c.norm_epsilon, padding)
             for before, skip, after in zip(raised, skips, outputs, strict=True)
         )
         kernel = 1 if c.backbone is None else 3  # sec. 2: 1x1
@@ -164,12 +164,12 @@ class UNet(Segmenter):
             assert at is not None
             if self.enlarging:
                 x = fused(x, self.enlarging[i], relu=True)  # (B, C' / 2, 2 h, 2 w)
-                if skip is not None and self.backbone is None:
-                    skip = cropped(skip, x.shape[2:])
-                else:
-                    x = fitted(x, at)
             else:
-                x = nearest(x, at)
+                x = nearest(x, at if self.backbone is not None else [2 * n for n in x.shape[2:]])
+            if skip is not None and self.backbone is None:
+                skip = cropped(skip, x.shape[2:])
+            else:
+                x = fitted(x, at)
             x = join(x if skip is None else torch.cat([x, skip], 1))
             note(f"way up {i + 1}, sec. 2", x)
         return x
@@ -202,6 +202,6 @@ PAPER = (
 def unet(num_classes: int, **options: Any) -> UNet:
     """U-Net; options are the fields of `Config`."""
     options = {"num_classes": num_classes, **options}
-    if options.get("backbone") is not None:
-        options = {"norm": "batch", **options}
+    alone = ("width", "depth", "padding", "dropout")
+    options = fitting(options, Config, CONVENTIONS, alone)
     return UNet(make_config(Config, CONVENTIONS, options))

@@ -14,8 +14,8 @@ Departs   `convention="smp"` is segmentation-models-pytorch's: a backbone whose 
           more convolutions at stride 1 (3x3 where the paper's are 1x1).
           A `backbone=` without that has the paper's heads on its rows' ends, at stride 2.
           The papers' sum of cross entropy and Dice is `losses=("cross_entropy", "dice")`; heads but
-          the last count with the first of these alone. The authors' code has drop-out in each node,
-          of which the papers do not speak.
+          the last count with the first of these alone, and its weight. The authors' code has
+          drop-out in each node, of which the papers do not speak.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
 from eyeline.nn.backbones import build_encoder
-from eyeline.nn.decoding import DoubleConv, fitted, he, nearest
+from eyeline.nn.decoding import DoubleConv, fitted, fitting, he, nearest
 from eyeline.nn.detector import make_config
 from eyeline.nn.fused import max_pool
 from eyeline.nn.segmenter import Maps, Segmenter, SegmenterConfig
@@ -55,7 +55,8 @@ class Config(SegmenterConfig):
     # Heads
     supervision: bool = True  # sec. 3.2: one at each column; else at the last alone
     mode: str = "fast"  # sec. 3.2: the last head; "accurate": the mean of all
-    pruned: int = 0  # sec. 3.2: L, what lies beyond is not computed; 0: D
+    # Sec. 3.2: L; the nodes beyond are not computed, a backbone is all the same; 0: D
+    pruned: int = 0
 
 
 CONVENTIONS: dict[str, dict[str, Any]] = {
@@ -75,18 +76,18 @@ class UNetPlusPlus(Segmenter):
         self.backbone: Any = None
         self.last: nn.Module | None = None
         if c.backbone is None:
-            depth, norm = c.depth, c.norm
+            depth, how = c.depth, (c.norm, c.norm_epsilon)
             widths = [c.width << i for i in range(depth + 1)]
             ends = widths[-2::-1]
         else:
             self.backbone = build_encoder(
                 c.backbone, norm=c.norm, norm_epsilon=c.norm_epsilon, in_channels=c.in_channels
             )
-            widths, norm = list(self.backbone.stage_channels), c.decoder_norm
+            widths, how = list(self.backbone.stage_channels), (c.decoder_norm, c.norm_epsilon)
             depth, ends = len(widths) - 1, list(c.decoder_widths)
             if len(ends) != depth + 1:
                 raise EyelineError(f"decoder_widths must be {depth + 1} numbers, not {ends}")
-            self.last = DoubleConv(ends[-2], ends[-1], norm)
+            self.last = DoubleConv(ends[-2], ends[-1], *how)
         if not 0 <= c.pruned <= depth or (c.pruned and not c.supervision):
             raise EyelineError(
                 f"pruned must be from 1 to {depth}, of a network with supervision, or 0: "
@@ -102,14 +103,14 @@ class UNetPlusPlus(Segmenter):
         self.nodes, self.enlarging = nn.ModuleDict(), nn.ModuleDict()
         if c.backbone is None:
             for i, inputs in enumerate([c.in_channels, *widths[:-1]]):
-                self.nodes[f"{i}_0"] = DoubleConv(inputs, widths[i], norm)
+                self.nodes[f"{i}_0"] = DoubleConv(inputs, widths[i], *how)
         for j in range(1, depth + 1):
             for i in range(depth + 1 - j):
                 below = width(i + 1, j - 1)
                 if learned:
                     self.enlarging[f"{i}_{j}"] = nn.ConvTranspose2d(below, widths[i], 2, stride=2)
                     below = widths[i]
-                self.nodes[f"{i}_{j}"] = DoubleConv(below + j * widths[i], width(i, j), norm)
+                self.nodes[f"{i}_{j}"] = DoubleConv(below + j * widths[i], width(i, j), *how)
         kernel = 1 if c.backbone is None else 3
         columns = range(1, depth + 1) if c.supervision else [depth]
         ended = {j: width(0, j) for j in columns}
@@ -129,12 +130,15 @@ class UNetPlusPlus(Segmenter):
 
     def compute(self, batch: Batch) -> Tensor:
         """A prepared batch to logits (B, K, H, W), float32; of the mean of several heads'
-        probabilities the logarithms (sec. 3.2)."""
+        probabilities the logarithms (sec. 3.2), of one class the logit."""
         if self.config.mode == "fast":
             return super().compute(batch)
         said = self.said(batch.images.to(self.dtype)).values()
         size = batch.images.shape[2:]
-        mean = torch.stack([self.resized(head(), size).softmax(1) for head in said]).mean(0)
+        logits = torch.stack([self.resized(head(), size) for head in said])  # (L, B, K, H, W)
+        if self.config.num_classes == 1:
+            return note("logits", logits.sigmoid().mean(0).logit(torch.finfo(logits.dtype).eps))
+        mean = logits.softmax(2).mean(0)
         return note("logits", mean.clamp(min=torch.finfo(mean.dtype).tiny).log())
 
     def maps(self, images: Tensor) -> Maps:
@@ -190,6 +194,5 @@ PAPER = (
 def unetplusplus(num_classes: int, **options: Any) -> UNetPlusPlus:
     """UNet++; options are the fields of `Config`."""
     options = {"num_classes": num_classes, **options}
-    if options.get("backbone") is not None:
-        options = {"norm": "batch", **options}
+    options = fitting(options, Config, CONVENTIONS, alone=("width", "depth"))
     return UNetPlusPlus(make_config(Config, CONVENTIONS, options))

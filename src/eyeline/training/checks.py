@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from eyeline.errors import EyelineError
+from eyeline.nn.segmenter import check_several, is_segmenter
 from eyeline.structures import Batch
 
 SKIPS = 30  # steps in a row; the scale has halved as often, from 65536 on
@@ -34,10 +35,13 @@ def check_data(model: nn.Module, dataset: Dataset[Any], val_dataset: Dataset[Any
     tell beforehand, `model.prepare` checks picture by picture.
 
     Raises:
-        EyelineError: no pictures; classes that differ; a label out of range; a bad box.
+        EyelineError: no pictures; classes that differ, or a segmenter's only one; a label out of
+            range; a bad box.
     """
     names = list(getattr(model, "classes", None) or getattr(dataset, "classes", None) or [])
     owner = "model" if getattr(model, "classes", None) else "training data"
+    if is_segmenter(model):
+        check_several(names)
     for split, data in (("training", dataset), ("validation", val_dataset)):
         if data is None:
             continue

@@ -11,6 +11,7 @@ from torch import nn
 
 from eyeline.data.loader import Loader
 from eyeline.errors import EyelineError
+from eyeline.nn.lone import NOTHING_LEARNT, ONE_VALUE
 from eyeline.processes import any_process
 from eyeline.structures import Batch
 from eyeline.training.bad_batches import save_bad_batch
@@ -22,7 +23,6 @@ from eyeline.training.step import Step, size
 
 NAMED = 8  # pictures in a message
 KEPT = 20  # bad batches of a run
-ONE_VALUE = "Expected more than 1 value per channel when training"  # so torch says it
 
 
 class Guard:
@@ -56,10 +56,10 @@ class Guard:
                 buffer.copy_(value)
             return error.step  # type: ignore[no-any-return]
         except ValueError as error:
-            if not str(error).startswith(ONE_VALUE):
+            if not str(error).startswith((ONE_VALUE, NOTHING_LEARNT)):
                 raise
             raise EyelineError(
-                f"{where}: batch norm cannot learn from one cell of one picture "
+                f"{where}: {NOTHING_LEARNT} "
                 f"({self._names(group, group, at)}, {', '.join(_sizes(group))}); take a larger "
                 "batch_size, one that divides the number of pictures otherwise, larger pictures, "
                 "or model.norm=group"

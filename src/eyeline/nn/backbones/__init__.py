@@ -36,8 +36,8 @@ def build_encoder(name: str, **options: Any) -> Any:
 def build_backbone(name: str, **options: Any) -> Any:
     """A backbone whose call gives the feature maps C2..C5.
 
-    `name` is one of `VARIANTS`, "vgg16" (its norms have an epsilon of 1e-5), or "timm:NAME" for a
-    model of timm (`norm_epsilon` is its own).
+    `name` is one of `VARIANTS`, "vgg16", or "timm:NAME" for a model of timm (`norm_epsilon` is its
+    own).
     """
     if not name.startswith(PREFIX) and name not in (known := (*VARIANTS, VGG)):
         near = get_close_matches(name, known, n=1)
@@ -55,7 +55,6 @@ def build_backbone(name: str, **options: Any) -> Any:
                     f"give {key}={value}"
                 )
     if name == VGG:
-        options.pop("norm_epsilon", None)
         return VGG16(**options)
     if name.startswith(PREFIX):
         options.pop("norm_epsilon", None)

@@ -32,7 +32,7 @@ def convolution(
     inputs: int, outputs: int, kernel: int, norm: str, eps: float, stride: int = 1,
     dilation: int = 1, groups: int = 1,
 ) -> nn.Sequential:  # fmt: skip
-    """A convolution, its norm, and a ReLU that ends at 6 (sec. 3.5's footnote, 8 bits)."""
+    """A convolution, its norm, and a ReLU that ends at 6 (sec. 4: for 8 bits)."""
     padding = kernel // 2 * dilation
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False)
     return nn.Sequential(conv, make_norm(norm, outputs, eps), nn.ReLU6(inplace=True))

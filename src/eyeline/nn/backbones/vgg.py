@@ -31,15 +31,19 @@ class VGG16(Encoder):
 
     Args:
         width: channels of the first stage; the paper's 64.
-        norm: "none" as in the paper, "batch", "frozen" or "group".
+        norm: "none" as in the paper, "batch", "frozen" or "group"; it adds `norm_epsilon` to the
+            variance.
     """
 
-    def __init__(self, norm: str = "none", in_channels: int = 3, width: int = 64) -> None:
+    def __init__(
+        self, norm: str = "none", in_channels: int = 3, width: int = 64, norm_epsilon: float = 1e-5
+    ) -> None:
         super().__init__()
         inputs = in_channels
         for stage, (depth, factor) in enumerate(zip(DEPTHS, WIDTHS, strict=True), start=1):
             for i in range(1, depth + 1):
-                setattr(self, f"conv{stage}_{i}", ConvNorm(inputs, factor * width, 3, norm))
+                layer = ConvNorm(inputs, factor * width, 3, norm, norm_epsilon=norm_epsilon)
+                setattr(self, f"conv{stage}_{i}", layer)
                 inputs = factor * width
         self.channels = [4 * width, 8 * width, 8 * width, 8 * width]
         self.stage_channels = [2 * width, *self.channels]
