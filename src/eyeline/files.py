@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -15,18 +16,23 @@ PARTIAL = ".*.partial"  # what a process that was killed while it wrote leaves b
 PARTIAL_TENSORS = ".tmp??????"  # and one that was killed within safetensors
 
 
-def write_whole(path: Path, write: Callable[[Path], object], former: str | None = None) -> None:
+def write_whole(
+    path: Path, write: Callable[[Path], object], former: str | None = None, new: bool = False
+) -> None:
     """`write` a file beside `path`, then put it in its place in one go.
 
     Whatever stops it, `path` is as it was before, and nothing lies beside it. (After a kill a file
     named as PARTIAL says does.) With `former` the file that was there is kept under this name; a
-    kill may then come when it has that name already and `path` is not there.
+    kill may then come when it has that name already and `path` is not there. With `new` nothing is
+    written over: raises FileExistsError where `path` is there by then.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         write(part)
         with part.open("rb+") as file:
             os.fsync(file.fileno())  # lest the name reach the disk before what it stands for
+        if new and os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, "another file has come there; move it away")
         if former and path.exists():
             os.replace(path, path.with_name(former))
         os.replace(part, path)

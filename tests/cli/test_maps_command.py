@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from tests.inference.toy_segmenter import CLASSES, bands, command_line, save_toy
 
-from eyeline.cli import predict as predicting
+from eyeline.cli import predict_scene
+from eyeline.inference import predictor
 from eyeline.ops.segmentations import decode_masks
 
 Run = Callable[..., tuple[int, str, str]]
@@ -67,7 +68,7 @@ def test_how_a_segmenter_looks(cli: Run) -> None:
 
 
 def test_a_large_picture_goes_from_disk_to_disk(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predicting, "SCENE", 900)
+    monkeypatch.setattr(predict_scene, "SCENE", 900)
     image, truth = bands(100, 90)
     Image.fromarray(image.permute(1, 2, 0).numpy()).save("large.png")
     status, out, err = cli("predict", "a.safetensors", "large.png", "--tile", 64)
@@ -82,9 +83,78 @@ def test_a_large_picture_goes_from_disk_to_disk(cli: Run, monkeypatch: pytest.Mo
     assert Path("there/large.tif").is_file()
     status, _, err = cli("predict", "a.safetensors", "large.png")
     assert status == 1 and "large-classes.tif exists already" in err
-    # Several pictures are taken as they are.
-    assert cli("predict", "a.safetensors", "pictures")[0] == 0
-    assert Path("predictions/maps/x.png").is_file()
+    status, _, err = cli("predict", "a.safetensors", "large.png", "--out", "map.jpg")
+    assert status == 1 and "map.jpg: give it one of the endings .tif, .tiff, .png" in err
+    for option in ("--json-lines", "--polygons", "--draw", "--no-maps", "--every=2"):
+        status, _, err = cli("predict", "a.safetensors", "large.png", "--out", "b.tif", option)
+        assert status == 1 and f"{option.partition('=')[0]} is not for such scenes" in err
+    assert not Path("b.tif").exists()
+
+
+def test_several_scenes_and_other_pictures(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict_scene, "SCENE", 0)
+    command = ["predict", "a.safetensors", "pictures", "--out", "maps"]
+    assert cli(*command)[0] == 0
+    assert sorted(p.name for p in Path("maps").iterdir()) == ["x.tif", "y.tif"]
+    before = Path("maps/x.tif").read_bytes()
+    status, _, err = cli(*command)
+    assert status == 1 and "maps exists already, with all of them; choose another --out" in err
+    Path("maps/y.tif").unlink()  # it goes on with what is left
+    status, out, err = cli(*command)
+    assert status == 0 and err == "maps/x.tif: exists already and stays as it is\n"
+    assert out.startswith("30x30, ") and Path("maps/x.tif").read_bytes() == before
+
+    monkeypatch.setattr(predict_scene, "SCENE", 880)  # y, of 900 pixels, is one, and x is none
+    Path("more").mkdir()
+    Path("more/y.png").write_bytes(Path("pictures/y.png").read_bytes())
+    listed = ["more/y.png", *(f"pictures/{name}.png" for name in "xy")]
+    Path("list.txt").write_text("\n".join(listed))
+    assert cli("predict", "a.safetensors", "list.txt", "--no-draw")[0] == 0
+    assert sorted(str(p.relative_to("predictions")) for p in Path("predictions").rglob("*.*")) == [
+        "maps/x.png", "segments.csv", "segments.json", "y-2.tif", "y.tif",
+    ]  # fmt: skip
+    status, _, err = cli("predict", "a.safetensors", "list.txt")
+    assert status == 1 and "predictions exists already; choose another --out" in err
+
+
+def test_a_model_that_resizes_sees_a_scene_as_a_whole(
+    cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_toy("sized.safetensors", min_size=16, max_size=64)
+    how = ["predict", "sized.safetensors", "pictures/x.png", "--no-draw", "--flip"]
+    assert cli(*how)[0] == 0
+    monkeypatch.setattr(predict_scene, "SCENE", 0)
+    assert cli("predict", "sized.safetensors", "pictures/x.png", "--flip")[0] == 0
+    whole, scene = (np.array(Image.open(p)) for p in ("predictions/maps/x.png", "x-classes.tif"))
+    assert np.array_equal(whole, scene)
+
+
+def test_tiles_with_a_margin_give_what_the_whole_does(
+    cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (100, 150, 3), np.uint8)
+    Image.fromarray(noise).save("noise.png")
+    command, found = ["predict", "a.safetensors", "noise.png"], {}
+    margin = ["--tile", 64, "--overlap", 0.5, "--margin", 16]
+    for name, scene, options in (
+        ("whole", 2**20, []), ("tiles", 2**20, margin), ("scene", 0, [*margin, "--batch-size", 2])
+    ):  # fmt: skip
+        monkeypatch.setattr(predict_scene, "SCENE", scene)
+        status, _, err = cli(*command, *options, "--out", name)
+        assert status == 0, err
+        path = f"{name}/noise.tif" if name == "scene" else f"{name}/maps/noise.png"
+        found[name] = np.array(Image.open(path))
+    assert np.array_equal(found["whole"], found["tiles"])
+    assert np.array_equal(found["whole"], found["scene"])
+
+
+def test_large_pictures_are_cut_and_it_is_said(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictor, "LARGE", 880)
+    status, _, err = cli("predict", "a.safetensors", "pictures", "--no-draw")
+    assert status == 0 and err.startswith("pictures/y.png: of more than ") and err.count("\n") == 1
+    assert "so it is seen in tiles of 512" in err
+    for option in (["--tile", 64], ["--tile", 64, "--scales", 2]):
+        assert cli("predict", "a.safetensors", "pictures", "--no-draw", *option)[2] == ""
 
 
 @pytest.mark.parametrize(
@@ -95,6 +165,8 @@ def test_a_large_picture_goes_from_disk_to_disk(cli: Run, monkeypatch: pytest.Mo
         (["--nms-iou", "0.3"], "nms_iou is for detectors"),
         (["--tile", "100"], "no multiple of 32"),
         (["--overlap", "0.2"], "give tile, too"),
+        (["--margin", "8"], "give tile, too"),
+        (["--tile", "64", "--margin", "33"], "margin is from 0 to half the overlap"),
         (["--scales", "big"], "--scales is factors such as 0.75,1,1.25, not 'big'"),
         (["--bands", "a"], "--bands is numbers from 1"),
     ],

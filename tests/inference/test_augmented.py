@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
-from eyeline.inference.augmented import AugmentedSegmenter, augmented_logits, resized
+from eyeline.inference.augmented import AugmentedSegmenter, augmented_logits, scaled
 
 
 class Toy(nn.Module):
@@ -82,8 +82,8 @@ def test_where_all_is_one_colour_every_look_agrees() -> None:
 
 def test_shrinking_is_smoothed() -> None:
     stripes = (torch.arange(64) % 2).float().expand(1, 3, 64, 64)
-    assert (resized(stripes, 0.25)[..., 1:-1] - 0.5).abs().max() < 0.05
-    assert resized(stripes, 1) is stripes
+    assert (scaled(stripes, 0.25)[..., 1:-1] - 0.5).abs().max() < 0.05
+    assert scaled(stripes, 1) is stripes
 
 
 @pytest.mark.parametrize("scales", [(), (1, 0), (-0.5,), (float("nan"),)])

@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 from tests.inference.test_scene import TILING, Stop, Toy, stop_at
 
+from eyeline.cli.predict_scene import is_scene
+from eyeline.data.images import read_image
 from eyeline.errors import EyelineError
 from eyeline.inference.draw_map import palette_of
 from eyeline.inference.rasters import Raster, Whole, opened, write_classes
@@ -22,6 +24,7 @@ from eyeline.inference.scene import predict_scene
 from eyeline.inference.tiles import sliding_logits
 
 rasterio = pytest.importorskip("rasterio", reason="rasterio, the extra `geo`, is not installed")
+copy = pytest.importorskip("rasterio.shutil").copy
 
 PLACE = {
     "crs": "EPSG:32652",
@@ -212,6 +215,58 @@ def test_what_is_read_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with opened(tmp_path / "a.png") as found:
         assert isinstance(found, Raster)
         assert np.array_equal(found.rows(5, 9).numpy(), values[:, 5:9])
+
+
+@pytest.mark.parametrize("name", ["a.jp2", "a.jpg", "a.vrt"])
+def test_what_else_says_where_it_lies(name: str, model: Toy, tmp_path: Path) -> None:
+    """JPEG 2000 itself, a JPEG by its world file, a VRT as GDAL has it."""
+    values = noise(3, H, W)
+    source, scene = make(tmp_path / "source.tif", values), tmp_path / name
+    driver = {"a.jp2": "JP2OpenJPEG", "a.jpg": "JPEG", "a.vrt": "VRT"}[name]
+    options = {"QUALITY": "100", "REVERSIBLE": "YES"} if name == "a.jp2" else {}
+    if name == "a.jpg":
+        options = {"WORLDFILE": "YES"}
+    copy(source, scene, driver=driver, **options)
+    assert is_scene(scene)
+    out = tmp_path / "map.tif"
+    predict_scene(model, scene, out, tiling=TILING)
+    with rasterio.open(out) as file:
+        assert file.transform == PLACE["transform"]
+        assert file.crs == PLACE["crs"]
+        if name != "a.jpg":
+            assert np.array_equal(file.read(1), expected(model, values))
+
+
+def test_what_says_nothing_of_a_place_is_no_scene(tmp_path: Path) -> None:
+    Image.fromarray(noise(20, 30, 3)).save(tmp_path / "a.jp2")
+    Image.fromarray(noise(20, 30, 3)).save(tmp_path / "b.png")
+    (tmp_path / "b.png.aux.xml").write_text("<PAMDataset/>")  # statistics, as viewers leave them
+    (tmp_path / "c.tif").write_bytes(b"II*\0\0")
+    (tmp_path / "d.html").write_text("<p>")
+    assert not any(is_scene(path) for path in sorted(tmp_path.iterdir()))
+
+
+@pytest.mark.parametrize("located", [True, False])
+def test_values_are_those_of_read_image(located: bool, tmp_path: Path) -> None:
+    place: dict[str, Any] = {} if located else {"crs": None, "transform": None}
+    path, grey = tmp_path / "white.tif", noise(1, H, W)
+    make(path, grey, photometric="MINISWHITE", nodata=7, **place)
+    with opened(path, 1) as found:
+        assert isinstance(found, Raster)
+        wanted = read_image(path, channels=1).where(torch.from_numpy(grey != 7), 0)
+        assert torch.equal(found.rows(0, H), wanted)
+    path, colours = tmp_path / "alpha.tif", noise(4, H, W, high=128)
+    colours[3] = 128
+    make(path, colours, photometric="RGB", ALPHA="PREMULTIPLIED", **place)
+    if not located:
+        with opened(path) as found:
+            assert torch.equal(found.rows(0, H), read_image(path))
+        return
+    with pytest.raises(EyelineError, match=r"alpha.tif: its colours are multiplied by alpha"):
+        opened(path).__enter__()
+    Image.fromarray(noise(20, 30, 3)).save(path, tiffinfo={274: 6, 33550: (1.0, 1.0, 0.0)})
+    with pytest.raises(EyelineError, match=r"alpha.tif: its tag Orientation turns it"):
+        opened(path).__enter__()
 
 
 def test_pictures_that_cannot_be_read(model: Toy, tmp_path: Path) -> None:

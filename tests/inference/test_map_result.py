@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -12,7 +13,16 @@ from tests.inference.toy_segmenter import CLASSES, bands
 
 from eyeline.errors import EyelineError
 from eyeline.inference import SegmentationResult
-from eyeline.inference.draw_map import TINT, class_colours, coloured, draw_map, indexed
+from eyeline.inference.draw_map import (
+    FADED,
+    TINT,
+    WRONG,
+    class_colours,
+    coloured,
+    draw_errors,
+    draw_map,
+    indexed,
+)
 from eyeline.ops.labels import IGNORE
 from eyeline.ops.segmentations import decode_masks
 
@@ -85,6 +95,27 @@ def test_a_picture_is_tinted_where_classes_are():
     wanted = (given[200, 50] + TINT * (sea - given[200, 50])).round()
     assert np.array_equal(drawn[200, 50], wanted)
     assert np.array_equal(drawn[200, 159], sea)  # the border is outlined
+
+
+def test_strips_make_no_seam(monkeypatch):
+    image, truth = bands(500, 480)
+    truth[200:] = truth[200:].flip(1)
+    truth[400:] = -1  # nothing
+    names = ["sea", "moss", "roof"]
+    whole = np.asarray(draw_map(image, truth, names))
+    monkeypatch.setattr(import_module("eyeline.inference.draw_map"), "STRIP", 7)
+    assert np.array_equal(np.asarray(draw_map(image, truth, names)), whole)
+    assert np.array_equal(whole[410:500], image.permute(1, 2, 0).numpy()[410:])
+
+
+def test_errors_are_red_and_what_is_ignored_is_white():
+    grey = Image.new("RGB", (4, 2), (100, 100, 100))
+    wrong, ignored = np.zeros((2, 4), bool), np.zeros((2, 4), bool)
+    wrong[0, 1] = ignored[1, 2] = True
+    drawn = np.asarray(draw_errors(grey, wrong, ignored))
+    assert drawn[0, 1].tolist() == list(WRONG) and drawn[1, 2].tolist() == [255] * 3
+    assert drawn[0, 0].tolist() == [round(255 - FADED * 155)] * 3
+    assert np.array_equal(drawn[0, 2:], np.asarray(draw_errors(grey, wrong))[1, 2:])
 
 
 def test_a_plot_has_one_size_for_all_maps_of_a_video(result):

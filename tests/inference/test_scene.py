@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.inference.toy_segmenter import toy
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
@@ -18,6 +19,7 @@ from eyeline.inference import scene
 from eyeline.inference.draw_map import palette_of
 from eyeline.inference.scene import predict_scene
 from eyeline.inference.tiles import Tiling, sliding_logits, spans
+from eyeline.nn.int8 import Grid, Int8Conv2d
 
 TILING = Tiling(tile=32, overlap=0.5, align=8, batch_size=2)
 H, W = 150, 90
@@ -180,6 +182,46 @@ def test_a_full_disk_keeps_what_is_done(
     monkeypatch.undo()
     predict_scene(model, png, out, tiling=TILING)
     assert np.array_equal(np.array(Image.open(out)), expected(model, png))
+
+
+def test_what_comes_in_its_place_meanwhile_stays(model: Toy, png: Path, tmp_path: Path) -> None:
+    out = tmp_path / "map.png"
+
+    def progress(done: int, rows: int) -> None:
+        if done == rows:
+            out.write_text("precious")
+
+    with pytest.raises(EyelineError, match=r"another file has come there; move it away; what is"):
+        predict_scene(model, png, out, tiling=TILING, progress=progress)
+    assert out.read_text() == "precious" and (tmp_path / ".map.png.rows").stat().st_size == H * W
+    out.unlink()
+    model.calls = 0
+    predict_scene(model, png, out, tiling=TILING)
+    assert model.calls == 0 and np.array_equal(np.array(Image.open(out)), expected(model, png))
+
+
+def test_a_model_that_resizes_sees_the_picture_as_a_whole(
+    png: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = toy(seeing=False, min_size=32, max_size=64)
+    image = torch.from_numpy(np.array(Image.open(png))).permute(2, 0, 1)
+    predict_scene(model, png, tmp_path / "map.png", whole=True)
+    wanted = model(image[None])[0].argmax(0).byte().numpy()
+    assert np.array_equal(np.array(Image.open(tmp_path / "map.png")), wanted)
+    monkeypatch.setattr(scene, "LARGEST", H * W * 3 - 1)
+    with pytest.raises(EyelineError, match=r"pixels of 3 classes are too many .* model.size=0"):
+        predict_scene(model, png, tmp_path / "b.png", whole=True)
+
+
+@pytest.mark.parametrize("what", ["grid", "weights"])
+def test_ranges_of_8_bits_are_a_part_of_the_model(what: str) -> None:
+    conv = nn.Conv2d(3, 4, 3)
+    prints = [scene.fingerprint(nn.Sequential(Int8Conv2d(conv, Grid(0.1, 0), None, torch.float32)))]
+    if what == "weights":
+        conv.weight.data *= 2  # the same steps, twice as far apart
+    grid = Grid(0.1, 0) if what == "weights" else Grid(0.2, 0)
+    prints.append(scene.fingerprint(nn.Sequential(Int8Conv2d(conv, grid, None, torch.float32))))
+    assert prints[0] != prints[1]
 
 
 def test_too_many_classes(png: Path, tmp_path: Path) -> None:

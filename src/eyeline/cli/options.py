@@ -67,6 +67,15 @@ Overlap = Annotated[
     float | None,
     typer.Option(min=0, help="of --tile: below 1 a share of the tile, else pixels; default 0.25"),
 ]
+Margin = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="PIXELS",
+        help="of --tile: at its ends they do not count; from the network's reach on, the result is "
+        "that of the whole picture; at most half the overlap, default 0",
+    ),
+]
 Scales = Annotated[
     str | None,
     typer.Option(

@@ -13,6 +13,7 @@ from eyeline.cli.options import (
     CalibratedRanges,
     ClassAgnostic,
     Flip,
+    Margin,
     Nms,
     NmsIou,
     Overlap,
@@ -26,7 +27,7 @@ from eyeline.cli.options import (
 from eyeline.errors import EyelineError
 
 if TYPE_CHECKING:
-    from eyeline.inference import Predictor, SegmentationResult
+    from eyeline.inference import SegmentationResult
     from eyeline.inference.records import Records
     from eyeline.inference.result import Result
     from eyeline.inference.video import Video, VideoWriter
@@ -45,7 +46,7 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="a new folder; default predictions. Of a large scene a new file"
+            metavar="DIR", help="a new folder; default predictions. Of one scene a new file"
         ),
     ] = None,
     threshold: Annotated[float, typer.Option(help="lowest score shown")] = 0.5,
@@ -54,8 +55,9 @@ def predict(
         bool, typer.Option("--json-lines", help="print a line a picture or frame, as it goes")
     ] = False,
     draw: Annotated[
-        bool, typer.Option(help="write the pictures with their boxes, or in their classes' tints")
-    ] = True,
+        bool | None,
+        typer.Option(help="write the pictures with boxes, or in their classes' tints; default"),
+    ] = None,
     maps: Annotated[
         bool | None,
         typer.Option(help="of a segmenter: write indexed PNGs; default of pictures, not of videos"),
@@ -74,6 +76,7 @@ def predict(
     tta: Tta = False,
     tile: Tile = None,
     overlap: Overlap = None,
+    margin: Margin = None,
     scales: Scales = None,
     flip: Flip = False,
     bands: Annotated[
@@ -101,15 +104,25 @@ def predict(
     whole.
 
     Of a segmenter: each picture in its classes' tints, maps/*.png, whose values are the classes,
-    segments.json (COCO, run lengths) and segments.csv (pixels of each class). A GeoTIFF, or another
-    picture of more than 32 million pixels, becomes one indexed picture of the same size and place,
-    by default NAME-classes.tif, tile by tile; Ctrl-C ends it, and the same command goes on.
+    segments.json (COCO, run lengths) and segments.csv (pixels of each class).
+
+    A scene is a picture that says where on Earth it lies (GeoTIFF ...) or has more than 32 million
+    pixels. Of a segmenter each becomes one indexed picture of the same size and place, tile by
+    tile: NAME-classes.tif, or of several pictures NAME.tif in their folder. Ctrl-C ends it, and the
+    same command goes on.
     """
     from rich.console import Console
     from rich.progress import Progress
 
     from eyeline.cli.output import free_path
     from eyeline.cli.predict_many import predict_many
+    from eyeline.cli.predict_scene import (
+        band_numbers,
+        not_for_scenes,
+        one_scene,
+        several_scenes,
+        split,
+    )
     from eyeline.inference import Predictor
     from eyeline.inference.pipeline import Behind
     from eyeline.inference.records import Records
@@ -121,7 +134,7 @@ def predict(
         "precision": precision, "ranges": ranges and str(ranges.absolute()),
         "score_threshold": threshold, "tta": tta, "nms": nms, "nms_iou": nms_iou,
         "vote_iou": vote_iou, "class_agnostic_nms": class_agnostic or None,
-        "tile": tile, "overlap": overlap, "scales": ratios(scales), "flip": flip,
+        "tile": tile, "overlap": overlap, "margin": margin, "scales": ratios(scales), "flip": flip,
     }  # fmt: skip
     if engine == "ray":
         if json_lines or polygons or every != 1:
@@ -141,33 +154,54 @@ def predict(
     if maps is not None and not segmenter:
         raise EyelineError("--maps is for segmenters; this model finds boxes")
     asked = bands is not None or value_range is not None
-    if segmenter and len(items) == 1 and (asked or is_scene(items[0])):
-        scene(predictor, items[0], out, bands, value_range, options)
-        return
-    if asked:
-        raise EyelineError("--bands and --value-range are for a segmenter and one scene")
-    folder = free_path(out, Path("predictions"))
+    if asked and not segmenter:
+        raise EyelineError("--bands and --value-range are for segmenters; this model finds boxes")
+    chosen = band_numbers(bands)
+    scenes, others = split(items, asked) if segmenter else ([], items)
+    unread = Unread()
+    if scenes:
+        not_for_scenes(
+            scenes[0], json_lines=json_lines, polygons=polygons, no_maps=maps is False,
+            draw=bool(draw), every=every != 1,
+        )  # fmt: skip
+        how: dict[str, Any] = dict(bands=chosen, value_range=value_range, batch_size=batch_size)
+        how["options"] = {key: options[key] for key in ("precision", "scales", "flip")}
+        if len(items) == 1:
+            one_scene(predictor, scenes[0], out, **how)
+            return
+        folder = out or Path("predictions")
+        if others and (folder / "segments.json").exists():
+            raise EyelineError(f"{folder} exists already; choose another --out")
+        several_scenes(predictor, scenes, folder, bool(others), unread.add, **how)
+        if not others:
+            unread.check(source, len(items))
+            return
+    else:
+        folder = free_path(out, Path("predictions"))
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     lines = sys.stdout if json_lines else None
     form: Literal["polygons", "rle"] = "polygons" if polygons else "rle"
     records = Records(folder, predictor.classes, lines, form, segmenter)
-    unread = Unread()
+    tiled = False
     try:
         with (
             Progress(console=console, disable=not console.is_terminal) as progress,
             records,
-            Outputs(folder, records, every, draw, maps) as outputs,
+            Outputs(folder, records, every, draw is not False, maps) as outputs,
             Behind(outputs.add, QUEUED) as writing,
         ):
-            known = len(items) > 1 and not any(isinstance(item, Video) for item in items)
-            task = progress.add_task("predicting", total=len(items) if known else None)
+            known = len(others) > 1 and not any(isinstance(item, Video) for item in others)
+            task = progress.add_task("predicting", total=len(others) if known else None)
             # Of several, the others follow what cannot be read; of one there is nothing else.
             skip = unread.add if len(items) > 1 else None
-            for result in predictor.stream(items, batch_size, every, skip):
+            for result in predictor.stream(others, batch_size, every, skip):
                 writing.put(result)
-                if len(items) == 1 and result.video is not None and result.video.count:
+                if not tiled and predictor.is_cut(result.image):
+                    tiled = True
+                    print(in_tiles(result), file=sys.stderr)
+                if len(others) == 1 and result.video is not None and result.video.count:
                     progress.update(task, total=-(-result.video.count // every))
                 progress.advance(task)
     except KeyboardInterrupt:
@@ -180,8 +214,7 @@ def predict(
             if made and not any(folder.iterdir()):
                 folder.rmdir()
     print(f"{records}: {folder}", file=sys.stderr if json_lines else sys.stdout)
-    if unread.count:
-        raise EyelineError(f"{source}: {unread.count} of {len(items)} could not be read, see above")
+    unread.check(source, len(items))
 
 
 class Unread:
@@ -193,55 +226,21 @@ class Unread:
         self.count += 1
         print(f"left out: {error}", file=sys.stderr)
 
-
-SCENE = 2**25  # pixels from which on a picture is seen tile by tile, from disk to disk
-
-
-def is_scene(item: Any) -> bool:
-    """Is it a file that is better not taken into memory, or that says where on Earth it lies?"""
-    from eyeline.data import tiff
-    from eyeline.data.images import image_size
-
-    if not isinstance(item, Path) or not item.is_file():
-        return False
-    with item.open("rb") as file:
-        layout = tiff.read_layout(file)
-    if layout is not None:
-        return layout.located or layout.height * layout.width > SCENE
-    try:
-        height, width = image_size(item)
-    except EyelineError:
-        return False
-    return height * width > SCENE
+    def check(self, source: str, count: int) -> None:
+        """Raises EyelineError where there is any."""
+        if self.count:
+            raise EyelineError(f"{source}: {self.count} of {count} could not be read, see above")
 
 
-def scene(
-    predictor: Predictor,
-    source: Path,
-    out: Path | None,
-    bands: str | None,
-    value_range: tuple[float, float] | None,
-    options: dict[str, Any],
-) -> None:
-    """One picture to one indexed picture, in tiles."""
-    from eyeline.cli.predict_scene import predict_scene
-    from eyeline.inference.rasters import SUFFIXES
-    from eyeline.inference.sources import stem_of
+def in_tiles(result: SegmentationResult) -> str:
+    """That it was cut though nobody asked."""
+    from eyeline.inference.predictor import LARGE
+    from eyeline.inference.tiles import Tiling
 
-    if out is None:
-        target = Path(f"{stem_of(str(source))}-classes.tif")
-    else:
-        target = out if out.suffix.lower() in SUFFIXES else out / f"{stem_of(str(source))}.tif"
-    try:
-        chosen = None if bands is None else [int(band) for band in bands.split(",")]
-    except ValueError:
-        raise EyelineError(f"--bands is numbers from 1, such as 4,3,2, not {bands!r}") from None
-    looking = predictor.model
-    decisive = {key: options[key] for key in ("precision", "scales", "flip")}
-    predict_scene(
-        looking.whole, source, target, looking.tiling_or_default(), classes=predictor.classes,
-        bands=chosen, value_range=value_range, options=decisive, device=predictor.device,
-    )  # fmt: skip
+    return (
+        f"{result.path}: of more than {LARGE // 10**6} million pixels, so it is seen in tiles of "
+        f"{Tiling.tile}, as are all so large; --tile chooses others"
+    )
 
 
 class Outputs:

@@ -13,7 +13,7 @@ from torch import Tensor
 from eyeline.evaluation.html import bar, counted, document, facts, matrix_table, picture_uri
 from eyeline.evaluation.running import rate, show
 from eyeline.inference.draw import to_pil
-from eyeline.inference.draw_map import class_colours, coloured
+from eyeline.inference.draw_map import class_colours, coloured, draw_errors
 from eyeline.metrics.edges import Band
 from eyeline.ops.labels import IGNORE
 
@@ -46,7 +46,6 @@ MATRIX = 24  # classes up to which all confusions are shown, else a list of the 
 LIST = 20  # confusions in that list
 SIDE = 300  # pixels of a small picture's longer side
 MAPS = ("truth", "prediction")  # of plain colours
-WRONG, FADED = (230, 60, 30), 0.35  # of an error, and how much is left of what is right
 
 
 def page(report: SegmentationReport, title: str = "Evaluation") -> str:
@@ -233,12 +232,14 @@ is white.</p>
 def _figure(report: SegmentationReport, i: int, said: Tensor) -> str:
     assert report.dataset is not None
     image, target = report.dataset[i]
-    given, truth = to_pil(image), target["map"]
+    given, truth = to_pil(image), target["map"].cpu()
+    ignored = truth == IGNORE
+    wrong = (said.cpu() != truth) & ~ignored
     sides = {
         "picture": given,
         "truth": coloured(truth, report.classes),
         "prediction": coloured(said, report.classes),
-        "errors": errors_of(given, said, truth),
+        "errors": draw_errors(given, wrong.numpy(), ignored.numpy()),
     }
     images = "".join(
         f'<div><img src="{picture_uri(_small(side, name), _kind(name))}" loading="lazy" '
@@ -251,18 +252,6 @@ def _figure(report: SegmentationReport, i: int, said: Tensor) -> str:
         f'<figure><div class="sides">{images}</div><figcaption><b>{escape(name)}</b> '
         f"{escape(own)}</figcaption></figure>"
     )
-
-
-def errors_of(picture: Image.Image, said: Tensor, truth: Tensor) -> Image.Image:
-    """The picture, faded and grey, with red pixels where the two maps (H, W) differ; white where
-    the truth is ignored."""
-    grey = np.asarray(picture.convert("L"), np.float32)[..., None].repeat(3, 2)
-    canvas = 255 - FADED * (255 - grey)
-    labels = truth.cpu().numpy()
-    wrong = (said.cpu().numpy() != labels) & (labels != IGNORE)
-    canvas[wrong] = WRONG
-    canvas[labels == IGNORE] = 255
-    return Image.fromarray(canvas.round().astype(np.uint8))
 
 
 def _kind(name: str) -> str:

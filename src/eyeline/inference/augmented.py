@@ -50,7 +50,7 @@ def augmented_logits(
     total: Tensor | None = None
     count = 0
     for scale in scales:
-        looked = resized(images, scale, align)
+        looked = scaled(images, scale, align)
         for mirrored in (False, True) if flip else (False,):
             logits = model(looked.flip(-1) if mirrored else looked)
             if len(scales) == 1 and not flip and logits.shape[-2:] == size:
@@ -65,7 +65,7 @@ def augmented_logits(
     return total - torch.tensor(float(count)).log().to(total)
 
 
-def resized(images: Tensor, scale: float, align: int = 1) -> Tensor:
+def scaled(images: Tensor, scale: float, align: int = 1) -> Tensor:
     """(B, C, h, w), float in [0, 1] where the size is another; smoothed before it shrinks."""
     size = tuple(max(1, round(side * scale / align)) * align for side in images.shape[-2:])
     if scale == 1 or size == images.shape[-2:]:
@@ -77,7 +77,7 @@ def resized(images: Tensor, scale: float, align: int = 1) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Looks:
+class Average:
     """What is averaged; see `augmented_logits`."""
 
     model: Any  # the model's own config
@@ -98,7 +98,7 @@ class AugmentedSegmenter(nn.Module):
     ) -> None:
         super().__init__()
         self.model: Any = model
-        self.config = Looks(getattr(model, "config", None), tuple(scales), flip, align)
+        self.config = Average(getattr(model, "config", None), tuple(scales), flip, align)
         self.train(model.training)
 
     @property
@@ -111,5 +111,5 @@ class AugmentedSegmenter(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K, H, W)."""
-        looks = self.config
-        return augmented_logits(self.model, images, looks.scales, looks.flip, looks.align)
+        c = self.config
+        return augmented_logits(self.model, images, c.scales, c.flip, c.align)

@@ -11,11 +11,12 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from scipy import ndimage  # type: ignore[import-untyped]
 from torch import Tensor
 
+from eyeline.data.formats.legend import BACKGROUND, VOIDS
 from eyeline.errors import EyelineError
 from eyeline.inference.draw import PALETTE, SHORTEST, to_pil
 from eyeline.ops.labels import IGNORE
 
-NOTHING = ("background", "unlabelled", "unlabeled")  # classes that stay as the picture is
+NOTHING = ("background", BACKGROUND, *VOIDS)  # classes that stay as the picture is
 # What everybody expects to be of a colour is of that colour, of `PALETTE`.
 CUSTOMARY = {
     "sky": "#5ad1ff", "water": "#2d6bff", "river": "#2d6bff", "sea": "#2d6bff",
@@ -25,6 +26,8 @@ CUSTOMARY = {
     "pedestrian": "#ff3838", "person": "#ff3838", "bicyclist": "#ff6a13", "rider": "#ff6a13",
 }  # fmt: skip
 TINT = 0.5  # of a class's colour over the picture
+STRIP = 256  # rows that are counted and painted at once
+WRONG, FADED = (230, 60, 30), 0.35  # of an error, and how much is left of what is right
 LISTED = 24  # classes that a legend names
 PAPER, INK, PALE = "#ffffff", "#1c2126", "#a9b0b7"
 
@@ -94,8 +97,21 @@ def palette_of(classes: Sequence[str]) -> np.ndarray:
 def coloured(classes_map: Tensor | np.ndarray, classes: Sequence[str]) -> Image.Image:
     """A map (H, W) in its classes' colours alone; what is ignored is white."""
     colours = np.vstack([class_colours(classes), [[255, 255, 255]]]).astype(np.uint8)
-    values = _numpy(classes_map)
+    values = _numpy(classes_map).astype(np.int64)
     return Image.fromarray(colours[np.where(values == IGNORE, len(colours) - 1, values)])
+
+
+def draw_errors(
+    picture: Image.Image, wrong: np.ndarray, ignored: np.ndarray | None = None
+) -> Image.Image:
+    """The picture, faded and grey, with red pixels where (H, W) bool says that they are wrong, and
+    white ones where they are ignored."""
+    grey = np.asarray(picture.convert("L"), np.float32)
+    canvas = (255 - FADED * (255 - grey)).round().astype(np.uint8)[..., None].repeat(3, 2)
+    canvas[wrong] = WRONG
+    if ignored is not None:
+        canvas[ignored] = 255
+    return Image.fromarray(canvas)
 
 
 def draw_map(
@@ -127,20 +143,38 @@ def draw_map(
     if factor > 1:
         size = (picture.width * factor, picture.height * factor)
         picture = picture.resize(size, Image.Resampling.BICUBIC)
-    shares = np.bincount(values.ravel(), minlength=len(classes))[: len(classes)] / values.size
+    counts = np.zeros(len(classes), np.int64)
+    for top in range(0, len(values), STRIP):
+        part = values[top : top + STRIP]
+        counts += np.bincount(part[part >= 0], minlength=len(classes))[: len(classes)]
     values = values.repeat(factor, 0).repeat(factor, 1)
+    width = max(3, round(max(picture.size) / 400) * 2 + 1)
+    drawn = Image.fromarray(tinted(np.asarray(picture), values, classes, width if outline else 1))
+    return _with_legend(drawn, classes, counts / values.size) if legend else drawn
+
+
+def tinted(
+    picture: np.ndarray, classes_map: np.ndarray, classes: Sequence[str], width: int
+) -> np.ndarray:
+    """(H, W, 3) uint8 in the tints of the classes (H, W); what is no class stays as it is.
+
+    Args:
+        width: of the line, in full colour, where two classes meet; odd, 1 for none.
+    """
     colours = np.vstack([class_colours(classes), np.zeros((1, 3))]).astype(np.float32)
     plain = np.array([*map(is_nothing, classes), True])  # (K + 1,)
-    index = np.minimum(values, len(classes))  # (H, W), K where nothing is
-    canvas = np.asarray(picture, np.float32)
-    strength = np.where(plain, 0, TINT).astype(np.float32)[index]
-    if outline:
-        width = max(3, round(max(picture.size) / 400) * 2 + 1)
+    tints = np.where(plain, 0, TINT).astype(np.float32)
+    drawn, reach = np.empty_like(picture), width // 2
+    for top in range(0, len(picture), STRIP):  # for the sake of memory
+        end, above = min(top + STRIP, len(picture)), max(0, top - reach)
+        values = classes_map[above : end + reach].astype(np.int64)
+        index = np.where((values >= 0) & (values < len(classes)), values, len(classes))
         edge = ndimage.maximum_filter(index, width) != ndimage.minimum_filter(index, width)
-        strength = np.where(edge & ~plain[index], 1, strength)
-    canvas = canvas + strength[..., None] * (colours[index] - canvas)
-    drawn = Image.fromarray(canvas.round().astype(np.uint8))
-    return _with_legend(drawn, classes, shares) if legend else drawn
+        index, edge = index[top - above :][: end - top], edge[top - above :][: end - top]
+        strength = np.where(edge & ~plain[index], 1, tints[index])[..., None]  # (h, W, 1)
+        part = picture[top:end].astype(np.float32)
+        drawn[top:end] = (part + strength * (colours[index] - part)).round()
+    return drawn
 
 
 def _with_legend(picture: Image.Image, classes: Sequence[str], shares: np.ndarray) -> Image.Image:
@@ -182,4 +216,4 @@ def _numpy(classes_map: Tensor | np.ndarray) -> np.ndarray:
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.integer):
         kind = values.dtype if not isinstance(classes_map, Tensor) else classes_map.dtype
         raise EyelineError(f"a map of classes is whole numbers (H, W), not {kind} {values.shape}")
-    return values.astype(np.int64)
+    return values

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from eyeline.inference.draw_map import class_colours, is_nothing
+from eyeline.inference.draw_map import TINT, tinted
 from eyeline.ops.labels import IGNORE
 
-TINT = 0.55  # of a class's colour over the picture
+BORDER = 3  # pixels of the line where two classes meet
 STRIPE = 4  # pixels, over what is ignored
 GREY = 90.0
 
@@ -36,17 +36,9 @@ def paint_map(
         for new, old in zip((height, width), values.shape, strict=True)
     )
     values = values[rows[:, None], columns].astype(np.int64)
-    canvas = np.asarray(picture.convert("RGB"), np.float32).copy()  # (H, W, 3)
-    border = np.zeros(values.shape, bool)
-    border[:-1] |= values[:-1] != values[1:]
-    border[:, :-1] |= values[:, :-1] != values[:, 1:]
+    canvas = tinted(np.asarray(picture.convert("RGB")), values, classes, BORDER)
     ignored = values == IGNORE
-    index = np.where((values >= 0) & ~ignored, values, len(classes))
-    seen = np.array([*(not is_nothing(name) for name in classes), False])[index]
-    colour = np.vstack([class_colours(classes), np.zeros((1, 3))]).astype(np.float32)[index]
-    share = np.where(border, 1.0, TINT).astype(np.float32)[..., None] * seen[..., None]
-    canvas += share * (colour - canvas)
     striped = ignored & (np.add.outer(np.arange(height), np.arange(width)) // STRIPE % 3 == 0)
-    canvas[ignored] += TINT * (GREY - canvas[ignored])
-    canvas[striped] = 255 - TINT * GREY
-    return Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
+    canvas[ignored] = (canvas[ignored] + TINT * (GREY - canvas[ignored])).round()
+    canvas[striped] = round(255 - TINT * GREY)
+    return Image.fromarray(canvas)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from eyeline.inference.sources import (
     name_of,
     read_picture,
 )
+from eyeline.inference.tiles import Tiling
 from eyeline.inference.tta import TTA, Augmented
 from eyeline.inference.video import Video
 from eyeline.nn.segmenter import is_segmenter
@@ -42,6 +44,7 @@ RANGES = "int8.json"  # in a run folder, as `eyeline calibrate` writes it
 Found = Result | SegmentationResult
 SCORE = 0.5  # from which on a detection counts
 AHEAD = 4  # batches that are read before they are needed
+LARGE = 2**22  # pixels up to which a segmenter sees a picture as a whole, if nobody says how
 
 
 class Predictor:
@@ -62,7 +65,10 @@ class Predictor:
         max_batch: `apredict` computes at most so many callers' pictures at once ...
         max_wait: ... and lets the first of them wait at most so many seconds for the others.
         tile, overlap, scales, flip: of a segmenter: how it looks at a picture, see
-            `eyeline.inference.segmenting.Looks`.
+            `eyeline.inference.segmenting.Looks`. Without `tile` pictures of more than LARGE pixels,
+            about four million, are seen in tiles of `Tiling`'s own size, if the model does not
+            resize what it sees; a tile larger than the picture is the whole of it.
+        margin: of tiles, see `eyeline.inference.tiles.Tiling`.
         logits: of a segmenter: results keep the logits.
         suppression: of a detector: `nms="soft_linear"`, `vote_iou=0.5` ...; see
             `set_suppression`.
@@ -83,6 +89,7 @@ class Predictor:
         max_wait: float = 0.01,
         tile: int | None = None,
         overlap: float | None = None,
+        margin: int | None = None,
         scales: Sequence[float] | None = None,
         flip: bool = False,
         logits: bool = False,
@@ -104,7 +111,9 @@ class Predictor:
         check_options(
             model,
             {"score_threshold": threshold, "tta": tta} | suppression,
-            dict(tile=tile, overlap=overlap, scales=scales, flip=flip, logits=logits),
+            dict(
+                tile=tile, overlap=overlap, margin=margin, scales=scales, flip=flip, logits=logits
+            ),
         )
         known: Any = model.classes
         self.channels: int = getattr(model, "channels", 3)  # of a picture
@@ -116,11 +125,21 @@ class Predictor:
                 f"{len(self.classes)} class names given, but the model has {len(known)}"
             )
         self.model: Any = optimize(model, precision, self.device, ranges)
+        self._tiled: Segmenting | None = None  # for what is large, where nobody says how
         self._look: Callable[[list[tuple[Tensor, str | None]]], Sequence[Found]] = self._detect
         if is_segmenter(model):
             looks = Looks(tile, overlap, tuple(scales or (1.0,)), flip)
-            self.model = Looking(self.model, looks)
-            self._look = Segmenting(self.model, self.device, self.classes, logits)
+            plain = self.model
+            self.model = Looking(plain, looks)
+            if margin is not None:
+                if tile is None:
+                    raise EyelineError("margin is that of tiles; give tile, too")
+                self.model.tiling = replace(self.model.tiling, margin=margin)
+            self._look = self._segment
+            self._whole = Segmenting(self.model, self.device, self.classes, logits)
+            if tile is None and self.model.resizes is None:
+                tiled = Looking(plain, replace(looks, tile=Tiling.tile))
+                self._tiled = Segmenting(tiled, self.device, self.classes, logits)
         self.batches: Batches[tuple[Tensor, str | None], Found] = Batches(
             self._look, max_batch, max_wait
         )
@@ -225,6 +244,17 @@ class Predictor:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+    def is_cut(self, image: Tensor) -> bool:
+        """Is a picture (C, H, W) seen in tiles though nobody asked for them, for its size?"""
+        return self._tiled is not None and image.shape[-2] * image.shape[-1] > LARGE
+
+    def _segment(self, pictures: list[tuple[Tensor, str | None]]) -> list[SegmentationResult]:
+        found: list[SegmentationResult] = []
+        for cut, group in groupby(pictures, lambda picture: self.is_cut(picture[0])):
+            look = self._tiled if cut and self._tiled is not None else self._whole
+            found += look(list(group))
+        return found
 
     @torch.inference_mode()
     def _detect(self, pictures: list[tuple[Tensor, str | None]]) -> list[Result]:

@@ -7,6 +7,7 @@ Letters   H and W the picture's height and width, C its channels as the model ta
 from __future__ import annotations
 
 import json
+import os
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from eyeline.data import tiff
 from eyeline.data.formats.legend import VOID
-from eyeline.data.images import image_size, is_rotated, pixel_limit, read_image
+from eyeline.data.images import DAMAGED, image_size, is_rotated, pixel_limit, read_image
 from eyeline.errors import EyelineError
 from eyeline.inference.draw_map import palette_of
 
@@ -32,6 +33,7 @@ KEPT = ("uint8", "uint16", "int16", "float32")  # others become float32 when the
 EXTRA = "install it: pip install 'eyeline[geo]'"
 TIFFS, SUFFIXES = (".tif", ".tiff"), (".tif", ".tiff", ".png")  # of what is written
 PALETTE = 3  # photometric: pixels are numbers of colours
+JP2 = b"\0\0\0\x0cjP  "  # how a JPEG 2000 begins that may say where it lies
 
 
 def import_rasterio() -> Any:
@@ -92,22 +94,14 @@ class Raster:
         self.height, self.width = int(file.height), int(file.width)
         flags = import_rasterio().enums.MaskFlags
         self.masked = any(flags.all_valid not in found for found in file.mask_flag_enums)
+        self.white_is_zero = file.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
         self.top = self.bottom = 0  # of the rows that are kept
         self.kept: Tensor | None = None  # (C, rows, W), as stored
         self.known: np.ndarray | None = None  # (rows, W) bool: not nodata; None: all
 
     @property
     def place(self) -> dict[str, Any]:
-        """Where on Earth it lies, as rasterio writes it."""
-        points, system = self.file.gcps
-        found: dict[str, Any] = {"rpcs": self.file.rpcs} if self.file.rpcs else {}
-        if points:
-            return found | {"gcps": points, "crs": system}
-        if self.file.crs is not None:
-            found["crs"] = self.file.crs
-        if not self.file.transform.is_identity:
-            found["transform"] = self.file.transform
-        return found
+        return place_of(self.file)
 
     def rows(self, top: int, bottom: int) -> Tensor:
         """(C, bottom - top, W) as stored, nodata as the least of the range."""
@@ -138,6 +132,8 @@ class Raster:
         with _readable(self.file.name):
             values = self.file.read(self.bands, window=window)
             valid = self.file.dataset_mask(window=window) > 0 if self.masked else None
+        if self.white_is_zero and values.dtype.kind == "u":  # as `read_image` does it
+            values = np.iinfo(values.dtype).max - values
         if values.dtype.name not in KEPT:
             values = values.astype(np.float32)
         if values.dtype.kind == "f":
@@ -146,6 +142,53 @@ class Raster:
         if valid is not None and not valid.all():
             values[:, ~valid] = 0 if self.value_range is None else self.value_range[0]
         return torch.from_numpy(values), valid
+
+
+def place_of(file: Any) -> dict[str, Any]:
+    """Where on Earth a file of rasterio's lies, as rasterio writes it."""
+    points, system = file.gcps
+    found: dict[str, Any] = {"rpcs": file.rpcs} if file.rpcs else {}
+    if points:
+        return found | {"gcps": points, "crs": system}
+    if file.crs is not None:
+        found["crs"] = file.crs
+    if not file.transform.is_identity:
+        found["transform"] = file.transform
+    return found
+
+
+def is_located(path: Path) -> bool:
+    """Does a picture say where on Earth it lies, by itself or by a file beside it?
+
+    A GeoTIFF's tags tell; of all else rasterio does, if it is there. It is slow to ask, so only a
+    JPEG 2000 is, or where there is a world file, or one of GDAL's own.
+    """
+    layout = _layout(path)
+    if layout is not None and layout.located:
+        return True
+    with path.open("rb") as file:
+        start = file.read(len(JP2))
+    root, end = os.path.splitext(path)
+    beside = (f"{path}.aux.xml", f"{root}{end}w", f"{root}{end[:2]}{end[-1:]}w", f"{root}.wld")
+    return (start == JP2 or any(map(os.path.exists, beside))) and bool(_asked(path, place_of))
+
+
+def is_raster(path: Path) -> bool:
+    """Does rasterio open it? Without rasterio no file is one."""
+    return bool(_asked(path, lambda file: True))
+
+
+def _asked(path: Path, question: Callable[[Any], Any]) -> Any:
+    """The answer of a file that rasterio opens; None where it is not there, or does not."""
+    if not has_rasterio():
+        return None
+    rasterio = import_rasterio()
+    try:
+        # Else each file's folder is listed.
+        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(path) as file:
+            return question(file)
+    except rasterio.errors.RasterioError:
+        return None
 
 
 @contextmanager
@@ -157,9 +200,10 @@ def opened(
 ) -> Iterator[Whole | Raster]:
     """A picture for a model of so many channels.
 
-    TIFFs, and what Pillow does not know or what has more pixels than `pixel_limit()`, are read by
-    rows, with rasterio; other pictures, and without rasterio TIFFs that say nothing of a place on
-    Earth, whole, as `read_image` does it.
+    TIFFs, pictures that say where on Earth they lie, and what Pillow does not know or what has more
+    pixels than `pixel_limit()`, are read by rows, with rasterio; other pictures, and without
+    rasterio TIFFs that say nothing of a place, whole, as `read_image` does it. The values are the
+    same either way.
 
     Args:
         bands: the file's bands that are the channels, from 1; by default all but alpha, which must
@@ -182,6 +226,7 @@ def opened(
         return
     if not has_rasterio():
         raise EyelineError(f"{path}: {why}; that needs the package rasterio; {EXTRA}")
+    _check_tags(path)
     rasterio = import_rasterio()
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
         with _readable(path):
@@ -196,12 +241,10 @@ def _why_by_rows(path: Path, asked: bool) -> str | None:
     """In words, why a file is not to be read whole; None: it is."""
     if asked:
         return "bands or value_range are given"
-    with path.open("rb") as file:
-        layout = tiff.read_layout(file)
-    if layout is not None:
-        if layout.located:
-            return "it says where on Earth it lies"
-        plain = layout.orientation in (0, 1) and layout.photometric != PALETTE
+    if is_located(path):
+        return "it says where on Earth it lies"
+    if (layout := _layout(path)) is not None:
+        plain = layout.photometric != PALETTE and not _unlike(layout)
         return "it is a TIFF" if plain and has_rasterio() else None
     try:
         height, width = image_size(path)
@@ -210,6 +253,28 @@ def _why_by_rows(path: Path, asked: bool) -> str | None:
     if height * width > pixel_limit() and has_rasterio() and not is_rotated(path):
         return "it is large"
     return None
+
+
+def _layout(path: Path) -> tiff.Layout | None:
+    """Of a TIFF that can be read."""
+    try:
+        with path.open("rb") as file:
+            return tiff.read_layout(file)
+    except DAMAGED:
+        return None
+
+
+def _unlike(layout: tiff.Layout) -> str | None:
+    """In words, what of a TIFF `read_image` changes, and reading it by rows does not."""
+    if layout.orientation not in (0, 1):
+        return "its tag Orientation turns it"
+    return "its colours are multiplied by alpha" if layout.extra == tiff.PREMULTIPLIED else None
+
+
+def _check_tags(path: Path) -> None:
+    layout = _layout(path)
+    if layout is not None and (fault := _unlike(layout)):
+        raise EyelineError(f"{path}: {fault}, and it cannot be read whole; save it without that")
 
 
 def _bands(path: Path, file: Any, channels: int, bands: Sequence[int] | None) -> list[int]:

@@ -17,7 +17,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,6 +39,8 @@ OTHER = {
     "changed": "the picture as it was before it changed",
     "size": "the picture as it was before it changed",
 }
+ALL = 2**30  # the side of a tile that every picture fits into
+LARGEST = 2**29  # logits of a picture that is a single tile; it takes three times their 4 bytes
 FREE = ("batch_size",)  # of the tiling: may be another when a prediction goes on
 
 
@@ -63,6 +65,7 @@ def predict_scene(
     value_range: tuple[float, float] | None = None,
     options: Mapping[str, Any] | None = None,
     device: torch.device | str | None = None,
+    whole: bool = False,
     progress: Callable[[int, int], object] = lambda done, rows: None,
 ) -> Scene:
     """Write the class of each pixel of a picture as an indexed picture of the same size.
@@ -88,6 +91,7 @@ def predict_scene(
         options: whatever else decides the result; a prediction that was begun with others is not
             gone on with.
         device: where the model is, if it has no parameters that tell.
+        whole: the picture is a single tile, as a model that resizes what it sees wants it.
         progress: called with the rows that are done and all rows, first before anything is done.
 
     Raises:
@@ -102,6 +106,9 @@ def predict_scene(
     names = list(classes or getattr(model, "classes", None) or ())
     with opened(source, channels, bands, value_range) as picture:
         check_target(target, picture.place)
+        if whole:
+            _check_size(source, picture, len(names))
+            tiling = replace(tiling, tile=ALL, overlap=0, margin=0, align=1)
         begun = _description(model, source, picture, tiling, bands, value_range, options or {})
         make_folder(target.parent)
         lock = FileLock(
@@ -134,9 +141,19 @@ def predict_scene(
                     )
 
             with _writable(target):
-                write_whole(target, write)
+                write_whole(target, write, new=True)
             state.remove()
             return Scene(target, picture.height, picture.width, tuple(pixels.tolist()))
+
+
+def _check_size(source: Path, picture: Whole | Raster, classes: int) -> None:
+    """Raises EyelineError where a picture cannot be a single tile."""
+    if picture.height * picture.width * classes > LARGEST:
+        raise EyelineError(
+            f"{source}: {picture.width}x{picture.height} pixels of {classes} classes are too many "
+            "for a model that resizes every picture and so takes no tiles; train one with "
+            "model.size=0 (and random_crop), or cut the picture up"
+        )
 
 
 def _classes(
@@ -272,9 +289,12 @@ def _description(
 
 
 def fingerprint(model: Model) -> str:
-    """Of a model's kind, configuration and weights; of another callable its name alone."""
-    told = hashlib.sha256(f"{type(model).__name__} {getattr(model, 'config', None)!r}".encode())
+    """Of a model's parts, their configurations and weights; of another callable its name alone."""
+    told = hashlib.sha256(type(model).__name__.encode())
     if isinstance(model, nn.Module):
+        told.update(repr(model).encode())
+        for part in model.modules():
+            told.update(repr(getattr(part, "config", None)).encode())
         for name, tensor in model.state_dict().items():
             told.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             whole = tensor.detach().cpu().contiguous().reshape(-1)

@@ -81,6 +81,8 @@ class Int8Layer(PackedLayer):
             are real numbers of `dtype`.
     """
 
+    scale: Tensor  # of each output's weights
+
     def __init__(
         self, layer: nn.Conv2d | nn.Linear, reads: Grid, writes: Grid | None, dtype: torch.dtype
     ) -> None:
@@ -90,9 +92,13 @@ class Int8Layer(PackedLayer):
         scale = weight.abs().flatten(1).amax(1).clamp(min=1e-12) / 127  # (outputs,)
         steps = (weight / scale.view(-1, *[1] * (weight.ndim - 1))).round().to(torch.int8)
         self.steps = nn.Parameter(steps, requires_grad=False)
-        self.scale, self.zero_point = scale, torch.zeros(len(scale), dtype=torch.int32)
+        self.register_buffer("scale", scale)
+        self.zero_point = torch.zeros(len(scale), dtype=torch.int32)
         bias = None if layer.bias is None else layer.bias.detach().float()
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def extra_repr(self) -> str:
+        return f"reads={self.reads}, writes={self.writes}, {self.dtype}"
 
     def on_grid(self, x: Tensor | Quantized) -> Quantized:
         if isinstance(x, Quantized) and x.grid.zero_point == self.reads.zero_point:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from eyeline.evaluation.html import ALERTS, document, facts, picture_uri, scripts
-from eyeline.inference.draw_map import class_colours, coloured, draw_map
+from eyeline.inference.draw_map import class_colours, coloured, draw_errors, draw_map
 from eyeline.inspection.heat import heat
 from eyeline.inspection.map_xray import MapXRay
 from eyeline.inspection.page.pictures import components, in_colours, photograph, strongest
@@ -24,7 +24,6 @@ SIDE = 480  # pixels of the longer side of what is hovered over
 SMALL = 220  # and of a small picture
 SHOWN = 24  # classes with a map of their own; the page holds the numbers of as many
 CHANNELS = 6  # of a stage
-RED = (230, 60, 30)
 
 
 def map_page(x: MapXRay, title: str, picture: str, subtitle: str = "") -> str:
@@ -93,7 +92,7 @@ def _pixels(x: MapXRay, names: list[str], shown: list[int]) -> str:
     }
     if x.target is not None and x.wrong is not None:
         layers["truth"] = ("Annotation", coloured(small_map(x.target, size), names))
-        layers["wrong"] = ("Errors", marked(large, small_map(x.wrong.long(), size) > 0))
+        layers["wrong"] = ("Errors", draw_errors(large, small_map(x.wrong, size).bool().numpy()))
     figures = "".join(
         f'<img class="layer" data-layer="{key}" data-name="{name}" alt="{name}" '
         f'width="{size[1]}" height="{size[0]}" src="{picture_uri(shot, "JPEG")}">'
@@ -174,7 +173,7 @@ def fitted(size: Any, longest: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def resized(plane: Tensor, size: tuple[int, int]) -> Tensor:
+def area_means(plane: Tensor, size: tuple[int, int]) -> Tensor:
     """(H, W) -> (h, w), the mean of what a new pixel covers."""
     if tuple(plane.shape) == size:
         return plane.float()
@@ -188,7 +187,7 @@ def small_map(classes: Tensor, size: tuple[int, int]) -> Tensor:
 
 def grey(plane: Tensor, size: tuple[int, int]) -> Image.Image:
     """Values in 0 .. 1 as grey, 255 for 1."""
-    values = resized(plane, size).clamp(0, 1)
+    values = area_means(plane, size).clamp(0, 1)
     return Image.fromarray((values * 255).round().to(torch.uint8).numpy())
 
 
@@ -205,16 +204,8 @@ def in_heat(plane: Tensor, size: tuple[int, int]) -> Image.Image:
 
 def heated(picture: Image.Image, plane: Tensor, size: tuple[int, int]) -> Image.Image:
     """The picture in grey under values in 0 .. 1: the higher, the more of their colour."""
-    values = resized(plane, size)
+    values = area_means(plane, size)
     base = torch.frombuffer(bytearray(picture.convert("L").tobytes()), dtype=torch.uint8)
     base = base.view(1, *size).expand(3, -1, -1).float() / 255 * 0.5
     mixed = torch.lerp(base, heat(values), (0.25 + 0.75 * values).clamp(0, 1))
     return Image.fromarray((mixed * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
-
-
-def marked(picture: Image.Image, wrong: Tensor) -> Image.Image:
-    """The picture, faded and grey, with the pixels (H, W) bool in red."""
-    base = picture.convert("L").convert("RGB").point(lambda value: 255 - (255 - value) * 0.35)
-    mask = Image.fromarray((wrong * 255).to(torch.uint8).numpy())
-    base.paste(RED, mask=mask)
-    return base
