@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyeline.nn.layers import FrozenBatchNorm2d
-from eyeline.ops import winograd
+from eyeline.nn.layers import FrozenBatchNorm2d, convolved, is_bare
+from eyeline.ops import phases, winograd
 
 # Called instead of the plain steps while a calibration watches: (x, layer, add, relu, slope) and
 # what `max_pool` is given -> result.
@@ -53,7 +53,10 @@ def plain(
     if isinstance(norm, FrozenBatchNorm2d) and norm.joins(layer, x):
         x = norm(x, layer)
     else:
-        x = layer(x)
+        if layer.training and is_bare(layer):
+            x = convolved(layer, x, layer.weight, layer.bias, training=True)
+        else:
+            x = layer(x)
         if norm is not None:
             x = norm(x)
     return after(x, add, relu, slope)
@@ -141,7 +144,7 @@ class PackedConv2d(PackedLayer):
 
 class WinogradConv2d(FusedLayer):
     """A 3x3 convolution of many channels in float32, its ReLU included: see `eyeline.ops.winograd`,
-    whose `suits` says which. Small maps go the direct way.
+    whose `suits` says which. Small maps go the direct way. A dilated one is several plain ones.
 
     The kernels are transformed when an input comes that they are not there for; those of the last
     one alone are kept, for they are up to four times the weights. Two kinds of maps in turn cost
@@ -152,6 +155,7 @@ class WinogradConv2d(FusedLayer):
         super().__init__()
         self.direct = PackedConv2d(conv)
         self.weight, self.bias, self.outputs = conv.weight, conv.bias, conv.out_channels
+        self.dilation = conv.dilation[0]
         self.last: tuple[tuple[winograd.Form, bool] | None, Tensor | None] = (None, None)
 
     def kernels(self, x: Tensor, form: winograd.Form) -> Tensor:
@@ -165,10 +169,12 @@ class WinogradConv2d(FusedLayer):
     def forward(
         self, x: Tensor, add: Tensor | None = None, relu: bool = False, slope: float = 0.0
     ) -> Tensor:
-        form = winograd.best_form(x)
+        form, d, size = winograd.best_form(x, self.dilation), self.dilation, x.shape[2:]
         if form is None:
             return self.direct(x, add, relu, slope)  # type: ignore[no-any-return]
         below = slope if relu and add is None else 1.0
+        x = x if d == 1 else phases.apart(x, d)
         kernels = self.kernels(x, form)
         out = winograd.convolve(x, kernels, self.outputs, self.bias, below, form)
+        out = out if d == 1 else phases.together(out, d, size)
         return out if add is None else after(out, add, relu, slope)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
 from eyeline.nn.lone import normed
-from eyeline.ops import winograd
+from eyeline.ops import phases, winograd
 from eyeline.ops.select import may_look
 from eyeline.ops.winograd_training import Convolve
 
@@ -51,13 +53,18 @@ class FrozenBatchNorm2d(nn.Module):
     def joins(self, layer: nn.Module, x: Tensor) -> bool:
         """Whether it may be one with a layer before it, and gains: where the results are more than
         the kernels, and no hook waits for the layer's own."""
-        if type(layer) is not nn.Conv2d or layer._forward_hooks or layer._forward_pre_hooks:
+        if not is_bare(layer):
             return False
         cells = len(x) * x.shape[2] * x.shape[3] // (layer.stride[0] * layer.stride[1])
         return cells > layer.weight[0].numel()
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps}"
+
+
+def is_bare(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether it is a convolution and nothing else, for whose own call no hook waits."""
+    return type(layer) is nn.Conv2d and not (layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def make_norm(kind: str, channels: int, eps: float = 1e-5) -> nn.Module:
@@ -119,6 +126,10 @@ def convolved(
     """A convolution with other weights than its own. In training it may go Winograd's way; else a
     model computes what is written, and `optimize` makes it fast."""
     eager = may_look(x) and not torch.is_autocast_enabled("cpu")
-    if training and eager and winograd.suits(conv) and winograd.enough(x):
-        return Convolve.apply(x, weight, bias)  # type: ignore[no-any-return]
+    d = conv.dilation[0]
+    if training and eager and winograd.suits(conv) and winograd.enough(x, dilation=d):
+        if d == 1:
+            return Convolve.apply(x, weight, bias)  # type: ignore[no-any-return]
+        parts = Convolve.apply(phases.apart(x, d), weight, bias)
+        return phases.together(parts, d, x.shape[2:])
     return conv._conv_forward(x, weight, bias)

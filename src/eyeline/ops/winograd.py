@@ -32,6 +32,7 @@ from torch import Tensor, nn
 WIDE = 128  # channels from which it is faster, measured
 TILES = 256  # of a strip
 SOME = 64  # kernels that are transformed at once
+DILATED = 0.85  # part of the cells of tiles that dilated ones must use, for they are copied besides
 FEW = 64  # tiles of a strip below which oneDNN wants the kernels in another order
 NEAR, FAR = 5 / 8, 3 / 2  # eq. 8 evaluates polynomials at 0, both signs of these, and infinity
 
@@ -82,10 +83,11 @@ LARGE = Form(
 
 def suits(conv: nn.Conv2d) -> bool:
     """Whether a convolution is of the kind for which this is faster: 3x3, wide, float32, on a CPU
-    that oneDNN knows."""
+    that oneDNN knows; dilated by as much as it is padded (`eyeline.ops.phases`)."""
     return (
-        (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))
-        and (conv.dilation, conv.groups, conv.padding_mode) == ((1, 1), 1, "zeros")
+        (conv.kernel_size, conv.stride) == ((3, 3), (1, 1))
+        and conv.padding == conv.dilation == conv.dilation[::-1]
+        and (conv.groups, conv.padding_mode) == (1, "zeros")
         and min(conv.in_channels, conv.out_channels) >= WIDE
         and conv.weight.dtype == torch.float32
         and conv.weight.device.type == "cpu"
@@ -93,18 +95,19 @@ def suits(conv: nn.Conv2d) -> bool:
     )
 
 
-def enough(x: Tensor, form: Form = SMALL) -> bool:
+def enough(x: Tensor, form: Form = SMALL, dilation: int = 1) -> bool:
     """Whether pictures (B, C, H, W) have tiles enough, numbers of the right kind, and not too many
     cells that are none: below that the direct sum is faster."""
-    height, width = x.shape[2:]
-    tiles = len(x) * -(-height // form.side) * -(-width // form.side)
-    used = len(x) * height * width / (tiles * form.side**2) if tiles else 0.0
-    return tiles >= form.least and used >= form.used and x.dtype == torch.float32
+    down, across = (-(-side // dilation) for side in x.shape[2:])
+    tiles = len(x) * dilation**2 * -(-down // form.side) * -(-across // form.side)
+    used = len(x) * x.shape[2] * x.shape[3] / (tiles * form.side**2) if tiles else 0.0
+    wanted = form.used if dilation == 1 else DILATED
+    return tiles >= form.least and used >= wanted and x.dtype == torch.float32
 
 
-def best_form(x: Tensor) -> Form | None:
+def best_form(x: Tensor, dilation: int = 1) -> Form | None:
     """The one that is fastest for pictures (B, C, H, W); None: the direct sum."""
-    return next((form for form in (LARGE, SMALL) if enough(x, form)), None)
+    return next((form for form in (LARGE, SMALL) if enough(x, form, dilation)), None)
 
 
 def tiles_of(x: Tensor, form: Form) -> int:
