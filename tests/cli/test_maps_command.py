@@ -53,6 +53,8 @@ def test_pictures_become_maps(cli: Run) -> None:
     rows = list(csv.DictReader((folder / "segments.csv").open()))
     assert [int(r["pixels"]) for r in rows] == [a["area"] for a in coco["annotations"]]
     assert rows[0]["class"] == "red" and rows[3]["picture"] == "pictures/y.png"
+    assert [image["map"] for image in coco["images"]] == ["maps/x.png", "maps/y.png"]
+    assert [row["map"] for row in rows] == ["maps/x.png"] * 3 + ["maps/y.png"] * 3
     assert [c["pixels"] for c in lines[1]["classes"]] == [a["area"] for a in masks]
 
 
@@ -65,6 +67,9 @@ def test_how_a_segmenter_looks(cli: Run) -> None:
     assert isinstance(found[0]["segmentation"], list)
     assert cli(*command, "--tile", 32, "--overlap", 0, "--no-maps", "--out", "c")[0] == 0
     assert not Path("c/maps").exists()
+    assert json.loads(Path("c/segments.json").read_text())["images"][0]["map"] is None
+    [row, *_] = csv.DictReader(Path("c/segments.csv").read_text().splitlines())
+    assert row["map"] == ""
 
 
 def test_a_large_picture_goes_from_disk_to_disk(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tests.inference.toy_segmenter import command_line, save_toy, toy, write_data
 
+from eyeline.cli.eval import data_of
 from eyeline.data.maps import open_maps
 from eyeline.evaluation import SegmentationReport, evaluate
 from eyeline.metrics.segmentation import SegmentationMetrics
@@ -44,6 +45,9 @@ def test_eval_measures_maps(cli: Run) -> None:
     errors = wanted["confusion"].sum() - wanted["confusion"].diagonal().sum()
     assert sum(band["errors"] for band in bands) == int(errors)
     assert found["facts"]["split"] == "test" and found["pictures"] == 4
+    assert found["facts"]["model"] == "toy_segmenter"
+    # Those that were trained, the norm's among them, which inference folds.
+    assert found["parameters"] == sum(p.numel() for p in model.parameters())
     page = Path("eval-test/report.html").read_text()
     for told in ("At boundaries and inside", "Worst pictures", "What is taken for what", "3.png"):
         assert told in page
@@ -65,6 +69,38 @@ def test_the_command_measures_the_same_again(cli: Run) -> None:
     assert two["metrics"] == one["metrics"] and two["facts"] == one["facts"]
     status, _, err = cli(*command[:4], "--split", "val", "--tta")
     assert status == 1 and "tta is for detectors" in err
+
+
+def test_settings_say_what_the_data_means(cli: Run) -> None:
+    """Of weights alone, and of other data than the run's."""
+    command = ["eval", "a.safetensors", "--data", "data", "--split", "val"]
+    assert cli(*command, "--out", "plain")[0] == 0
+    Path("data/classes.txt").write_text("red\ngreen\n_background_\n")  # blue is where nothing is
+    status, _, err = cli(*command, "--out", "one")
+    assert status == 1 and "set data.background=ignore" in err
+    status, _, err = cli(*command, "data.background=blue", "--out", "one")
+    assert status == 0, err
+    Path("recipe.yaml").write_text("data: {background: blue, transforms: [hflip]}\n")
+    status, _, err = cli(*command, "--recipe", "recipe.yaml", "--out", "two")
+    assert status == 0, err
+    plain, *found = (
+        json.loads(Path(name, "results.json").read_text()) for name in ("plain", "one", "two")
+    )
+    assert all(one["metrics"] == plain["metrics"] for one in found)
+    words = [shlex.split(one["facts"]["command"]) for one in found]
+    assert "data.background=blue" in words[0] and words[1].count("recipe.yaml") == 1
+    for setting in ("epochs=3", "data.transforms=[]", "background=blue"):
+        status, _, err = cli(*command, setting, "--out", "three")
+        assert status == 1 and f"{setting}: eval takes what data means" in err
+
+
+def test_other_data_may_be_of_another_format(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("data: {path: a, format: semantic, ignore: [3]}\n")
+    found = [data_of(tmp_path, [], None, path) for path in (None, "a", "b")]
+    assert [data.format for data in found] == ["semantic", "semantic", None]
+    assert [data.ignore for data in found] == [[3]] * 3
+    chosen = data_of(tmp_path, ["data.format=voc", "data.ignore=[]"], None, "b")
+    assert (chosen.format, chosen.ignore) == ("voc", [])
 
 
 def test_a_model_is_measured_at_the_size_of_the_maps(cli: Run) -> None:

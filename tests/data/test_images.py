@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 from PIL import Image
 
 from eyeline.data import images
-from eyeline.data.images import find_images, image_size, is_rotated, read_image
+from eyeline.data.images import find_images, image_size, is_rotated, read_image, read_pixels
 from eyeline.errors import EyelineError
 
 RGB = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3  # 6 wide, 4 high
@@ -217,3 +219,27 @@ def test_damaged_files_fare_as_with_pillow(tmp_path: Path) -> None:
         else:
             assert torch.equal(image, plain)
     assert fast.count > 10 and errors > 50
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_labels_of_few_bits_are_as_the_file_has_them(tmp_path: Path, bits: int) -> None:
+    """Pillow spreads greys of 2 and 4 bits over 0 to 255."""
+    values = np.arange(8) % (1 << bits)
+    row = np.packbits((values[:, None] >> np.arange(bits)[::-1] & 1).astype(np.uint8).ravel())
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0),
+        b"IDAT": zlib.compress(b"\0" + row.tobytes()),
+        b"IEND": b"",
+    }
+    body = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks.items()
+    )
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    assert read_pixels(tmp_path / "a.png").tolist() == [values.tolist()]
+
+
+def test_labels_are_no_floats(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", np.full((2, 2), 1.7, np.float32))
+    with pytest.raises(EyelineError, match=r"a\.tif.*floats.*whole numbers"):
+        read_pixels(path)

@@ -165,6 +165,25 @@ def test_a_background_that_masks_have(tmp_path: Path) -> None:
     assert torch.equal(target["map"].long(), (image[0].long() // 40 + 1) % 4)
 
 
+def test_one_class_alone_is_nothing_to_learn(tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    values = np.zeros((8, 10), np.uint8)
+    values[2:5] = 255
+    for name in ("images", "masks"):
+        Image.fromarray(values).save(tmp_path / f"{name}/a.png")
+    (tmp_path / "classes.txt").write_text("polyp\n")
+    for background in (None, "ignore", "polyp"):
+        with pytest.raises(EyelineError, match="one class, 'polyp', and no background") as error:
+            open_maps(tmp_path, "train", background=background)
+        assert "name two classes, or set data.background" in str(error.value)
+    data = open_maps(tmp_path, "train", background="healthy")
+    assert data.classes == ["healthy", "polyp"]  # white is the class
+    assert torch.equal(data[0][1]["map"], data[0][0][0] // 255)
+    again = open_maps(tmp_path, "train", data.classes, background="healthy")
+    assert torch.equal(again[0][1]["map"], data[0][1]["map"])
+
+
 def test_a_draft_moves_its_map(tmp_path: Path) -> None:
     for name in ("images", "masks"):
         (tmp_path / name).mkdir()

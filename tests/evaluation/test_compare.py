@@ -15,7 +15,7 @@ import pytest
 from eyeline.cli import main
 from eyeline.errors import EyelineError
 from eyeline.evaluation.charts import FIELD, lines_svg, scatter_svg, ticks
-from eyeline.evaluation.compare import doubts, page, read_runs, table
+from eyeline.evaluation.compare import OF_MAPS, Evaluated, doubts, page, read_runs, table
 
 
 def write(run: Path, ap: float, speed: float, split: str = "val", **facts: str) -> Path:
@@ -89,7 +89,25 @@ def test_doubts(tmp_path: Path) -> None:
     told = doubts(read_runs([a, b]))
     assert len(told) == 2
     assert "different pictures: a on cells.json, val; b on cells.json, test" in told[0]
-    assert "speeds differ by device too: a cpu; b cuda:0" in told[1]
+    assert told[1] == "speeds differ by device too: a cpu; b cuda:0"
+
+
+def test_doubts_of_numbers(tmp_path: Path) -> None:
+    """Tiles and looks change what is found; so do the classes that are told apart."""
+    runs = []
+    for name, classes, facts in (
+        ("a", ["sky", "road", "car", "tree"], {}),
+        ("b", ["sky", "road"], {"tiles": "256 pixels"}),
+    ):
+        run = write(tmp_path / name, 0.1, 1.0, **facts)
+        path = run / "eval-val/results.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"classes": classes}))
+        runs.append(run)
+    assert doubts(read_runs(runs)) == [
+        "the runs tell different classes apart: a 4 (sky, road, car ...); b 2 (sky, road)",
+        "numbers and speeds differ by tiles too: a none; b 256 pixels",
+    ]
+    assert doubts(read_runs([runs[0], write(tmp_path / "old", 0.1, 1.0)])) == []
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
@@ -123,6 +141,23 @@ def test_table_best_first(runs: list[Path]) -> None:
         "precision",
     ]
     assert lines[2][:3] == ["slow", "retinanet", "0.500"] and lines[3][0] == "fa<s>t"
+
+
+def test_a_narrow_table_keeps_the_names_of_runs(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    run = Evaluated(
+        "camvid-2", tmp_path, dict.fromkeys(OF_MAPS, 0.5), 12345.0, 10**8,
+        {"model": "deeplabv3plus", "precision": "float32"},
+    )  # fmt: skip
+    console = Console(width=80, color_system=None)
+    with console.capture() as capture:
+        console.print(table([run]))
+    words = [line.split() for line in capture.get().splitlines()]
+    pieces = ["".join(line[i] for line in words[3:5]) for i in (0, 1)]
+    assert pieces == ["camvid-2", "deeplabv3plus"] and words[3][2:] == [
+        "0.500", "0.500", "0.500", "12,345", "100.0", "M", "float32",
+    ]  # fmt: skip
 
 
 def test_page(runs: list[Path]) -> None:

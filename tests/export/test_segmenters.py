@@ -109,6 +109,21 @@ def test_a_file_takes_pictures_of_one_size(plain: list[Any], tmp_path: Path) -> 
     assert compared.size == (30, 45) and compared.same == 1
 
 
+def test_a_file_takes_bytes_whatever_the_picture_is(
+    plain: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 16 bits and of other channels pictures are read as floats."""
+    forward = MapGraph.forward
+    monkeypatch.setattr(
+        MapGraph, "forward", lambda self, x: seen.append(x.dtype) or forward(self, x)
+    )
+    model = toy(False, in_channels=4, image_mean=(0.5,) * 4, image_std=(0.2,) * 4)
+    seen: list[torch.dtype] = []
+    for size in (None, (30, 45), (16, 16)):
+        export_model(model, tmp_path / f"{size}.pt2", "torch", torch.rand(4, 30, 45), size=size)
+    assert seen == [torch.uint8] * 3
+
+
 def test_a_file_that_says_something_else_is_not_kept(
     plain: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from tests.inference.toy_segmenter import CLASSES, bands, toy
 from eyeline.errors import EyelineError
 from eyeline.export import calibrate
 from eyeline.inference import Predictor
+from eyeline.inference.segmenting import Looking, Looks
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,8 @@ def test_other_channels_than_three():
         (dict(nms_iou=0.3), "nms_iou is for detectors"),
         (dict(scale=2), "unknown option 'scale'"),
         (dict(overlap=0.3), "overlap is that of tiles; give tile, too"),
-        (dict(scales=(0,)), "factors above 0"),
+        (dict(scales=(0,)), "scales are factors from 0.1 to 10, not 0"),
+        (dict(scales=(1, 1e9)), "factors from 0.1 to 10, not 1, 1e\\+09"),
         (dict(tile=33), "no multiple of 32"),
         (dict(classes=["a"]), "1 class names given, but the model has 3"),
     ],
@@ -145,3 +147,19 @@ def test_a_detector_takes_no_tiles():
     for options in (dict(tile=512), dict(flip=True), dict(logits=True), dict(scales=(1, 2))):
         with pytest.raises(EyelineError, match="is for segmenters; this model finds boxes"):
             Predictor(Detector(), **options)
+
+
+@torch.inference_mode()
+def test_a_list_is_computed_in_batches_of_one_size(model):
+    """As the evaluation calls it: as many calls as sizes, and each picture's own numbers."""
+    seen = []
+    hook = model.conv.register_forward_pre_hook(lambda _, x: seen.append(tuple(x[0].shape)))
+    images = [bands()[0], bands(30, 17)[0], bands(shift=5)[0], bands(30, 17, 5)[0]]
+    found = Looking(model, Looks())(images)
+    hook.remove()
+    assert seen == [(2, 3, 24, 36), (2, 3, 30, 17)]
+    for image, logits in zip(images, found, strict=True):
+        torch.testing.assert_close(logits, model(image[None])[0])
+    mirrored = Looking(model, Looks(flip=True))
+    for image, logits in zip(images, mirrored(images), strict=True):
+        torch.testing.assert_close(logits, mirrored(image[None])[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,13 +31,25 @@ from eyeline.errors import EyelineError
 
 if TYPE_CHECKING:
     from eyeline.evaluation import SegmentationReport
+    from eyeline.training.recipe import Data
 
 
 def evaluate(
     run: Annotated[str, typer.Argument(help="run folder, or weights file")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="what the data means, where not as in the run, such as data.background=ignore",
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(metavar="PATH", help="annotated pictures; default: those of the run"),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(metavar="RECIPE", help="whose keys data.* hold instead of the run's"),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="which part of them; default: the run's, or val")
@@ -79,6 +92,7 @@ def evaluate(
     from eyeline.data.checking.usable import in_words, open_checked, write_left_out
     from eyeline.evaluation import evaluate, evaluate_segmentation
     from eyeline.evaluation.evaluate import Report
+    from eyeline.evaluation.running import millions, parameters_of
     from eyeline.export import optimize
     from eyeline.inference.options import set_suppression
     from eyeline.inference.predictor import find_ranges, load_model
@@ -87,10 +101,8 @@ def evaluate(
     from eyeline.nn.segmenter import is_segmenter
     from eyeline.processes import place
     from eyeline.together import together
-    from eyeline.training import load_recipe
-    from eyeline.training.build import of_maps
+    from eyeline.training.build import of_maps, of_objects
     from eyeline.training.parallel import own_device
-    from eyeline.training.recipe import Data
 
     if tta_size and not tta:
         raise EyelineError("--tta-size says at which sizes --tta looks; give that, too")
@@ -106,8 +118,7 @@ def evaluate(
         check_options(model, chosen | {"tta": tta}, wanted)
         maps = is_segmenter(model)
         folder = Path(run)
-        in_run = (folder / "recipe.yaml").is_file()
-        of_run = load_recipe(folder / "recipe.yaml").data if in_run else Data()
+        of_run = data_of(folder, settings or [], recipe, data)
         path = data or of_run.path
         if path is None:
             raise EyelineError(NO_DATA)
@@ -117,19 +128,20 @@ def evaluate(
             [split],
             tolerant or of_run.tolerant,
             bad_boxes or of_run.bad_boxes,
-            None if data else of_run.format,
+            of_run.format,
             classes=model.classes,
             channels=getattr(model, "channels", 3),
             one_based=of_run.one_based,
             unknown=of_run.unknown,
             track=track,
             say=print if place()[0] == 0 else None,
-            **(of_maps(of_run) if maps else {}),
+            **(of_maps(of_run) if maps else of_objects(of_run, model.name)),
         )
         if getattr(model, "needs_masks", False) and dataset.has_masks:
             dataset.use_masks()
         out = free_path(out, (folder if folder.is_dir() else Path()) / f"eval-{split}")
         known = find_ranges(run, ranges) if precision == "int8" else None
+        trained = parameters_of(model)  # `optimize` folds norms
         fast: Any = optimize(model, precision, found_device, known)
         how: dict[str, Any] = dict(batch_size=batch_size, device=found_device, workers=workers)
         report: Report | SegmentationReport
@@ -141,10 +153,12 @@ def evaluate(
             set_suppression(fast, chosen)
             augmented = Augmented(fast, passes) if passes else None
             report = evaluate(augmented or fast, dataset, **how)
+        report.parameters, report.facts["parameters"] = trained, millions(trained)
         report.facts |= {"precision": precision, "date": date.today().isoformat()}
         report.facts["split"] = split
         report.facts["command"] = _command(
-            run, data=path, split=split, bad_boxes=bad_boxes, tolerant=tolerant or None,
+            run, *settings or [], recipe=recipe, data=path, split=split,
+            bad_boxes=bad_boxes, tolerant=tolerant or None,
             precision=None if precision == "float32" else precision, ranges=ranges,
             batch_size=None if batch_size == 1 else batch_size,
             **chosen, tta=tta or None, tta_size=tta_size, **wanted | {"scales": scales},
@@ -168,9 +182,36 @@ def evaluate(
         print(f"report: {page}")
 
 
-def _command(run: str, **options: Any) -> str:
+# Keys that have no option of their own
+OF_DATA = ("format", "one_based", "unknown", "ignore", "shift", "ids", "background", "on_top")
+
+
+def data_of(folder: Path, settings: Sequence[str], recipe: Path | None, path: str | None) -> Data:
+    """What the run, or a recipe in its place, says of the data, and then the settings.
+
+    Args:
+        path: of the data, where it is not the run's; its format may be another, too.
+
+    Raises EyelineError where a setting is not one of `OF_DATA`.
+    """
+    from eyeline.training import load_recipe
+
+    for setting in settings:
+        key, _, name = setting.partition("=")[0].strip().partition(".")
+        if key != "data" or name.partition(".")[0] not in OF_DATA:
+            known = ", ".join(f"data.{name}" for name in OF_DATA)
+            raise EyelineError(f"{setting}: eval takes what data means, which is: {known}")
+    source: Any = recipe or folder / "recipe.yaml"
+    source = source if recipe or source.is_file() else {}
+    found = load_recipe(source, settings).data
+    if recipe is None and path not in (None, found.path):
+        found = load_recipe(source, ["data.format=null", *settings]).data
+    return found
+
+
+def _command(run: str, *settings: str, **options: Any) -> str:
     """What to type for the same numbers; options that are None are left out."""
-    words = ["eyeline", "eval", run]
+    words = ["eyeline", "eval", run, *settings]
     for key, value in options.items():
         if value is not None:
             name = "--" + key.removesuffix("_nms").replace("_", "-")  # of class_agnostic_nms

@@ -105,7 +105,7 @@ def _of_map(
     image = read_image(picture, channels=model.channels)
     wanted, told = None, "No annotation was given."
     if target is not None:
-        how = (data.background, values_of(data))  # as the run's own
+        how = (data.background, values_of(data), data.path)  # as the run's own
         wanted = map_of(target, picture, model.classes, format, *how)
         told = f"Annotation: {target.name}."
     name = type(model).__name__

@@ -181,9 +181,19 @@ def read_pixels(path: str | Path, colours: bool = False) -> np.ndarray:
         image = _identified(file)
         if fault := size_fault(image.height, image.width):
             raise ValueError(fault)
+        if image.mode == "F":
+            raise ValueError("its values are floats, and those of labels are whole numbers")
         if colours or image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
             return np.array(image.convert("RGB"))
-        return np.array(image)
+        unit = _unit(image)  # before decoding, which forgets it
+        return np.array(image) // unit if unit > 1 else np.array(image)
+
+
+def _unit(image: ImageFile.ImageFile) -> int:
+    """What Pillow makes of a grey of 1 where a pixel has 2 or 4 bits, which it spreads over 8."""
+    raw = image.tile[0].args if image.tile else ""
+    name = str(raw[0] if isinstance(raw, tuple) else raw)
+    return 85 if name.startswith("L;2") else 17 if name.startswith("L;4") else 1
 
 
 def find_images(folder: str | Path) -> list[Path]:

@@ -46,9 +46,9 @@ class SegmentationDataset(AnnotatedPictures):
         transforms, seed, draft, channels, single_from: see `AnnotatedPictures`.
 
     Raises:
-        EyelineError: pixels without a class, and no word about them; no class, or more than 255;
-            an object without outline; a transform that is for objects, or for RGB alone, and
-            other channels.
+        EyelineError: pixels without a class, and no word about them; one class alone; no class, or
+            more than 255; an object without outline; a transform that is for objects, or for RGB
+            alone, and other channels.
     """
 
     def __init__(
@@ -160,6 +160,12 @@ def open_maps(
 def _with_background(annotations: Annotations, background: str | None) -> tuple[Annotations, int]:
     """The annotations with the class of the background among theirs, and its label."""
     legend = annotations.legend
+    names = annotations.classes
+    if len(names) == 1 and annotations.records and background in (None, WORD, names[0]):
+        raise EyelineError(
+            f"{annotations.source}: one class, {names[0]!r}, and no background: there is nothing "
+            "to tell apart; name two classes, or set data.background to the name of one more"
+        )
     if background is None:
         bare = legend is None or NOTHING in legend.label_of.values()
         if bare and annotations.records:

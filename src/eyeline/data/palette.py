@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from eyeline.data.formats.legend import VOID
+from eyeline.ops.labels import IGNORE
 
 
-def class_palette(num_classes: int = VOID) -> np.ndarray:
+def class_palette(num_classes: int = IGNORE) -> np.ndarray:
     """(256, 3) uint8 by value: colours far from each other for the classes, a pale one for those to
     be ignored, black for all others. They are Pascal VOC's, from its second on."""
     colours = np.zeros((256, 3), np.uint8)
@@ -17,5 +17,5 @@ def class_palette(num_classes: int = VOID) -> np.ndarray:
             colours[:num_classes, channel] |= (
                 (number >> (3 * bit + channel) & 1) << (7 - bit)
             ).astype(np.uint8)
-    colours[VOID] = (224, 224, 192)
+    colours[IGNORE] = (224, 224, 192)
     return colours

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # Of segmenters, and what their columns are called.
 OF_MAPS = ("mIoU", "pixel_accuracy", "boundary_F1")
+NARROWEST = 6  # letters of a line of a run's or a model's name, on a narrow terminal
 TITLES = {"pixel_accuracy": "pixels", "boundary_F1": "boundaries"}
 
 
@@ -47,6 +48,7 @@ class Evaluated:
     facts: dict[str, str]
     # The first of its numbers on the validation pictures, after each epoch
     epochs: list[tuple[int, float]] = field(default_factory=list)
+    classes: list[str] | None = None  # None: the file does not tell
 
     @property
     def measured_on(self) -> str:
@@ -132,6 +134,7 @@ def _read(path: Path, name: str) -> Evaluated:
         return Evaluated(
             name, path, known, float(content["pictures_per_second"]),
             int(content["parameters"]), facts, _epochs(_run_folder(path) / "metrics.jsonl", first),
+            None if content.get("classes") is None else list(map(str, content["classes"])),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EyelineError(f"{path}: not the results of `eyeline eval` ({error!r})") from None
@@ -154,11 +157,25 @@ def doubts(runs: Sequence[Evaluated]) -> list[str]:
     if len(data) > 1:
         told = "; ".join(f"{run.name} on {run.measured_on}" for run in runs)
         found.append(f"the runs were measured on different pictures: {told}")
-    for key in ("device", "batch size", "test-time augmentation", "tiles"):
-        if len({run.facts.get(key, "") for run in runs}) > 1:
-            told = "; ".join(f"{run.name} {run.facts.get(key, 'none')}" for run in runs)
-            found.append(f"speeds differ by {key} too: {told}")
+    known = {tuple(run.classes) for run in runs if run.classes is not None}
+    if len(known) > 1:
+        told = "; ".join(f"{run.name} {_in_short(run.classes)}" for run in runs)
+        found.append(f"the runs tell different classes apart: {told}")
+    for keys, what in (
+        (("device", "batch size"), "speeds"),
+        (("test-time augmentation", "tiles"), "numbers and speeds"),
+    ):
+        for key in keys:
+            if len({run.facts.get(key, "") for run in runs}) > 1:
+                told = "; ".join(f"{run.name} {run.facts.get(key, 'none')}" for run in runs)
+                found.append(f"{what} differ by {key} too: {told}")
     return found
+
+
+def _in_short(classes: Sequence[str] | None) -> str:
+    if classes is None:
+        return "unknown ones"
+    return f"{len(classes)} ({', '.join(classes[:3])}{' ...' if len(classes) > 3 else ''})"
 
 
 def table(runs: Sequence[Evaluated]) -> Table:
@@ -168,12 +185,15 @@ def table(runs: Sequence[Evaluated]) -> Table:
     from rich.table import Table
 
     result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    result.add_column("run", overflow="fold")
+    result.add_column("run", overflow="fold", min_width=NARROWEST)
     numbers = numbers_of(runs)
     columns = header(numbers)
     for name in columns:
-        words = name in (columns[0], columns[-1])
-        result.add_column(name, justify="left" if words else "right", no_wrap=True)
+        words, narrow = name in (columns[0], columns[-1]), name == columns[0]
+        result.add_column(
+            name, justify="left" if words else "right", no_wrap=not narrow, overflow="fold",
+            min_width=NARROWEST if narrow else None,
+        )  # fmt: skip
     for run in _best_first(runs):
         result.add_row(plain(run.name), *map(plain, run.row(numbers)))
     return result

@@ -109,7 +109,7 @@ def facts_of(
     annotations = getattr(dataset, "annotations", None)
     return {
         "model": getattr(model, "name", None) or type(model).__name__,
-        "parameters": f"{parameters_of(model) / 1e6:.1f} million",
+        "parameters": millions(parameters_of(model)),
         "data": str(getattr(annotations, "source", type(dataset).__name__)),
         "device": str(device),
         "precision": precision,
@@ -120,6 +120,10 @@ def facts_of(
 
 def parameters_of(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
+
+
+def millions(count: int) -> str:
+    return f"{count / 1e6:.1f} million"
 
 
 @contextmanager

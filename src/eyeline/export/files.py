@@ -101,7 +101,8 @@ def export_model(
         format: "onnx", which needs `pip install 'eyeline[export]'`, or "torch", a program for
             `torch.export.load`.
         picture: (3, H, W) uint8, on which the file is compared with the model; one with objects
-            tells most. Default: made of random blobs.
+            tells most. Of a segmenter (C, H, W), also float in [0, 1], which is rounded to the 8
+            bits that the file takes. Default: made of random blobs.
         force: overwrite a file.
         size: of a segmenter: height and width of the file's pictures; by default the `picture`'s,
             or 512 x 512.
@@ -220,7 +221,9 @@ def compare_maps(
     """
     picture = coloured_blobs(size, len(model.preprocess.mean)) if picture is None else picture
     if picture.shape[1:] != size:
-        picture = (resize(as_float(picture), size) * 255).round().to(torch.uint8)
+        picture = resize(as_float(picture), size)
+    if picture.dtype != torch.uint8:  # all that the file takes
+        picture = (picture * 255).round().to(torch.uint8)
     wanted = model(picture[None])
     found = run(picture[None])["logits"]
     if found.shape != wanted.shape:

@@ -18,6 +18,14 @@ from torch import Tensor, nn
 from eyeline.errors import EyelineError
 
 SCALES = (0.75, 1.0, 1.25)
+SMALLEST, LARGEST = 0.1, 10.0  # further from 1 nothing is seen, or no memory is enough
+
+
+def check_scales(scales: Sequence[float]) -> None:
+    """Raises EyelineError where there is no scale, or one that cannot be meant."""
+    if not scales or any(not SMALLEST <= scale <= LARGEST for scale in scales):
+        given = ", ".join(f"{scale:g}" for scale in scales) or "none"
+        raise EyelineError(f"scales are factors from {SMALLEST:g} to {LARGEST:g}, not {given}")
 
 
 def augmented_logits(
@@ -42,10 +50,9 @@ def augmented_logits(
         (B, K, H, W), float32 unless there is one look.
 
     Raises:
-        EyelineError: no scale, or one that is not above 0.
+        EyelineError: no scale, or one that is not from 0.1 to 10.
     """
-    if not scales or any(not scale > 0 for scale in scales):
-        raise EyelineError(f"scales are one or more factors above 0, not {tuple(scales)}")
+    check_scales(scales)
     size = (images.shape[-2], images.shape[-1])
     total: Tensor | None = None
     count = 0

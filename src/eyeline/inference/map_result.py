@@ -33,6 +33,7 @@ class SegmentationResult:
     frame: int | None = None  # of a video, from 0
     time: float | None = None  # of a video: seconds from its first frame
     video: Video | None = field(default=None, repr=False)  # that it is a frame of
+    map_path: str | None = None  # the file that `save_map` wrote last
 
     @property
     def probabilities(self) -> Tensor:
@@ -70,6 +71,7 @@ class SegmentationResult:
     def save_map(self, path: str | Path) -> None:
         """Write `to_indexed()` to a PNG."""
         self.to_indexed().save(path, format="PNG", optimize=True)
+        self.map_path = str(path)
 
     def to_coco(
         self,

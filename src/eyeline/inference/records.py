@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -49,7 +50,8 @@ def as_line(result: Result, records: Sequence[dict[str, Any]]) -> dict[str, Any]
 
 class Records:
     """detections.csv and detections.json (COCO's annotation form, with scores) in a folder; of
-    segmenters segments.csv and segments.json, a row and an annotation for each class of a picture.
+    segmenters segments.csv and segments.json, a row and an annotation for each class of a picture,
+    with the file of its map.
 
     Nothing is kept in memory. As a context, both files are whole when it is left, for whatever
     reason.
@@ -68,7 +70,7 @@ class Records:
         masks: Literal["rle", "polygons"] = "rle",
         maps: bool = False,
     ) -> None:
-        self.lines, self.masks, self.maps = lines, masks, maps
+        self.folder, self.lines, self.masks, self.maps = folder, lines, masks, maps
         name = "segments" if maps else "detections"
         self.pictures = self.frames = self.detections = 0
         # Names of files need not be text.
@@ -76,7 +78,8 @@ class Records:
             "w", encoding="utf-8", errors="backslashreplace", newline=""
         )
         self.rows = csv.writer(self.table)
-        self.rows.writerow((*(MAP_HEADER if maps else CSV_HEADER), "frame", "time"))
+        header = (*MAP_HEADER, "map") if maps else CSV_HEADER
+        self.rows.writerow((*header, "frame", "time"))
         categories = [{"id": i, "name": name} for i, name in enumerate(classes)]
         self.coco = (folder / f"{name}.json").open("w", encoding="utf-8")
         self.coco.write(f'{{"categories": {json.dumps(categories)}, "annotations": [')
@@ -90,9 +93,13 @@ class Records:
             told = as_line(result, records) if isinstance(result, Result) else result.to_json()
             print(json.dumps(told), file=self.lines, flush=True)
         place = [result.frame, result.time] if result.frame is not None else ["", ""]
+        if isinstance(result, SegmentationResult):
+            place.insert(0, self._map_of(result))
         self.rows.writerows([*row, *place] for row in result.rows())
         height, width = result.image.shape[1:]
         image = {"id": image_id, "file_name": str(result.path), "width": width, "height": height}
+        if isinstance(result, SegmentationResult):
+            image["map"] = self._map_of(result) or None
         if result.frame is None:
             self.pictures += 1
         else:
@@ -104,6 +111,10 @@ class Records:
             width, height = record["bbox"][2:]
             extra = {"id": self.detections, "area": width * height, "iscrowd": 0}
             self.coco.write(_entry(extra | record, self.detections == 1))
+
+    def _map_of(self, result: SegmentationResult) -> str:
+        """The file of a picture's map, seen from the folder; "" where none was written."""
+        return "" if result.map_path is None else os.path.relpath(result.map_path, self.folder)
 
     def __enter__(self) -> Records:
         return self

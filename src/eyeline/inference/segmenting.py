@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
-from eyeline.inference.augmented import AugmentedSegmenter
+from eyeline.inference.augmented import AugmentedSegmenter, check_scales
 from eyeline.inference.map_result import SegmentationResult
 from eyeline.inference.options import SUPPRESSION
 from eyeline.inference.tiles import Tiling, blended, sliding_logits
@@ -43,8 +43,7 @@ class Looks:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        if not self.scales or any(not scale > 0 for scale in self.scales):
-            raise EyelineError(f"scales are one or more factors above 0, not {self.scales}")
+        check_scales(self.scales)
         if self.tile is None and self.overlap is not None:
             raise EyelineError("overlap is that of tiles; give tile, too")
 
@@ -99,6 +98,10 @@ class Looking(nn.Module):
         return list(self.plain.classes)
 
     @property
+    def name(self) -> str:
+        return getattr(self.plain, "name", None) or type(self.plain).__name__
+
+    @property
     def task(self) -> str:
         return "segmentation"
 
@@ -120,9 +123,19 @@ class Looking(nn.Module):
             )
 
     def forward(self, images: Sequence[Tensor] | Tensor) -> Any:
-        """(B, C, H, W), or a list of (C, H, W) -> logits (B, K, H, W), or a list of (K, H, W)."""
+        """(B, C, H, W), or a list of (C, H, W) -> logits (B, K, H, W), or a list of (K, H, W).
+
+        Of a list, pictures of one size are computed together; none is padded to another's."""
         if not isinstance(images, Tensor):
-            return [self(image[None])[0] for image in images]
+            alike: dict[Any, list[int]] = {}
+            for i, image in enumerate(images):
+                alike.setdefault((image.shape, image.dtype), []).append(i)
+            found = [Tensor()] * len(images)
+            for same in alike.values():
+                logits = self(torch.stack([images[i] for i in same]))
+                for i, one in zip(same, logits, strict=True):
+                    found[i] = one
+            return found
         if self.tiling is not None:
             device = next((p.device for p in self.parameters()), images.device)
             return torch.stack([sliding_logits(self.model, i, self.tiling, device) for i in images])

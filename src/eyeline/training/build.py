@@ -39,7 +39,7 @@ def build(recipe: Recipe) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]
             f"{path} is one split: give the folder that holds train and val, or data.val=null"
         )
     transforms = from_names(data.transforms)
-    maps = of_maps(data) if entry.task == "segmentation" else _of_objects(data, entry.name)
+    maps = of_maps(data) if entry.task == "segmentation" else of_objects(data, entry.name)
     opened: list[Any] = open_checked(
         path, [data.train] if data.val is None else [data.train, data.val], data.tolerant,
         data.bad_boxes, data.format, recipe.seed, data.channels, classes=recipe.classes,
@@ -91,8 +91,9 @@ def values_of(data: Data) -> Values:
     return Values(data.ignore, data.shift, data.ids)
 
 
-def _of_objects(data: Data, name: str) -> dict[str, Any]:
-    """Raises EyelineError where a key is set that a detector's data has no use for."""
+def of_objects(data: Data, name: str) -> dict[str, Any]:
+    """How data with objects is opened. Raises EyelineError where a key is set that a detector's
+    data has no use for."""
     for key in ("ignore", "shift", "ids", "background", "on_top"):
         if getattr(data, key) != Data.model_fields[key].default:
             raise EyelineError(f"data.{key} is for segmenters, and {name} is a detector")

@@ -89,6 +89,8 @@ def test_forms_of_a_png(tmp_path: Path) -> None:
         ("val/a.png", "val_labels/a_L.png", "val"),  # CamVid as it is often packed
         ("images/a.jpg", "masks/a.png", "train"),
         ("images/a.jpg", "masks/a_mask.png", "train"),
+        ("images/train/a.tif", "masks/train/a.tif", "train"),
+        ("images/a.jpg", "masks/a.BMP", "train"),
         ("images/training/a.jpg", "annotations/training/a.png", "training"),  # ADE20K
         ("test/images/a.jpg", "test/masks/a.png", "test"),
         ("JPEGImages/a.jpg", "SegmentationClass/a.png", "default"),  # CVAT
@@ -237,6 +239,38 @@ def test_white_that_is_a_class(tmp_path: Path) -> None:
     assert open_annotations(root, "train").records[0].labels.tolist() == [0, 1]
 
 
+def test_white_that_is_the_one_class(tmp_path: Path) -> None:
+    white = np.where(VALUES == 1, 255, 0).astype(np.uint8)
+    root = data_set(tmp_path / "a", white, "cell\n")
+    for split in ("train", "val"):  # small things are in few pictures
+        for i in range(12):
+            save(root / f"images/{split}/0{i:02}.jpg", np.zeros((3, 4, 3), np.uint8))
+            save(root / f"masks/{split}/0{i:02}.png", np.zeros((3, 4), np.uint8))
+    legend, found = read_targets(root, "train")
+    assert read_target(found[-1][1], legend, 7).tolist() == np.where(white, 0, 7).tolist()
+    for lazy in (True, False):
+        records = open_annotations(root, "val", lazy=lazy).records
+        assert (
+            semantic_target(records[-1], 7).tolist()
+            == (np.full((3, 4), 7) if lazy else np.where(white, 0, 7)).tolist()
+        )
+    (root / "classes.txt").write_text("_background_\ncell\n")
+    assert open_annotations(root, "train").records[-1].labels.tolist() == [0]
+    # The name is told by the folder, so that it holds whatever other classes a model has.
+    (root / "classes.txt").unlink()
+    with pytest.raises(
+        EyelineError, match=r"where white is 'cell', name it in classes\.txt, alone"
+    ):
+        open_annotations(root, "train", ["cell"])
+    (root / "classes.txt").write_text("void\ncell\n")
+    fails(root, '"0 0 0 _background_" and "255 255 255 cell"; where 255 is to be ignored, set')
+    # Other numbers mean what they did.
+    own = data_set(tmp_path / "b", np.where(VALUES == 1, 1, 0).astype(np.uint8), "cell\n")
+    fails(own, "the value 1 is no class")
+    (own / "classes.txt").write_text("_background_\ncell\n")
+    assert open_annotations(own, "train").records[0].labels.tolist() == [0]
+
+
 def test_masks_where_yolo_has_its_labels(tmp_path: Path) -> None:
     save(tmp_path / "images/a.jpg", np.zeros((3, 4, 3), np.uint8))
     save(tmp_path / "labels/a.png", VALUES)
@@ -278,3 +312,11 @@ def test_camvid(shared_data: Path, tmp_path: Path) -> None:
         direct += np.bincount(np.minimum(target, 11).ravel(), minlength=12)
     assert plain.tolist() == objects.tolist() == direct.tolist()
     assert plain.sum() == 13 * 360 * 480 and plain.min() > 0
+
+
+def test_of_two_masks_with_one_stem_the_png_counts(tmp_path: Path) -> None:
+    root = data_set(tmp_path)
+    save(root / "masks/train/a.tif", np.zeros((3, 4), np.uint8))
+    found = open_annotations(root, "train")
+    assert found.records[0].mask == root / "masks/train/a.png"
+    assert found.unread == ["1 mask(s) without a picture"]

@@ -32,6 +32,7 @@ def mask(path: Path, values: list[list[int]]) -> Path:
         (Values(ignore=[0], shift=-1), [0, 1, 3, 255], [255, 0, 2, 255]),  # ADE20K's
         (Values(ids={7: 0, 8: 0, 26: 2}, ignore="others"), [7, 8, 26, 9], [0, 0, 2, 255]),
         (Values(ids={200: 1, 0: 2}), [200, 0, 255, 0], [1, 2, 255, 2]),
+        (Values(ids={0: 0, 255: 1}), [0, 255, 0, 255], [0, 1, 0, 1]),
     ],
 )
 def test_numbers(tmp_path: Path, values: Values, pixels: list[int], expected: list[int]) -> None:
@@ -106,6 +107,17 @@ def test_masks_that_are_read_later(tmp_path: Path) -> None:
     folder(tmp_path, values=((0, 0), (255, 255)))
     with pytest.raises(Fault, match="no other value than 0 and 255"):
         open_annotations(tmp_path, "train", NAMES, lazy=True)
+    open_annotations(tmp_path, "train", NAMES, values=Values(ignore=[255]), lazy=True)
+    # Other numbers that are to be ignored are no white.
+    folder(tmp_path, values=((0, 0), (11, 11)))
+    open_annotations(tmp_path, "train", NAMES, values=Values(ignore=[11]), lazy=True)
+    for names in ("road\nvoid\nsky\n", "void\nroad\nsky\n"):
+        (tmp_path / "classes.txt").write_text(names)
+        folder(tmp_path, values=((0, 0), (1, 1)))
+        open_annotations(tmp_path, "train", lazy=True)
+        folder(tmp_path, values=((0, 0), (255, 255)))
+        with pytest.raises(Fault, match="no other value than 0 and 255"):
+            open_annotations(tmp_path, "train", lazy=True)
 
 
 def test_vocs_own_masks_are_read_where_the_format_is_named(tmp_path: Path) -> None:
@@ -122,3 +134,13 @@ def test_vocs_own_masks_are_read_where_the_format_is_named(tmp_path: Path) -> No
     assert [r.path.name for r in found.records] == ["01.png"]
     with pytest.raises(EyelineError, match="no split 'test'"):
         open_annotations(tmp_path, "test", NAMES, format="semantic")
+
+
+def test_numbers_below_0_and_large_ones(tmp_path: Path) -> None:
+    """As TIFFs have them where nothing is known."""
+    file = tmp_path / "a.tif"
+    Image.fromarray(np.array([[0, -9999], [1, 1 << 30]], np.int32)).save(file)
+    legend = read_legend(tmp_path, NAMES, Values(ignore=[-9999, 1 << 30]))
+    assert read_target(file, legend).tolist() == [[0, 255], [1, 255]]
+    with pytest.raises(Fault, match="the value -9999 is no class, at x=1, y=0"):
+        read_target(file, read_legend(tmp_path, NAMES))

@@ -43,8 +43,8 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Values:
-    """What numbers in masks mean where they are not the numbers of the classes; 255 is always to
-    be ignored.
+    """What numbers in masks mean where they are not the numbers of the classes; 255 is to be
+    ignored unless `ids` has it.
 
     Args:
         ignore: those to be ignored; "others": all that are no class.
@@ -99,8 +99,8 @@ class Legend:
         elif values.ndim == 3:
             what = f"its pixels have colours; list them, R G B NAME a line, in {CLASS_LIST}"
             raise Fault("class", mask, what)
-        # Numbers are small, and counted faster than sorted.
-        counted = not self.coloured
+        # Numbers are mostly small, and counted faster than sorted.
+        counted = not self.coloured and 0 <= values.min() and values.max() < 1 << 16
         present = np.flatnonzero(np.bincount(values.ravel())) if counted else np.unique(values)
         labels = np.full(len(present), NOTHING)
         for i, value in enumerate(present.tolist()):
@@ -133,7 +133,7 @@ def read_legend(
 
     Raises Fault where there are neither, or where the list, or `values` with it, make no sense.
     """
-    rows = _listed(folder)
+    rows = listed(folder)
     if rows is None:
         if classes is None:
             what = (
@@ -187,13 +187,15 @@ def _of_values(legend: Legend, values: Values, folder: Path) -> Legend:
             name = legend.classes[found[value]]
             what = f"data.ignore has {value}, which is the class {name!r}; it cannot be both"
             raise Fault("class", folder, what)
-    found |= dict.fromkeys((VOID, *ignore), REGION)
+    if values.ids is None or VOID not in values.ids:
+        found[VOID] = REGION
+    found |= dict.fromkeys(ignore, REGION)
     rest = REGION if values.ignore == "others" else None
     return Legend(legend.classes, found, False, rest)
 
 
-def _listed(folder: Path) -> list[tuple[str, Colour | None]] | None:
-    """Names and colours from the first of the files that is there."""
+def listed(folder: Path) -> list[tuple[str, Colour | None]] | None:
+    """Names and colours from the first of the files that is there; None: there is none."""
     for file in (CLASS_LIST, CAMVID):
         if (names := read_class_list(folder, file)) is not None:
             matches = [COLOURED.fullmatch(name) for name in names]

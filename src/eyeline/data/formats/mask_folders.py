@@ -13,7 +13,8 @@ from eyeline.data.formats.annotations import read_text
 from eyeline.data.images import SUFFIXES, read_pixels
 from eyeline.errors import EyelineError
 
-MASK = ".png"  # what loses nothing
+MASK = ".png"  # as which masks are written
+MASKS = (MASK, ".tif", ".tiff", ".bmp")  # what loses nothing; of two with one stem the first
 
 
 class Part(NamedTuple):
@@ -25,7 +26,7 @@ class Part(NamedTuple):
 
 
 def has_masks(folder: Path) -> bool:
-    return folder.is_dir() and any(file.suffix.lower() == MASK for file in folder.iterdir())
+    return folder.is_dir() and any(file.suffix.lower() in MASKS for file in folder.iterdir())
 
 
 def has_pictures(folder: Path) -> bool:
@@ -61,17 +62,19 @@ def pairs(
     Args:
         endings: what may stand behind the picture's stem in the mask's name, the likeliest first.
     """
-    masks = {file.name for file in part.masks.iterdir() if file.suffix.lower() == MASK}
+    files = [file for file in part.masks.iterdir() if file.suffix.lower() in MASKS]
+    files.sort(key=lambda file: MASKS.index(file.suffix.lower()))
+    masks = {file.stem: file for file in reversed(files)}
     found, used = [], set()
     for where, picture in _pictures(part, faults):
-        names = [f"{picture.stem}{ending}{MASK}" for ending in endings]
+        stems = [f"{picture.stem}{ending}" for ending in endings]
         with faults:
-            name = next((name for name in names if name in masks), None)
-            if name is None:
-                raise Fault("file", where, f"it has no mask {part.masks / names[0]}")
-            used.add(name)
-            found.append((picture, part.masks / name))
-    alone = 0 if part.listed else len(masks - used)
+            mask = next((masks[stem] for stem in stems if stem in masks), None)
+            if mask is None:
+                raise Fault("file", where, f"it has no mask {part.masks / stems[0]}{MASK}")
+            used.add(mask)
+            found.append((picture, mask))
+    alone = 0 if part.listed else len(files) - len(used)
     return found, [f"{alone} mask(s) without a picture"] if alone else []
 
 

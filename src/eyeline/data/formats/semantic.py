@@ -1,13 +1,14 @@
 """Folders of masks in which a pixel's value, or its colour, is a class.
 
-images/ and masks/    the pictures, and PNGs of the same stems, there or in a folder a split; also
-                      annotations/ or labels/
+images/ and masks/    the pictures, and PNGs (TIFFs, BMPs) of the same stems, there or in a folder a
+                      split; also annotations/ or labels/
 SPLIT/ and SPLITannot/                      as SegNet packs CamVid; also SPLIT_labels/
 SPLIT/images/ and SPLIT/masks/
 JPEGImages/ and SegmentationClass/, with ImageSets/Segmentation/SPLIT.txt    as CVAT writes them;
                       Pascal VOC's own are read so where the format is named
 
-What the values mean is listed in the folder: see `eyeline.data.formats.legend`.
+What the values mean is listed in the folder: see `eyeline.data.formats.legend`. Where it lists one
+class alone, and grey masks hold 0 and 255 alone, white is the class, and black nothing.
 
 A picture is read as one object a class: its mask, and the box around it. Pixels to be ignored
 are a region. Written, a later object covers an earlier one, and both cover regions.
@@ -15,11 +16,12 @@ are a region. Written, a later object covers an earlier one, and both cover regi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from os import scandir
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -43,6 +45,7 @@ from eyeline.data.formats.legend import (
     VOIDS,
     Legend,
     Values,
+    listed,
     read_legend,
 )
 from eyeline.data.formats.mask_folders import (
@@ -51,6 +54,7 @@ from eyeline.data.formats.mask_folders import (
     has_masks,
     has_pictures,
     listed_parts,
+    mask_values,
     pairs,
 )
 from eyeline.data.formats.pictures import place_picture
@@ -58,6 +62,8 @@ from eyeline.data.formats.raster import mask_extent, painted
 from eyeline.data.palette import class_palette
 from eyeline.errors import EyelineError
 from eyeline.ops.segmentations import decode_masks, encode_rle
+
+T = TypeVar("T")
 
 NAME = "semantic"
 TITLE = "semantic masks"
@@ -68,6 +74,7 @@ FOLDERS = ("masks", "annotations", "labels")
 BEHIND = ("annot", "_labels", "_masks")  # CamVid's, and others' names of a split's masks
 ENDINGS = ("", "_mask", "_L", "_label")  # of a mask's stem; CamVid's own are NAME_L.png
 LOOKED = 8  # masks of a split that are read at once, where all are read later
+IGNORED = "where 255 is to be ignored, set data.ignore=[255]"
 MOST = VOID - 1  # classes; one value is left for nothing
 
 
@@ -92,7 +99,7 @@ def read(
             quick, and enough where `Record.mask` is read later.
     """
     part = _part(path, split)
-    legend = read_legend(path, classes, values)
+    legend = legend_of(path, classes, values)
     found, unread = pairs(part, ENDINGS, faults)
     records = []
     for i, (picture, mask) in enumerate(found):
@@ -102,15 +109,15 @@ def read(
             else:
                 record = _record(picture, mask, legend, i, faults)
             records.append(replace(record, mask=mask))
-    if len(legend.classes) > 1 and records:
-        looked = records
-        if lazy:
-            some = np.unique(np.linspace(0, len(found) - 1, LOOKED).astype(int)).tolist()
-            looked = []
-            for i in some:
-                with faults:
-                    looked.append(_record(*found[i], legend, i, faults))
-        _refuse_black_and_white(found[0][1], legend, looked)
+    looked = records
+    if lazy:
+        looked = []
+        for picture, mask in _some(found):
+            with faults:
+                looked.append(_record(picture, mask, legend, 0, faults))
+    labels = {label for record in looked for label in record.labels.tolist()}
+    if REGION in labels and labels <= {REGION, legend.label_of.get(0)}:
+        refuse_black_and_white([mask for _, mask in _some(found)], legend, values)
     return Annotations(legend.classes, records, f"{path}, {split}", unread=unread, legend=legend)
 
 
@@ -123,7 +130,43 @@ def read_targets(
         classes: names of the numbers, where the folder does not list them.
         values: what the numbers mean, where they are not those of the classes.
     """
-    return read_legend(path, classes, values), pairs(_part(path, split), ENDINGS, STRICT)[0]
+    return legend_of(path, classes, values), pairs(_part(path, split), ENDINGS, STRICT)[0]
+
+
+def legend_of(path: Path, classes: Sequence[str] | None, values: Values | None) -> Legend:
+    """What the masks of a folder, in all its splits, mean.
+
+    Raises Fault as `read_legend`, and where white seems to be the one class that a caller names:
+    with a background he has two, and then the folder has to tell."""
+    legend = read_legend(path, classes, values)
+    numbers = {value: label for value, label in legend.label_of.items() if value != VOID}
+    alone = numbers in ({0: 0}, {0: NOTHING, 1: 0})  # one class, and nothing but it
+    if legend.coloured or not alone or values not in (None, Values()):
+        return legend
+    parts = [pairs(part, ENDINGS, Faults(gather=True))[0] for part in _parts(path).values()]
+    seen = _seen(mask for part in parts for _, mask in _some(part))
+    if seen == {0}:  # small things are in few pictures
+        each = (_seen([mask]) for part in parts for _, mask in part)
+        seen = next((values for values in each if values > {0}), seen)
+    if not seen or not seen <= {0, VOID}:
+        return legend
+    if listed(path) is None:
+        what = (
+            f"the masks have no other value than 0 and 255; where white is {legend.classes[0]!r}, "
+            f"name it in {CLASS_LIST}, alone; {IGNORED}"
+        )
+        raise Fault("class", path, what)
+    return replace(legend, label_of=legend.label_of | {0: NOTHING, VOID: 0})
+
+
+def root_of(mask: Path) -> Path | None:
+    """The folder in which a mask lies among those of a split; None: it lies elsewhere."""
+    mask = Path(os.path.abspath(mask))
+    for folder in mask.parents[1:3]:
+        with suppress(PermissionError):
+            if any(part.masks == mask.parent for part in _parts(folder).values()):
+                return folder
+    return None
 
 
 def read_target(mask: Path, legend: Legend, outside: int = VOID) -> np.ndarray:
@@ -212,7 +255,7 @@ def _parts(path: Path) -> dict[str, Part]:
 
 
 def _folders(path: Path) -> list[Path]:
-    with scandir(path) as entries:  # which knows what is a folder, where Path asks the disk
+    with os.scandir(path) as entries:  # which knows what is a folder, where Path asks the disk
         return sorted(Path(entry) for entry in entries if entry.is_dir())
 
 
@@ -237,16 +280,42 @@ def _record(picture: Path, mask: Path, legend: Legend, image_id: int, faults: Fa
     return record_of(picture, (height, width), objects, image_id, outlines=True)
 
 
-def _refuse_black_and_white(mask: Path, legend: Legend, records: Sequence[Record]) -> None:
-    """Masks in which white is a class, for which 255 would be nothing to learn from."""
-    labels = {label for record in records for label in record.labels.tolist()}
-    if labels == {0, REGION} and not legend.coloured:
-        with Image.open(mask) as image:
-            grey = image.mode == "L"
-        if grey:
-            what = (
-                "the masks have no other value than 0 and 255; where white is a class, list "
-                f'colours in {CLASS_LIST}: "0 0 0 {legend.classes[0]}" and '
-                f'"255 255 255 {legend.classes[1]}"'
-            )
-            raise Fault("class", mask.parent, what)
+def refuse_black_and_white(masks: Iterable[Path], legend: Legend, values: Values | None) -> None:
+    """Raises Fault where white seems to be a class, for 255 would be nothing to learn from."""
+    told = values is not None and (values.ignore or values.ids)
+    if legend.coloured or told or legend.label_of.get(VOID) != REGION or not legend.classes:
+        return
+    masks = list(masks)
+    if _seen(masks) == {0, VOID}:
+        several = len(legend.classes) > 1
+        black, white = legend.classes[:2] if several else (BACKGROUND, legend.classes[0])
+        what = (
+            "the masks have no other value than 0 and 255; where white is a class, list "
+            f'colours in {CLASS_LIST}: "0 0 0 {black}" and "255 255 255 {white}"; {IGNORED}'
+        )
+        raise Fault("class", masks[0].parent, what)
+
+
+def _seen(masks: Iterable[Path]) -> set[int]:
+    """The numbers in grey masks, up to one that is neither 0 nor 255. None where a mask has a
+    palette, in which 255 is mostly void."""
+    seen: set[int] = set()
+    for mask in masks:
+        try:
+            with Image.open(mask) as image:
+                indexed = image.mode == "P"
+            values = mask_values(mask)
+        except (EyelineError, OSError, Image.DecompressionBombError):
+            continue  # told where it is read
+        if indexed or values.ndim == 3:
+            return set()
+        seen |= set(np.unique(values).tolist())
+        if not seen <= {0, VOID}:
+            break
+    return seen
+
+
+def _some(items: Sequence[T]) -> list[T]:
+    """At most LOOKED of them, evenly spread."""
+    chosen = np.unique(np.linspace(0, len(items) - 1, LOOKED).astype(int)) if items else []
+    return [items[i] for i in chosen]
