@@ -44,7 +44,7 @@ RANGES = "int8.json"  # in a run folder, as `eyeline calibrate` writes it
 Found = Result | SegmentationResult
 SCORE = 0.5  # from which on a detection counts
 AHEAD = 4  # batches that are read before they are needed
-LARGE = 2**22  # pixels up to which a segmenter sees a picture as a whole, if nobody says how
+LARGE = 2**24  # pixels up to which a segmenter sees a picture as a whole, if nobody says how
 
 
 class Predictor:
