@@ -14,7 +14,7 @@ from eyeline.errors import EyelineError
 from eyeline.export import Ranges, calibrate, optimize
 from eyeline.nn import fused as fused_module
 from eyeline.nn.backbones.resnet import VARIANTS, ResNet
-from eyeline.nn.fused import PackedConv2d, fused, max_pool
+from eyeline.nn.fused import PackedConv2d, beside, fused, max_pool
 from eyeline.nn.int8 import Int8Conv2d, Int8Linear, Quantized
 
 needs_int8 = pytest.mark.skipif(
@@ -95,6 +95,47 @@ def test_results_are_near(net: nn.Module, batches: list[Tensor]) -> None:
             assert (fast_pooled - pooled).norm() < 0.03 * pooled.norm()
             assert out.norm() > 0.1 and (fast_out - out).norm() < 0.1 * out.norm()
             assert isinstance(fast.a(batch, relu=True), Quantized)
+
+
+class Joining(nn.Module):
+    """a -> b (half as large) -> beside a in c, d, which is not only there, beside b in e."""
+
+    def __init__(self, relu: bool = True) -> None:
+        super().__init__()
+        self.relu = relu
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 6, 3, 2, padding=1)
+        self.c, self.d = nn.Conv2d(14, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+        self.e = nn.Conv2d(10, 5, 1)
+        with torch.no_grad():
+            self.b.weight *= 20  # ranges far apart
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        fine = fused(x, self.a, relu=True)
+        coarse = fused(fine, self.b, relu=self.relu)
+        x = fused(beside(coarse, [fine], fine.shape[2:]), self.c, relu=True)
+        x = fused(x, self.d, relu=True)
+        return x.amax(1), fused(beside(coarse, [x], x.shape[2:]), self.e)
+
+
+@needs_int8
+@pytest.mark.parametrize("size", [(16, 16), (15, 17)])
+@pytest.mark.parametrize("relu", [True, False])
+def test_parts_side_by_side(relu: bool, size: tuple[int, int], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Joining(relu).eval()
+    x = torch.rand(2, 3, *size)
+    calibrate(net, [x]).save(tmp_path / "r.json")
+    layers = (ranges := Ranges.load(tmp_path / "r.json")).layers
+    # Without a ReLU 0 is not the first step of b's grid, nor of the grid of what it is beside.
+    assert layers["c"].parts == ((("b", 6), ("a", 8)) if relu else (("", 6), ("", 8)))
+    assert layers["e"].parts == (("b" if relu else "", 6), ("", 4))
+    assert layers["a"].parts == ()
+    written = {name for name, found in layers.items() if found.output is not None}
+    assert written == ({"a", "b", "c"} if relu else {"c"})
+    fast = optimize(net, "int8", ranges=ranges)
+    with torch.inference_mode():
+        for found, wanted in zip(fast(x), net(x), strict=True):
+            assert (found - wanted).norm() < 0.03 * wanted.norm()
 
 
 @needs_int8
@@ -198,4 +239,8 @@ def test_json_is_plain(net: nn.Module, batches: list[Tensor], tmp_path: Path) ->
     calibrate(net, batches).save(tmp_path / "int8.json")
     found = json.loads((tmp_path / "int8.json").read_text())
     assert set(found) == {"weights", "layers"}
-    assert set(found["layers"]["a"]) == {"input", "output"}
+    assert set(found["layers"]["a"]) == {"input", "output", "parts"}
+    for layer in found["layers"].values():
+        del layer["parts"]  # as it was once written
+    (tmp_path / "int8.json").write_text(json.dumps(found))
+    assert Ranges.load(tmp_path / "int8.json") == calibrate(net, batches)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from eyeline.checkpoints import smp
 from eyeline.errors import EyelineError
-from eyeline.nn import decoding
+from eyeline.nn import fused
 from eyeline.registry import create_model
 from eyeline.segmenters import unet, unetplusplus
 
@@ -78,12 +78,13 @@ def test_traps_are_seen(case: str, trap: dict[str, Any], pictures: list[Tensor])
 def test_smooth_enlarging_is_seen(
     case: str, pictures: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def smooth(x: Tensor, size: Any) -> Tensor:
-        return nn.functional.interpolate(x, tuple(size), mode="bilinear")
+    def smooth(x: Tensor, others: Any, size: Any) -> Tensor:
+        x = nn.functional.interpolate(x, tuple(size), mode="bilinear")
+        return torch.cat([x, *others], 1)
 
     for module in (unet, unetplusplus):
-        assert module.nearest is decoding.nearest
-        monkeypatch.setattr(module, "nearest", smooth)
+        assert module.beside is fused.beside
+        monkeypatch.setattr(module, "beside", smooth)
     assert difference(build(case), case, pictures[1]) > 1e-3
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,9 +18,10 @@ from torch.utils._pytree import tree_leaves
 
 from eyeline.errors import EyelineError
 from eyeline.export.folding import folded
-from eyeline.nn import fused
+from eyeline.nn import fused, resizing
 
 SAMPLE = 1 << 17  # values of a tensor that are looked at
+SIZES = {Tensor.shape.__get__, Tensor.size, Tensor.ndim.__get__}  # for which no value is read
 TAIL = 1e-4  # share of the values at either end that may lie outside
 
 
@@ -28,11 +29,14 @@ TAIL = 1e-4  # share of the values at either end that may lie outside
 class LayerRange:
     """Least and greatest value of a layer's inputs and of its results.
 
-    `output` is None where anything but such a layer reads the results.
+    `output` is None where anything but such a layer reads the results. Where the inputs are the
+    results of several layers side by side, `parts` has their names, with the number of channels;
+    "" stands for what no such layer made, or one whose results are read by others too.
     """
 
     input: tuple[float, float]
     output: tuple[float, float] | None
+    parts: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,11 @@ class Ranges:
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
             layers = {
-                name: LayerRange(tuple(r["input"]), r["output"] and tuple(r["output"]))
+                name: LayerRange(
+                    tuple(r["input"]),
+                    r["output"] and tuple(r["output"]),
+                    tuple((n, int(c)) for n, c in r.get("parts", ())),
+                )
                 for name, r in found["layers"].items()
             }
             return cls(found["weights"], layers)
@@ -115,33 +123,46 @@ class Observer(TorchFunctionMode):
         self.inputs: dict[nn.Module, tuple[float, float]] = {}
         self.outputs: dict[nn.Module, tuple[float, float]] = {}
         self.read_by_others: set[nn.Module] = set()
+        self.parts: dict[nn.Module, tuple[tuple[nn.Module | None, int], ...]] = {}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         fused.watcher, fused.pool_watcher = self.step, self.pool
+        fused.join_watcher = self.join
         try:
             with self:
                 yield
         finally:
-            fused.watcher = fused.pool_watcher = None
+            fused.watcher = fused.pool_watcher = fused.join_watcher = None
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        self.reads((args, kwargs))
+        if func not in SIZES:
+            self.reads((args, kwargs))
         return func(*args, **(kwargs or {}))
 
     def reads(self, values: Any) -> None:
         """Something that is no such layer reads these (tensors, alone or in containers)."""
         for value in tree_leaves(values):
-            if isinstance(value, Tensor) and (maker := getattr(value, "made_by", None)):
-                self.read_by_others.add(maker)
+            if isinstance(value, Tensor):
+                self.read_by_others.update(m for m, _ in getattr(value, "made_by", ()) if m)
 
     def pool(self, x: Tensor, kernel: int, stride: int, padding: int, ceil_mode: bool) -> Tensor:
         """`fused.max_pool`, watched: of whoever reads the result, the layer before learns."""
         with torch._C.DisableTorchFunction():
             out = F.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil_mode)
-            out.made_by = getattr(x, "made_by", None)  # type: ignore[attr-defined]
+            out.made_by = getattr(x, "made_by", ())  # type: ignore[attr-defined]
+            return out
+
+    def join(self, x: Tensor, others: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """`fused.beside`, watched: of whoever reads the result, all makers learn."""
+        with torch._C.DisableTorchFunction():
+            out = resizing.beside(x, others, size)
+            makers: list[tuple[nn.Module | None, int]] = []
+            for part in (x, *others):
+                makers += getattr(part, "made_by", ()) or [(None, part.shape[1])]
+            out.made_by = tuple(makers)  # type: ignore[attr-defined]
             return out
 
     def step(
@@ -154,15 +175,31 @@ class Observer(TorchFunctionMode):
                 self.reads((x, add))
                 return fused.plain(x, layer, None, add, relu, slope)
             widen(self.inputs, layer, x)
+            makers = getattr(x, "made_by", ())
+            if len(makers) > 1:
+                if isinstance(layer, nn.Conv2d) and layer.groups == 1:
+                    self.parts[layer] = makers
+                else:
+                    self.reads(x)
             out = fused.plain(x, layer, None, add, relu, slope)
             widen(self.outputs, layer, out)
-            out.made_by = layer  # type: ignore[attr-defined]
+            out.made_by = ((layer, out.shape[1]),)  # type: ignore[attr-defined]
             return out
 
     def found(self) -> dict[str, LayerRange]:
+        for layer, makers in self.parts.items():
+            below = self.inputs[layer][0] < 0  # side by side 0 must be the same step, the first
+            for maker, _ in makers:
+                if maker and (below or self.outputs[maker][0] < 0):
+                    self.read_by_others.add(maker)
         return {
             self.names[layer]: LayerRange(
-                seen, None if layer in self.read_by_others else self.outputs[layer]
+                seen,
+                None if layer in self.read_by_others else self.outputs[layer],
+                tuple(
+                    ("" if m is None or m in self.read_by_others else self.names[m], count)
+                    for m, count in self.parts.get(layer, ())
+                ),
             )
             for layer, seen in self.inputs.items()
         }

@@ -141,4 +141,8 @@ def _int8_layer(
     if isinstance(layer, nn.Linear):
         return Int8Linear(layer, reads, writes, dtype)
     assert isinstance(layer, nn.Conv2d)
-    return Int8Conv2d(layer, reads, writes, dtype)
+    scales = []
+    for maker, channels in found.parts:
+        grid = Grid.spanning(*((maker and ranges.layers[maker].output) or found.input))
+        scales.append(torch.full((channels,), grid.scale / reads.scale))
+    return Int8Conv2d(layer, reads, writes, dtype, torch.cat(scales) if scales else None)

@@ -7,20 +7,22 @@ does in one pass over its result what it can.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyeline.nn import resizing
 from eyeline.nn.layers import FrozenBatchNorm2d, convolved, is_bare
 from eyeline.ops import phases, winograd
 
 # Called instead of the plain steps while a calibration watches: (x, layer, add, relu, slope) and
-# what `max_pool` is given -> result.
+# what `max_pool` or `beside` is given -> result.
 watcher: Callable[[Any, nn.Module, Any, bool, float], Any] | None = None
 pool_watcher: Callable[..., Any] | None = None
+join_watcher: Callable[..., Any] | None = None
 
 
 def fused(
@@ -81,6 +83,16 @@ def max_pool(
     if pool_watcher is not None:
         return pool_watcher(x, *how)  # type: ignore[no-any-return]
     return F.max_pool2d(x, *how[:3], ceil_mode=ceil_mode)
+
+
+def beside(x: Tensor, others: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+    """`eyeline.nn.resizing.beside`; between layers of 8 bits its numbers have 8 bits too."""
+    for part in (x, *others):
+        if not isinstance(part, Tensor):
+            return part.beside(x, others, size)  # type: ignore[no-any-return]
+    if join_watcher is not None:
+        return join_watcher(x, others, size)  # type: ignore[no-any-return]
+    return resizing.beside(x, others, size)
 
 
 class FusedLayer(nn.Module):

@@ -8,6 +8,7 @@ no zero point) each output channel has its own; products are summed in 32 bits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyeline.nn.fused import PackedLayer, after
+from eyeline.nn.resizing import beside
 
 
 class Grid(NamedTuple):
@@ -47,6 +49,10 @@ class Quantized(NamedTuple):
             steps = x * (1 / grid.scale)
         return cls(steps.round_().clamp_(0, 255).to(torch.uint8), grid)
 
+    @property
+    def shape(self) -> torch.Size:
+        return self.values.shape
+
     def max_pool(self, kernel: int, stride: int, padding: int, ceil_mode: bool) -> Quantized:
         """`F.max_pool2d`, which does not know 8 bits: the larger number is the larger step."""
         cells = self.values.permute(0, 2, 3, 1)
@@ -67,8 +73,30 @@ class Quantized(NamedTuple):
             cells = reduce(torch.maximum, parts)
         return Quantized(cells.permute(0, 3, 1, 2), self.grid)
 
+    @staticmethod
+    def beside(
+        x: Tensor | Quantized, others: Sequence[Tensor | Quantized], size: Sequence[int]
+    ) -> Joined:
+        return Joined((x, *others), (int(size[0]), int(size[1])))
+
     def real(self, dtype: torch.dtype) -> Tensor:
         return (self.values.to(dtype) - self.grid.zero_point) * self.grid.scale
+
+
+class Joined(NamedTuple):
+    """What `fused.beside` is given, if a part at least has 8 bits: each of these has a grid of its
+    own, and the layer that reads them has their scales in its weights."""
+
+    parts: tuple[Tensor | Quantized, ...]
+    size: tuple[int, int]
+
+    def on_grid(self, grid: Grid) -> Quantized:
+        """Real numbers on a grid, the others as they are."""
+        x, *others = (
+            p.values if isinstance(p, Quantized) else Quantized.of(p, grid).values
+            for p in self.parts
+        )
+        return Quantized(beside(x, others, self.size), grid)
 
 
 class Int8Layer(PackedLayer):
@@ -79,16 +107,21 @@ class Int8Layer(PackedLayer):
         reads: the grid of its inputs.
         writes: the grid of its results, where all their readers are such layers; None: results
             are real numbers of `dtype`.
+        scales: of each input channel, where they differ: what its numbers count, in steps of
+            `reads`.
     """
 
     scale: Tensor  # of each output's weights
 
     def __init__(
-        self, layer: nn.Conv2d | nn.Linear, reads: Grid, writes: Grid | None, dtype: torch.dtype
-    ) -> None:
+        self, layer: nn.Conv2d | nn.Linear, reads: Grid, writes: Grid | None, dtype: torch.dtype,
+        scales: Tensor | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.reads, self.writes, self.dtype = reads, writes, dtype
         weight = layer.weight.detach().float()
+        if scales is not None:
+            weight = weight * scales.view(-1, *[1] * (weight.ndim - 2))
         scale = weight.abs().flatten(1).amax(1).clamp(min=1e-12) / 127  # (outputs,)
         steps = (weight / scale.view(-1, *[1] * (weight.ndim - 1))).round().to(torch.int8)
         self.steps = nn.Parameter(steps, requires_grad=False)
@@ -100,7 +133,9 @@ class Int8Layer(PackedLayer):
     def extra_repr(self) -> str:
         return f"reads={self.reads}, writes={self.writes}, {self.dtype}"
 
-    def on_grid(self, x: Tensor | Quantized) -> Quantized:
+    def on_grid(self, x: Tensor | Quantized | Joined) -> Quantized:
+        if isinstance(x, Joined):
+            return x.on_grid(self.reads)
         if isinstance(x, Quantized) and x.grid.zero_point == self.reads.zero_point:
             return x
         # Packed weights are for one zero point.
@@ -109,9 +144,10 @@ class Int8Layer(PackedLayer):
 
 class Int8Conv2d(Int8Layer):
     def __init__(
-        self, conv: nn.Conv2d, reads: Grid, writes: Grid | None, dtype: torch.dtype
-    ) -> None:
-        super().__init__(conv, reads, writes, dtype)
+        self, conv: nn.Conv2d, reads: Grid, writes: Grid | None, dtype: torch.dtype,
+        scales: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(conv, reads, writes, dtype, scales)
         self.shape = (conv.stride, conv.padding, conv.dilation, conv.groups)
 
     def pack(self, shape: list[int]) -> Tensor:
@@ -122,7 +158,7 @@ class Int8Conv2d(Int8Layer):
 
     def forward(
         self,
-        x: Tensor | Quantized,
+        x: Tensor | Quantized | Joined,
         add: Tensor | Quantized | None = None,
         relu: bool = False,
         slope: float = 0.0,

@@ -35,9 +35,9 @@ from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
 from eyeline.nn.backbones import VGG, build_encoder
-from eyeline.nn.decoding import DoubleConv, fitted, fitting, he, nearest
+from eyeline.nn.decoding import DoubleConv, fitted, fitting, he
 from eyeline.nn.detector import make_config
-from eyeline.nn.fused import fused, max_pool
+from eyeline.nn.fused import beside, fused, max_pool
 from eyeline.nn.segmenter import Segmenter, SegmenterConfig
 from eyeline.note import note
 from eyeline.registry import register
@@ -164,13 +164,14 @@ class UNet(Segmenter):
             assert at is not None
             if self.enlarging:
                 x = fused(x, self.enlarging[i], relu=True)  # (B, C' / 2, 2 h, 2 w)
+                if self.backbone is not None:
+                    x = fitted(x, at)
+                size = x.shape[2:]
             else:
-                x = nearest(x, at if self.backbone is not None else [2 * n for n in x.shape[2:]])
+                size = at if self.backbone is not None else [2 * n for n in x.shape[2:]]
             if skip is not None and self.backbone is None:
-                skip = cropped(skip, x.shape[2:])
-            else:
-                x = fitted(x, at)
-            x = join(x if skip is None else torch.cat([x, skip], 1))
+                skip = cropped(skip, size)
+            x = join(beside(x, [] if skip is None else [skip], size))
             note(f"way up {i + 1}, sec. 2", x)
         return x
 

@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
 from eyeline.nn.backbones import build_encoder
-from eyeline.nn.decoding import DoubleConv, fitted, fitting, he, nearest
+from eyeline.nn.decoding import DoubleConv, fitted, fitting, he
 from eyeline.nn.detector import make_config
-from eyeline.nn.fused import max_pool
+from eyeline.nn.fused import beside, max_pool
 from eyeline.nn.segmenter import Maps, Segmenter, SegmenterConfig
 from eyeline.note import note
 from eyeline.registry import register
@@ -162,15 +162,13 @@ class UNetPlusPlus(Segmenter):
                 below, size = rows[i + 1][j - 1], rows[i][0].shape[2:]
                 if self.enlarging:
                     below = fitted(self.enlarging[f"{i}_{j}"](below), size)
-                else:
-                    below = nearest(below, size)
                 # Eq. 1: the node below, and all before it, the nearest first.
-                x = self.nodes[f"{i}_{j}"](torch.cat([below, *rows[i][::-1]], 1))
+                x = self.nodes[f"{i}_{j}"](beside(below, rows[i][::-1], size))
                 rows[i].append(note(f"X^{i},{j}, eq. 1", x))
         row = dict(enumerate(rows[0]))
         del row[0]
         if self.last is not None and limit == self.depth:
-            row[limit] = note("at stride 1", self.last(nearest(row[limit], images.shape[2:])))
+            row[limit] = note("at stride 1", self.last(beside(row[limit], [], images.shape[2:])))
         return row
 
     def contract(self, images: Tensor, limit: int) -> list[Tensor]:
