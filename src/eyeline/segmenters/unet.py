@@ -166,12 +166,12 @@ class UNet(Segmenter):
                 x = fused(x, self.enlarging[i], relu=True)  # (B, C' / 2, 2 h, 2 w)
                 if self.backbone is not None:
                     x = fitted(x, at)
-                size = x.shape[2:]
+                to = list(x.shape[2:])
             else:
-                size = at if self.backbone is not None else [2 * n for n in x.shape[2:]]
+                to = list(at) if self.backbone is not None else [2 * n for n in x.shape[2:]]
             if skip is not None and self.backbone is None:
-                skip = cropped(skip, size)
-            x = join(beside(x, [] if skip is None else [skip], size))
+                skip = cropped(skip, to)
+            x = join(beside(x, [] if skip is None else [skip], to))
             note(f"way up {i + 1}, sec. 2", x)
         return x
 
