@@ -88,6 +88,9 @@ def test_the_site_is_built_and_shows_the_files(tmp_path: Path) -> None:
     }.items():  # fmt: skip
         shown = text_of(tmp_path / "models" / name / "index.html")
         assert f"class {kind}(Detector):" in shown and "@register(" in shown
+    for path in (ROOT / "src/eyeline/segmenters").glob("[a-z]*.py"):
+        shown = text_of(tmp_path / "models" / path.stem / "index.html")
+        assert "(Segmenter):" in shown and "@register(" in shown
     assert "find_batch_size(" in text_of(tmp_path / "api" / "index.html")
 
 
