@@ -35,7 +35,7 @@ BARS = {"float32": 1.3, "bf16": 2.0, "int8": 3.0}
 TOLERANCE = 1e-4  # of logits in float32, in parts of the largest
 # Of the other precisions: the root mean square of what logits differ from float32's by, in standard
 # deviations of each class'; what has nothing to do with them has 1 or more. Random weights are far
-# from bf16: what is theirs in it is told beside.
+# from bf16: what theirs is in it is told beside.
 SPREAD_TOLERANCE = {"bf16": 0.2, "int8": 0.5}
 AUXILIARY = 0.5  # weight of that loss in torchvision's reference, and in ours
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -82,6 +82,11 @@ def build(name: str) -> tuple[Theirs, Any]:
             weights=None, weights_backbone=None, num_classes=CLASSES, aux_loss=True
         )
     theirs = Theirs(network)
+    for block in network.modules():
+        if hasattr(
+            block, "bn3"
+        ):  # a ResNet-50 of random branches as loud as its shortcuts is chaos
+            nn.init.constant_(block.bn3.weight, 0.25)
     for norm in network.modules():  # statistics of the pictures, so that no layer dies out
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = 1.0

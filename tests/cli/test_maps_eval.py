@@ -71,6 +71,24 @@ def test_the_command_measures_the_same_again(cli: Run) -> None:
     assert status == 1 and "tta is for detectors" in err
 
 
+def test_tiles_are_told_and_measured_as_predict_cuts_them(cli: Run) -> None:
+    command = ["eval", "a.safetensors", "--data", "data", "--split", "val"]
+    tiles = ["--tile", "64", "--overlap", "0.5", "--margin", "2"]
+    status, _, err = cli(*command, *tiles, "--out", "one")
+    assert status == 0, err
+    one = json.loads(Path("one/results.json").read_text())
+    told = "64 pixels, overlapping by 32, of which 2 at each end do not count"
+    assert one["facts"]["tiles"] == told
+    _, *words = shlex.split(one["facts"]["command"])
+    assert all(word in words for word in tiles)
+    for wrong, line in (
+        (["--margin", "2"], "margin is that of tiles; give tile, too"),
+        (["--tile", "64", "--overlap", "0.5", "--margin", "17"], "half the overlap"),
+    ):
+        status, _, err = cli(*command, *wrong, "--out", "two")
+        assert status == 1 and line in err and not Path("two").exists()
+
+
 def test_settings_say_what_the_data_means(cli: Run) -> None:
     """Of weights alone, and of other data than the run's."""
     command = ["eval", "a.safetensors", "--data", "data", "--split", "val"]

@@ -138,6 +138,41 @@ def test_parts_side_by_side(relu: bool, size: tuple[int, int], tmp_path: Path) -
             assert (found - wanted).norm() < 0.03 * wanted.norm()
 
 
+class JoiningOn(nn.Module):
+    """What lies side by side goes on to what is no convolution: a pool, other maps, a sum."""
+
+    def __init__(self, then: str) -> None:
+        super().__init__()
+        self.then = then
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 8, 3, 2, padding=1)
+        self.c = nn.Conv2d(32 if then == "beside" else 16, 16, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine, coarse = fused(x, self.a, relu=True), fused(x, self.b, relu=True)
+        both = beside(coarse, [fine], fine.shape[2:])
+        match self.then:
+            case "pool":
+                return fused(max_pool(both, 2, 2), self.c)
+            case "beside":
+                return fused(beside(both, [both], fine.shape[2:]), self.c)
+            case "add":
+                return fused(both, self.c, add=both)
+        return fused(beside(both, [], [40, 40]), self.c)
+
+
+@needs_int8
+@pytest.mark.parametrize("then", ["pool", "beside", "add", "enlarge"])
+def test_parts_side_by_side_that_others_read_are_real(then: str) -> None:
+    torch.manual_seed(0)
+    net, x = JoiningOn(then).eval(), torch.rand(2, 3, 16, 16)
+    ranges = calibrate(net, [x])
+    assert [name for name, found in ranges.layers.items() if found.output is not None] == []
+    fast = optimize(net, "int8", ranges=ranges)
+    with torch.inference_mode():
+        found, wanted = fast(x), net(x)
+        assert (found - wanted).norm() < 0.03 * wanted.norm()
+
+
 @needs_int8
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
 def test_resnets(name: str) -> None:

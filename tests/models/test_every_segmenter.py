@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from eyeline.errors import EyelineError
-from eyeline.losses import cross_entropy
+from eyeline.losses import cross_entropy, segmentation_loss
 from eyeline.nn import backbones
 from eyeline.nn.backbones import xception
 from eyeline.nn.backbones.resnet import BasicBlock
@@ -380,6 +380,24 @@ def test_other_ways_down(
         (dict(class_weights=(0.0, 0.0)), "class_weights must be 0 or more, and not all 0"),
         (dict(class_weights=(1.0, 2.0), losses=("dice",)), "class_weights have no effect"),
         (dict(class_weights=(5.0,), num_classes=1), "class_weights have no effect"),
+        (
+            dict(ohem_threshold=0.5),
+            "ohem_threshold has no effect: it is of ohem, ",
+        ),
+        (dict(losses=("focal",), label_smoothing=0.1), "label_smoothing has no effect"),
+        (dict(losses=("focal",), focal_gamma=-1.0), "focal_gamma must be 0 or more, not -1"),
+        (
+            dict(losses=("ohem",), ohem_share=2.0),
+            "ohem_share must be 0 or more and at most 1",
+        ),
+        (
+            dict(losses=("tversky",), tversky_beta=math.inf),
+            "tversky_beta must be 0 or more, not",
+        ),
+        (
+            dict(label_smoothing=math.nan),
+            "label_smoothing must be 0 or more and at most",
+        ),
         (dict(depth=0), "depth must be 1 or more, not 0"),
         (dict(width=0), "width must be 1 or more, not 0"),
         (dict(dropout=1.5), "dropout must be from 0 to 1, not 1.5"),
@@ -398,6 +416,24 @@ def test_options_that_cannot_be_meant(options: dict[str, Any], message: str) -> 
     with pytest.raises(EyelineError, match=message) as error:
         create_model(**{"name": "unet", "num_classes": 2, **options})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("classes", [3, 1])
+def test_losses_have_the_options_of_the_config(classes: int) -> None:
+    options = {
+        "cross_entropy": dict(label_smoothing=0.25),
+        "ohem": dict(ohem_threshold=0.25, ohem_share=0.5),
+        "focal": dict(focal_gamma=0.5),
+        "tversky": dict(tversky_alpha=0.75, tversky_beta=0.125),
+    }
+    fields = {key: value for each in options.values() for key, value in each.items()}
+    model = create_model("unet", num_classes=classes, width=4, losses=tuple(options), **fields)
+    truth = torch.randint(0, classes, (2, *SIZE))
+    logits, seen = torch.randn(2, classes, *SIZE), truth + (classes == 1)
+    for name, named in options.items():
+        plain = {key.partition("_")[2]: value for key, value in named.items()}
+        wanted = segmentation_loss(name, logits, seen, **plain)
+        assert model.loss(name, logits, truth) == wanted != segmentation_loss(name, logits, seen)
 
 
 def test_an_auxiliary_head_weighs_as_its_loss() -> None:

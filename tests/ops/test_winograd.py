@@ -223,8 +223,7 @@ def test_gradients_are_the_direct_sums(
 
 @torch.inference_mode()
 def test_gradients_round_as_the_direct_sums_do() -> None:
-    """Of pictures with one bright spot too; and always alike. By the processor, whose direct sums
-    differ, the ratio is 1.3 to 1.55; with tiles of 4x4 it would be above 4."""
+    """Of pictures with one bright spot too; and always alike."""
     x = torch.randn(2, 128, 75, 75).relu().to(memory_format=torch.channels_last)
     grad = torch.randn(2, 128, 75, 75).to(memory_format=torch.channels_last)
     for spot in (0.0, 1000.0):
@@ -233,7 +232,7 @@ def test_gradients_round_as_the_direct_sums_do() -> None:
             direct_gradient(*each) for each in ((x.double(), grad.double()), (x, grad))
         )
         found = winograd_training.gradient_of_kernels(x, grad)
-        assert (found - wanted).std() < 2 * (direct - wanted).std()
+        assert (found - wanted).std() < 1.5 * (direct - wanted).std()
         assert torch.equal(found, winograd_training.gradient_of_kernels(x, grad))
 
 

@@ -223,7 +223,9 @@ def test_shipped_recipes():
         from_names(recipe.data.transforms)
         options = {**recipe.model.options, "pretrained": None}  # nothing is downloaded here
         with torch.device("meta"):  # the options are checked, no weight is drawn
-            model = create_model(recipe.model.name, num_classes=2, **options)
+            model = create_model(
+                recipe.model.name, num_classes=len(recipe.classes or "ab"), **options
+            )
         assert isinstance(model, (Detector, Segmenter)), path
         header = path.read_text().split("\nmodel:")[0]
         for word in ("command", "hardware", "time", "score"):

@@ -15,6 +15,7 @@ from eyeline.cli.options import (
     CalibratedRanges,
     ClassAgnostic,
     Flip,
+    Margin,
     Nms,
     NmsIou,
     Overlap,
@@ -74,6 +75,7 @@ def evaluate(
     tta_size: TtaSize = None,
     tile: Tile = None,
     overlap: Overlap = None,
+    margin: Margin = None,
     scales: Scales = None,
     flip: Flip = False,
 ) -> None:
@@ -111,7 +113,9 @@ def evaluate(
         "class_agnostic_nms": class_agnostic or None,
     }  # fmt: skip
     passes = TTA.merging(chosen, tta_size or ()) if tta else None
-    wanted = dict(tile=tile, overlap=overlap, scales=ratios(scales), flip=flip or None)
+    wanted = dict(
+        tile=tile, overlap=overlap, margin=margin, scales=ratios(scales), flip=flip or None
+    )
     with together():
         found_device = own_device(device)
         model: Any = load_model(run)
@@ -146,7 +150,7 @@ def evaluate(
         how: dict[str, Any] = dict(batch_size=batch_size, device=found_device, workers=workers)
         report: Report | SegmentationReport
         if maps:
-            looks = Looks(tile, overlap, tuple(wanted["scales"] or (1.0,)), flip)
+            looks = Looks(tile, overlap, margin, tuple(wanted["scales"] or (1.0,)), flip)
             report = evaluate_segmentation(Looking(fast, looks), dataset, closely=True, **how)
             report.facts |= looks.told()
         else:

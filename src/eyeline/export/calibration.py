@@ -148,8 +148,16 @@ class Observer(TorchFunctionMode):
             if isinstance(value, Tensor):
                 self.read_by_others.update(m for m, _ in getattr(value, "made_by", ()) if m)
 
+    def single(self, x: Tensor) -> Tensor:
+        """`x`; several results side by side stay real numbers: only a convolution has a scale for
+        each of its inputs."""
+        if len(getattr(x, "made_by", ())) > 1:
+            self.reads(x)
+        return x
+
     def pool(self, x: Tensor, kernel: int, stride: int, padding: int, ceil_mode: bool) -> Tensor:
         """`fused.max_pool`, watched: of whoever reads the result, the layer before learns."""
+        x = self.single(x)
         with torch._C.DisableTorchFunction():
             out = F.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil_mode)
             out.made_by = getattr(x, "made_by", ())  # type: ignore[attr-defined]
@@ -160,7 +168,7 @@ class Observer(TorchFunctionMode):
         with torch._C.DisableTorchFunction():
             out = resizing.beside(x, others, size)
             makers: list[tuple[nn.Module | None, int]] = []
-            for part in (x, *others):
+            for part in map(self.single, (x, *others)):
                 makers += getattr(part, "made_by", ()) or [(None, part.shape[1])]
             out.made_by = tuple(makers)  # type: ignore[attr-defined]
             return out
@@ -170,6 +178,8 @@ class Observer(TorchFunctionMode):
     ) -> Tensor:
         """`fused.plain`, watched."""
         with torch._C.DisableTorchFunction():
+            if add is not None:
+                self.single(add)
             known = isinstance(layer, nn.Conv2d) or (isinstance(layer, nn.Linear) and add is None)
             if not known:
                 self.reads((x, add))
@@ -180,7 +190,7 @@ class Observer(TorchFunctionMode):
                 if isinstance(layer, nn.Conv2d) and layer.groups == 1:
                     self.parts[layer] = makers
                 else:
-                    self.reads(x)
+                    self.single(x)
             out = fused.plain(x, layer, None, add, relu, slope)
             widen(self.outputs, layer, out)
             out.made_by = ((layer, out.shape[1]),)  # type: ignore[attr-defined]

@@ -64,11 +64,10 @@ class Predictor:
             are merged by the `nms_iou` and `vote_iou` given here.
         max_batch: `apredict` computes at most so many callers' pictures at once ...
         max_wait: ... and lets the first of them wait at most so many seconds for the others.
-        tile, overlap, scales, flip: of a segmenter: how it looks at a picture, see
+        tile, overlap, margin, scales, flip: of a segmenter: how it looks at a picture, see
             `eyeline.inference.segmenting.Looks`. Without `tile` pictures of more than LARGE pixels,
-            about four million, are seen in tiles of `Tiling`'s own size, if the model does not
+            about 17 million, are seen in tiles of `Tiling`'s own size, if the model does not
             resize what it sees; a tile larger than the picture is the whole of it.
-        margin: of tiles, see `eyeline.inference.tiles.Tiling`.
         logits: of a segmenter: results keep the logits.
         suppression: of a detector: `nms="soft_linear"`, `vote_iou=0.5` ...; see
             `set_suppression`.
@@ -128,13 +127,9 @@ class Predictor:
         self._tiled: Segmenting | None = None  # for what is large, where nobody says how
         self._look: Callable[[list[tuple[Tensor, str | None]]], Sequence[Found]] = self._detect
         if is_segmenter(model):
-            looks = Looks(tile, overlap, tuple(scales or (1.0,)), flip)
+            looks = Looks(tile, overlap, margin, tuple(scales or (1.0,)), flip)
             plain = self.model
             self.model = Looking(plain, looks)
-            if margin is not None:
-                if tile is None:
-                    raise EyelineError("margin is that of tiles; give tile, too")
-                self.model.tiling = replace(self.model.tiling, margin=margin)
             self._look = self._segment
             self._whole = Segmenting(self.model, self.device, self.classes, logits)
             if tile is None and self.model.resizes is None:

@@ -33,19 +33,22 @@ class Looks:
         tile: side in pixels of the tiles that are cut out and blended, see
             `eyeline.inference.tiles`; None: the picture as a whole.
         overlap: of neighbouring tiles; below 1 a share of the tile, from 1 on pixels.
+        margin: pixels at a tile's ends that do not count, see there.
         scales: factors of both sides; probabilities of all are averaged.
         flip: look at each again, mirrored left to right.
     """
 
     tile: int | None = None
     overlap: float | None = None
+    margin: int | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
 
     def __post_init__(self) -> None:
         check_scales(self.scales)
-        if self.tile is None and self.overlap is not None:
-            raise EyelineError("overlap is that of tiles; give tile, too")
+        for name in ("overlap", "margin"):
+            if self.tile is None and getattr(self, name) is not None:
+                raise EyelineError(f"{name} is that of tiles; give tile, too")
 
     @property
     def several(self) -> bool:
@@ -55,13 +58,16 @@ class Looks:
     def tiling(self) -> Tiling | None:
         if self.tile is None:
             return None
-        return Tiling(self.tile) if self.overlap is None else Tiling(self.tile, self.overlap)
+        overlap = Tiling.overlap if self.overlap is None else self.overlap
+        return Tiling(self.tile, overlap, self.margin or 0)
 
     def told(self) -> dict[str, str]:
         """What is not as it is by default, in words."""
         found = {}
         if (tiling := self.tiling()) is not None:
             found["tiles"] = f"{self.tile} pixels, overlapping by {tiling.tile - tiling.stride}"
+            if self.margin:
+                found["tiles"] += f", of which {self.margin} at each end do not count"
         if self.several:
             scales = ", ".join(f"{scale:g}" for scale in self.scales)
             found["test-time augmentation"] = f"scales {scales}" + ", flipped" * self.flip

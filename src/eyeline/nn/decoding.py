@@ -73,11 +73,6 @@ def fitting(
     return dict(options) if backbone is None else {"norm": "batch", **options}
 
 
-def nearest(x: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, C, h, w) at a height and width, each cell from the nearest."""
-    return F.interpolate(x, (int(size[0]), int(size[1])), mode="nearest")
-
-
 def fitted(x: Tensor, size: Sequence[int]) -> Tensor:
     """(B, C, h, w) cut at the right and below, or its last column and row repeated: a coarse map
     begins where the fine one begins, and where halves were rounded they end apart."""

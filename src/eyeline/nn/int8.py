@@ -76,7 +76,9 @@ class Quantized(NamedTuple):
     @staticmethod
     def beside(
         x: Tensor | Quantized, others: Sequence[Tensor | Quantized], size: Sequence[int]
-    ) -> Joined:
+    ) -> Quantized | Joined:
+        if isinstance(x, Quantized) and not others:
+            return Quantized(beside(x.values, [], size), x.grid)
         return Joined((x, *others), (int(size[0]), int(size[1])))
 
     def real(self, dtype: torch.dtype) -> Tensor:

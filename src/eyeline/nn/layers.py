@@ -123,7 +123,7 @@ class ConvNorm(nn.Conv2d):
 def convolved(
     conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None, training: bool
 ) -> Tensor:
-    """A convolution with other weights than its own. In training it may go Winograd's way; else a
+    """A convolution, with these weights for its own. In training it may go Winograd's way; else a
     model computes what is written, and `optimize` makes it fast."""
     eager = may_look(x) and not torch.is_autocast_enabled("cpu")
     d = conv.dilation[0]

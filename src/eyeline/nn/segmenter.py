@@ -49,6 +49,22 @@ class SegmenterConfig:
     losses: tuple[str, ...] = ("cross_entropy",)
     loss_weights: tuple[float, ...] = ()
     class_weights: tuple[float, ...] = ()  # none: 1
+    label_smoothing: float = 0.0  # of cross_entropy
+    ohem_threshold: float = 0.7
+    ohem_share: float = 1 / 16
+    focal_gamma: float = 2.0
+    tversky_alpha: float = 0.3
+    tversky_beta: float = 0.7
+
+
+# What fields of the Config are called in the functions of the losses.
+LOSS_OPTIONS = {
+    "cross_entropy": {"smoothing": "label_smoothing"},
+    "ohem": {"threshold": "ohem_threshold", "share": "ohem_share"},
+    "focal": {"gamma": "focal_gamma"},
+    "tversky": {"alpha": "tversky_alpha", "beta": "tversky_beta"},
+}
+SHARES = ("label_smoothing", "ohem_threshold", "ohem_share")  # at most 1
 
 
 class SegmenterPreprocess(Preprocess):
@@ -212,10 +228,19 @@ class Segmenter(Prepared):
 
     def loss(self, name: str, logits: Tensor, truth: Tensor) -> Tensor:
         """One of `eyeline.losses.segmentation`, of logits at the pictures' size."""
-        if self.config.num_classes > 1:
-            return segmentation_loss(name, logits, truth, self.config.class_weights or None)
+        c = self.config
+        if c.num_classes > 1:
+            return segmentation_loss(
+                name, logits, truth, c.class_weights or None, **loss_options(c, name)
+            )
         # Of a single logit the losses ask whether its class, here 0, is there.
-        return segmentation_loss(name, logits, truth.where(truth == IGNORE, 1))
+        return segmentation_loss(
+            name, logits, truth.where(truth == IGNORE, 1), **loss_options(c, name)
+        )
+
+
+def loss_options(c: SegmenterConfig, name: str) -> dict[str, float]:
+    return {option: getattr(c, field) for option, field in LOSS_OPTIONS.get(name, {}).items()}
 
 
 def check_losses(c: SegmenterConfig) -> None:
@@ -236,6 +261,16 @@ def check_losses(c: SegmenterConfig) -> None:
     for key, weights in (("class_weights", c.class_weights), ("loss_weights", c.loss_weights)):
         if weights and not (all(0 <= w < math.inf for w in weights) and any(weights)):
             raise EyelineError(f"{key} must be 0 or more, and not all 0, not {weights}")
+    for name, options in LOSS_OPTIONS.items():
+        for field in options.values():
+            value = getattr(c, field)
+            if name not in c.losses and value != getattr(SegmenterConfig, field):
+                raise EyelineError(
+                    f"{field} has no effect: it is of {name}, and losses are {', '.join(c.losses)}"
+                )
+            if not (0 <= value <= 1 if field in SHARES else 0 <= value < math.inf):
+                share = " and at most 1" if field in SHARES else ""
+                raise EyelineError(f"{field} must be 0 or more{share}, not {value:g}")
     if c.class_weights and (c.num_classes == 1 or not set(c.losses) & set(WEIGHTED)):
         raise EyelineError(
             "class_weights have no effect: they weigh several classes, in "

@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from eyeline.ops.winograd import SMALL, evenly, transform
 
-TILES = 512  # of a strip, about
+TILES = 256  # of a strip, about; sums over more of them are rounded more
 WIDE = 256  # geometric mean of C and O from which forward and the input's gradient are faster
 AS_IT_IS, TURNED = (0, 1, 2, 3), (3, 1, 2, 0)  # where a place's row or column lies
 
