@@ -396,7 +396,7 @@ def test_other_ways_down(
         ),
         (
             dict(label_smoothing=math.nan),
-            "label_smoothing must be 0 or more and at most",
+            "label_smoothing must be 0 or more and below 1",
         ),
         (dict(depth=0), "depth must be 1 or more, not 0"),
         (dict(width=0), "width must be 1 or more, not 0"),

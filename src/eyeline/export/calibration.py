@@ -148,17 +148,17 @@ class Observer(TorchFunctionMode):
             if isinstance(value, Tensor):
                 self.read_by_others.update(m for m, _ in getattr(value, "made_by", ()) if m)
 
-    def single(self, x: Tensor) -> Tensor:
-        """`x`; several results side by side stay real numbers: only a convolution has a scale for
-        each of its inputs."""
-        if len(getattr(x, "made_by", ())) > 1:
-            self.reads(x)
-        return x
+    def reads_one(self, *values: Tensor | None) -> None:
+        """Something reads these that has one scale for all their channels: results of several
+        layers side by side stay real numbers."""
+        for value in values:
+            if len(getattr(value, "made_by", ())) > 1:
+                self.reads(value)
 
     def pool(self, x: Tensor, kernel: int, stride: int, padding: int, ceil_mode: bool) -> Tensor:
         """`fused.max_pool`, watched: of whoever reads the result, the layer before learns."""
-        x = self.single(x)
         with torch._C.DisableTorchFunction():
+            self.reads_one(x)
             out = F.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil_mode)
             out.made_by = getattr(x, "made_by", ())  # type: ignore[attr-defined]
             return out
@@ -166,9 +166,10 @@ class Observer(TorchFunctionMode):
     def join(self, x: Tensor, others: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """`fused.beside`, watched: of whoever reads the result, all makers learn."""
         with torch._C.DisableTorchFunction():
+            self.reads_one(x, *others)
             out = resizing.beside(x, others, size)
             makers: list[tuple[nn.Module | None, int]] = []
-            for part in map(self.single, (x, *others)):
+            for part in (x, *others):
                 makers += getattr(part, "made_by", ()) or [(None, part.shape[1])]
             out.made_by = tuple(makers)  # type: ignore[attr-defined]
             return out
@@ -178,19 +179,17 @@ class Observer(TorchFunctionMode):
     ) -> Tensor:
         """`fused.plain`, watched."""
         with torch._C.DisableTorchFunction():
-            if add is not None:
-                self.single(add)
+            self.reads_one(add)
             known = isinstance(layer, nn.Conv2d) or (isinstance(layer, nn.Linear) and add is None)
             if not known:
                 self.reads((x, add))
                 return fused.plain(x, layer, None, add, relu, slope)
             widen(self.inputs, layer, x)
             makers = getattr(x, "made_by", ())
-            if len(makers) > 1:
-                if isinstance(layer, nn.Conv2d) and layer.groups == 1:
-                    self.parts[layer] = makers
-                else:
-                    self.single(x)
+            if not (isinstance(layer, nn.Conv2d) and layer.groups == 1):
+                self.reads_one(x)
+            elif len(makers) > 1:  # it can have a scale for each channel
+                self.parts[layer] = makers
             out = fused.plain(x, layer, None, add, relu, slope)
             widen(self.outputs, layer, out)
             out.made_by = ((layer, out.shape[1]),)  # type: ignore[attr-defined]

@@ -64,7 +64,7 @@ LOSS_OPTIONS = {
     "focal": {"gamma": "focal_gamma"},
     "tversky": {"alpha": "tversky_alpha", "beta": "tversky_beta"},
 }
-SHARES = ("label_smoothing", "ohem_threshold", "ohem_share")  # at most 1
+SHARES = {"label_smoothing": "below 1", "ohem_threshold": "at most 1", "ohem_share": "at most 1"}
 
 
 class SegmenterPreprocess(Preprocess):
@@ -229,18 +229,10 @@ class Segmenter(Prepared):
     def loss(self, name: str, logits: Tensor, truth: Tensor) -> Tensor:
         """One of `eyeline.losses.segmentation`, of logits at the pictures' size."""
         c = self.config
-        if c.num_classes > 1:
-            return segmentation_loss(
-                name, logits, truth, c.class_weights or None, **loss_options(c, name)
-            )
-        # Of a single logit the losses ask whether its class, here 0, is there.
-        return segmentation_loss(
-            name, logits, truth.where(truth == IGNORE, 1), **loss_options(c, name)
-        )
-
-
-def loss_options(c: SegmenterConfig, name: str) -> dict[str, float]:
-    return {option: getattr(c, field) for option, field in LOSS_OPTIONS.get(name, {}).items()}
+        if c.num_classes == 1:  # of a single logit the losses ask whether its class, 0, is there
+            truth = truth.where(truth == IGNORE, 1)
+        options = {key: getattr(c, field) for key, field in LOSS_OPTIONS.get(name, {}).items()}
+        return segmentation_loss(name, logits, truth, c.class_weights or None, **options)
 
 
 def check_losses(c: SegmenterConfig) -> None:
@@ -268,9 +260,11 @@ def check_losses(c: SegmenterConfig) -> None:
                 raise EyelineError(
                     f"{field} has no effect: it is of {name}, and losses are {', '.join(c.losses)}"
                 )
-            if not (0 <= value <= 1 if field in SHARES else 0 <= value < math.inf):
-                share = " and at most 1" if field in SHARES else ""
-                raise EyelineError(f"{field} must be 0 or more{share}, not {value:g}")
+            share = SHARES.get(field)
+            most = math.inf if share is None else 1
+            if not (0 <= value < most or (value == 1 and share == "at most 1")):
+                also = f" and {share}" if share else ""
+                raise EyelineError(f"{field} must be 0 or more{also}, not {value:g}")
     if c.class_weights and (c.num_classes == 1 or not set(c.losses) & set(WEIGHTED)):
         raise EyelineError(
             "class_weights have no effect: they weigh several classes, in "
