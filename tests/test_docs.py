@@ -27,9 +27,8 @@ BLOCK = re.compile(
     r"^```(?P<kind>\w*)[^\n]*\n(?P<code>.*?)^```\n(?:<!-- (?P<note>.*?) -->\n)?",
     re.MULTILINE | re.DOTALL,
 )
-# torch takes a minute to trace a detector for every size; the runs of "training" were a sixth of
-# all tests' time. What these pages call tests/cli and tests/training call too.
-SLOW = {"export", "commands", "training"}
+# torch takes a minute to trace a detector for every size; tests/cli call what the other page calls
+SLOW = {"export", "commands"}
 RUN = {"bash", "python"}
 SHOWN = {"text", "yaml", "json", ""}  # what is there to be looked at
 
